@@ -1,0 +1,50 @@
+"""Utility-Diversity Sampling: train on the part of each batch that teaches the most.
+
+Functions score logits on any array library; policies choose; adapters (`uds_adapters`) put both into trainers.
+"""
+
+from ._array import Array
+from .choice import Budget, top_k
+from .logits import Head
+from .losses import cross_entropy
+from .memory import Memory, diversity
+from .policies import UDS, Full, Longest, MaxLoss, Random
+from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
+from .sketch import FourierSketch, PairedSketch
+from .spectrum import frobenius_norm, nuclear_norm
+from .state import flatten, restore
+from .tradeoff import Spreads, combine, spread
+
+__all__ = [
+    "UDS",
+    "Array",
+    "Budget",
+    "Candidates",
+    "Features",
+    "FourierSketch",
+    "Full",
+    "Head",
+    "Longest",
+    "MaxLoss",
+    "Memory",
+    "PairedSketch",
+    "Policy",
+    "Random",
+    "Selection",
+    "Spreads",
+    "combine",
+    "cross_entropy",
+    "diversity",
+    "flatten",
+    "frobenius_norm",
+    "get",
+    "names",
+    "nuclear_norm",
+    "pool",
+    "register",
+    "restore",
+    "spread",
+    "top_k",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,120 @@
+"""Where array libraries differ. Nothing else in the package knows which library it is computing with."""
+
+import functools
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+
+__all__ = [
+    "Array",
+    "Namespace",
+    "accumulation_dtype",
+    "array_namespace",
+    "check_device",
+    "constant",
+    "device",
+    "is_traced",
+    "qr_triangle",
+    "to_numpy",
+    "wide_dtype",
+    "widen",
+]
+
+Array: TypeAlias = Any  # array libraries share no static type
+Namespace: TypeAlias = Any
+
+_HALF = ("bfloat16", "float16")
+
+
+def array_namespace(*arrays: Array) -> Namespace:
+    """The one array-API namespace that all `arrays` belong to; a TypeError where there is none."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def device(x: Array, /) -> Any:
+    """Where `x` lies; None while JAX traces, when that is not known yet."""
+    return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType]
+
+
+def wide_dtype(x: Array, /) -> Any:
+    """The dtype `x` is computed in: float32 for half floats, its own otherwise.
+
+    Half floats are not in the standard, and no library decomposes them (pytorch#98308).
+    """
+    xp = array_namespace(x)
+    if _dtype_name(x.dtype) in _HALF:
+        return xp.float32
+    if x.dtype not in (xp.float32, xp.float64):
+        msg = f"expected floating-point numbers (float64, float32, bfloat16 or float16), got an array of {x.dtype}"
+        raise TypeError(msg)
+    return x.dtype
+
+
+def widen(x: Array, /) -> Array:
+    """`x` in `wide_dtype(x)`; no copy where it has that dtype already."""
+    return array_namespace(x).astype(x, wide_dtype(x), copy=False)
+
+
+def accumulation_dtype(x: Array, /) -> Any:
+    """float64 where the device of `x` has it, else float32 (MPS, JAX without x64)."""
+    xp = array_namespace(x)
+    return xp.float64 if _has_float64(xp, device(x)) else xp.float32
+
+
+def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None) -> Array:
+    """NumPy `values` on the device of `like`, in `dtype` (default: that of `values`), never sharing memory.
+
+    Converted before the move, so that a device without the dtype of `values` never sees it.
+    """
+    xp = array_namespace(like)
+    if dtype is not None:
+        values = values.astype(_dtype_name(dtype))
+    return xp.asarray(values, device=device(like), copy=True)
+
+
+def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
+    """`x` on the host. A synchronisation: only at the edge (indices, saved state), never on a hot array."""
+    xp = array_namespace(x)
+    if array_api_compat.is_array_api_strict_namespace(xp):
+        # its odd devices refuse NumPy, and know no "cpu"
+        x = x.to_device(type(x.device)("CPU_DEVICE"))
+    elif not array_api_compat.is_jax_array(x):  # NumPy reads JAX arrays wherever they are
+        x = array_api_compat.to_device(x, "cpu")
+    return np.asarray(x)
+
+
+def is_traced(x: Array, /) -> bool:
+    """Whether `x` stands for an array in a JAX trace, so that keeping it would leak."""
+    return array_api_compat.is_jax_array(x) and device(x) is None
+
+
+def qr_triangle(x: Array, /) -> Array:
+    """R of the QR decomposition of `x` (rows, columns). The standard's `qr` also makes Q, which nobody here reads."""
+    xp = array_namespace(x)
+    if array_api_compat.is_torch_namespace(xp):
+        return xp.linalg.qr(x, mode="r").R
+    if array_api_compat.is_numpy_namespace(xp):
+        return np.linalg.qr(x, mode="r")  # the compatible namespace knows the standard's modes only
+    return xp.linalg.qr(x, mode="reduced")[1]
+
+
+def check_device(name: str, x: Array, /, *, like: Array, like_name: str) -> None:
+    """Raise where `x` and `like` lie on different devices; nothing is moved silently."""
+    here, there = device(x), device(like)
+    if None not in (here, there) and here != there:
+        msg = f"`{name}` is on {here} but `{like_name}` on {there}: move one of them"
+        raise ValueError(msg)
+
+
+def _dtype_name(dtype: Any) -> str:
+    # "torch.bfloat16", "array_api_strict.float32", "float32", <class 'jax.numpy.float32'>
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return name.rsplit(".", 1)[-1]
+
+
+@functools.lru_cache(maxsize=64)
+def _has_float64(xp: Namespace, place: Any) -> bool:
+    if array_api_compat.is_jax_namespace(xp):  # its devices are unhashable arguments to some versions' `dtypes`
+        return "float64" in xp.__array_namespace_info__().dtypes()
+    return "float64" in xp.__array_namespace_info__().dtypes(device=place)

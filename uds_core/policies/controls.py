@@ -1,0 +1,105 @@
+"""What any selection has to beat: everything, chance, and length."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .._array import Array, array_namespace, constant
+from ..choice import Budget, top_k
+from ..policy import Candidates, Features, Selection, register
+from .ranked import Ranked, Stateless
+
+__all__ = ["Full", "Longest", "Random", "Step"]
+
+
+@register("full")
+@dataclass(frozen=True)
+class Full:
+    """Keep everything: plain training behind the same interface. No forward pass."""
+
+    needs_logits: ClassVar[bool] = False
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`length`: rows that carry loss."""
+        return {"length": candidates.lengths()}
+
+    def init(self, features: Features, /) -> Stateless:
+        """Nothing to remember."""
+        return Stateless()
+
+    def choose(
+        self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Stateless]:
+        """Every index, in order; all scores are 0."""
+        length = features["length"]
+        scores = array_namespace(length).zeros_like(length)
+        indices = constant(np.arange(length.shape[0], dtype=np.int32), like=length)
+        return Selection(indices=indices, scores=scores), Stateless()
+
+
+class Step(NamedTuple):
+    """The state of a policy that counts its choices."""
+
+    step: int
+
+
+@register("random")
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """Keep a random part. No forward pass: the control that costs nothing.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    seed
+        Seed of the draws; draw number n is the same on every library, machine and process.
+    """
+
+    needs_logits: ClassVar[bool] = False
+    keep: float | None = None
+    count: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`length`: rows that carry loss."""
+        return {"length": candidates.lengths()}
+
+    def init(self, features: Features, /) -> Step:
+        """Step 0."""
+        return Step(0)
+
+    def choose(
+        self, state: Step | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Step]:
+        """Scores are uniform in [0, 1), keyed by seed and step."""
+        step = 0 if state is None else state.step
+        length = features["length"]
+        generator: Any = np.random.default_rng([self.seed, step])
+        drawn = generator.random(length.shape[0], dtype=np.float32)
+        scores = constant(drawn, like=length, dtype=length.dtype)
+        indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
+        return Selection(indices=indices, scores=scores), Step(step + 1)
+
+
+@register("longest")
+@dataclass(frozen=True, kw_only=True)
+class Longest(Ranked):
+    """Keep the samples with the most rows that carry loss. No forward pass: the control for scores that favour length.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    """
+
+    needs_logits: ClassVar[bool] = False
+    score_name: ClassVar[str] = "length"
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`length`: rows that carry loss."""
+        return {"length": candidates.lengths()}

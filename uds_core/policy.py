@@ -1,0 +1,172 @@
+"""What a policy is: `examine` candidates one micro-batch at a time, then `choose` from the whole pool, with a state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from ._array import Array, array_namespace, check_device, device
+from .logits import IGNORE, Logits, as_logits, check_mask
+
+__all__ = ["Candidates", "Features", "Policy", "Selection", "get", "names", "pool", "register"]
+
+Features: TypeAlias = Mapping[str, Array]
+"""What a policy wrote down of each candidate: name -> array with leading axis batch. `length` is always there."""
+
+
+class Candidates:
+    """Samples that were forwarded.
+
+    Parameters
+    ----------
+    logits
+        (batch, time, vocab), or ``head(hidden)``; None for policies that look at none (`needs_logits`).
+    mask
+        (batch, time), true for rows that may be scored. Default: all.
+    labels
+        (batch, time) integers: the target of each row, already shifted; -100 for none.
+    ids
+        (batch,) identities of the samples in the data set, for policies that remember them.
+    **extra
+        Further arrays with leading axis batch, by name.
+    """
+
+    def __init__(
+        self,
+        logits: Any,
+        *,
+        mask: Array | None = None,
+        labels: Array | None = None,
+        ids: Array | None = None,
+        **extra: Any,
+    ) -> None:
+        known = next((a for a in (labels, mask) if a is not None), None)
+        if logits is None and known is None:
+            msg = "candidates need `logits`, or at least a `mask` or `labels` that tell their lengths"
+            raise ValueError(msg)
+        self._logits: Logits | None = None if logits is None else as_logits(logits)
+        like: Array = known if self._logits is None else self._logits.like
+        shape = tuple(like.shape) if self._logits is None else self._logits.shape[:2]
+        if len(shape) != 2:
+            msg = f"`labels` and `mask` must have shape (batch, time), got {shape}"
+            raise ValueError(msg)
+        self.like = like
+        self.shape: tuple[int, int] = (shape[0], shape[1])
+        self.mask = check_mask(mask, self.shape, like=like)
+        if labels is not None:
+            array_namespace(labels, like)
+            check_device("labels", labels, like=like, like_name="logits")
+            if tuple(labels.shape) != self.shape:
+                msg = f"`labels` must have shape (batch, time) = {self.shape}, got {tuple(labels.shape)}"
+                raise ValueError(msg)
+        self.labels, self.ids, self.extra = labels, ids, extra
+
+    @property
+    def logits(self) -> Logits:
+        """The logits; an error where there are none."""
+        if self._logits is None:
+            msg = "this policy scores `logits`, but the candidates came without them"
+            raise ValueError(msg)
+        return self._logits
+
+    def scored(self, rows: str = "labels", /) -> Array:
+        """(batch, time), true for the rows that are scored.
+
+        `rows`: ``"labels"``, those of the mask whose target carries loss (all of the mask where there are no labels);
+        ``"tokens"``, those of the mask; ``"all"``, every row, padding too.
+        """
+        xp = array_namespace(self.like)
+        if rows not in ("labels", "tokens", "all"):
+            msg = f"`rows` must be 'labels', 'tokens' or 'all', got {rows!r}"
+            raise ValueError(msg)
+        mask = self.mask
+        if mask is None or rows == "all":
+            mask = xp.ones(self.shape, dtype=xp.bool, device=device(self.like))
+        if rows == "labels" and self.labels is not None:
+            mask = mask & (self.labels != IGNORE)
+        return mask
+
+    def lengths(self, rows: str = "labels", /) -> Array:
+        """(batch,) float32: number of scored rows."""
+        xp = array_namespace(self.like)
+        return xp.sum(xp.astype(self.scored(rows), xp.float32), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What was chosen, and why."""
+
+    indices: Array
+    """(k,) int32, best first."""
+    scores: Array
+    """(batch,)."""
+    weights: Array | None = None
+    """(k,) importance weights of the chosen, or None where all count the same."""
+    parts: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    """What the scores are made of: name -> (batch,)."""
+    metrics: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    """Numbers about the whole pool: name -> (); the effective ``alpha``, for one."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed."""
+
+    needs_logits: ClassVar[bool]
+    """False where lengths are enough, so that no forward pass is needed."""
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """Features of each candidate, stateless, and of no influence on one another."""
+        ...
+
+    def init(self, features: Features, /) -> Any:
+        """The state before the first choice; `features` tell library, device and sizes."""
+        ...
+
+    def choose(self, state: Any, features: Features, /, *, groups: Array | None = None) -> tuple[Selection, Any]:
+        """The best of the pool, or of each of its groups, and the next state. `state` None means `init(features)`."""
+        ...
+
+
+_POLICIES: dict[str, Callable[..., Policy]] = {}
+
+_P = TypeVar("_P", bound=Callable[..., Any])
+
+
+def register(name: str, /) -> Callable[[_P], _P]:
+    """Class decorator: make a policy available to `get` under `name` (lower case, no separators)."""
+
+    def add(policy: _P) -> _P:
+        if name in _POLICIES and _POLICIES[name] is not policy:
+            msg = f"a policy named {name!r} exists: {_POLICIES[name]!r}; choose another name"
+            raise ValueError(msg)
+        _POLICIES[name] = policy
+        return policy
+
+    if name != name.lower() or not name.isalnum():
+        msg = f"policy names are lower case without separators, got {name!r}"
+        raise ValueError(msg)
+    return add
+
+
+def get(name: str, /) -> Callable[..., Policy]:
+    """The policy class registered as `name`."""
+    if name not in _POLICIES:
+        msg = f"unknown policy {name!r}; known: {', '.join(names())}"
+        raise ValueError(msg)
+    return _POLICIES[name]
+
+
+def names() -> list[str]:
+    """The names that `get` knows, sorted."""
+    return sorted(_POLICIES)
+
+
+def pool(features: Sequence[Features], /) -> Features:
+    """One pool from the features of several micro-batches: concatenation along the batch."""
+    if not features:
+        msg = "`features` is empty: nothing to pool"
+        raise ValueError(msg)
+    if len(features) == 1:
+        return features[0]
+    xp = array_namespace(*features[0].values())
+    return {name: xp.concat([part[name] for part in features], axis=0) for name in features[0]}

@@ -1,0 +1,72 @@
+"""Any policy's state to and from a flat dict of NumPy arrays, ready for safetensors."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ._array import Array, constant, to_numpy
+
+__all__ = ["flatten", "restore"]
+
+_State = TypeVar("_State")
+
+
+def flatten(state: Any, /) -> dict[str, np.ndarray]:
+    """A state as named arrays: nested names are joined by dots, integers become int64 of shape ().
+
+    A state is a (nested) NamedTuple of arrays and whole numbers; None, before the first choice, is an empty dict.
+    """
+    return {} if state is None else dict(_leaves(state, ""))
+
+
+def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
+    """The state that `flatten` wrote as `arrays`, with the structure, library, dtypes and devices of `template`.
+
+    Parameters
+    ----------
+    template
+        A state of the same policy, as `init` gives it.
+    arrays
+        Name -> array (NumPy, or anything NumPy reads), as `flatten` gave them.
+
+    Raises
+    ------
+    ValueError
+        Where a name is missing or unknown, or a shape differs: the policy's options are not those that were saved, or
+        the file is damaged.
+    """
+    expected = dict(_leaves(template, ""))
+    if set(expected) != set(arrays):
+        missing, unknown = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
+        msg = f"the saved state does not fit this policy: missing {missing}, unknown {unknown}"
+        raise ValueError(msg)
+    for name, array in expected.items():
+        if tuple(np.shape(arrays[name])) != array.shape:
+            msg = (
+                f"the saved state's {name!r} has shape {tuple(np.shape(arrays[name]))}, "
+                f"this policy expects {array.shape}: use the options (memory, dim, ...) it was saved with"
+            )
+            raise ValueError(msg)
+    return _rebuild(template, arrays, "")
+
+
+def _leaves(state: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in zip(state._fields, state, strict=True):
+        if hasattr(value, "_fields"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, int):
+            yield f"{prefix}{name}", np.asarray(value, dtype=np.int64)
+        else:
+            yield f"{prefix}{name}", to_numpy(value)
+
+
+def _rebuild(template: Any, arrays: Mapping[str, Any], prefix: str) -> Any:
+    def leaf(name: str, value: Array) -> Any:
+        key = prefix + name
+        if hasattr(value, "_fields"):
+            return _rebuild(value, arrays, f"{key}.")
+        saved = np.asarray(arrays[key])
+        return int(saved) if isinstance(value, int) else constant(saved, like=value, dtype=value.dtype)
+
+    return type(template)(*(leaf(name, value) for name, value in zip(template._fields, template, strict=True)))

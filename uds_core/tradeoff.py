@@ -1,0 +1,106 @@
+"""Utility + alpha x diversity, and the spreads that let one alpha travel between models."""
+
+from typing import Literal, NamedTuple
+
+from ._array import Array, array_namespace, device
+
+__all__ = ["Combined", "Spreads", "combine", "spread"]
+
+_WINDOW = 512  # past candidates that a spread is taken over: many batches, yet short beside a training run
+
+
+class Spreads(NamedTuple):
+    """The latest utilities and diversities of candidates, oldest first; NaN where there are none yet."""
+
+    utility: Array  # (window,)
+    diversity: Array  # (window,)
+
+    @classmethod
+    def empty(cls, *, like: Array, window: int = _WINDOW) -> "Spreads":
+        """No candidates seen yet; of the library, dtype and device of `like`."""
+        xp = array_namespace(like)
+        nothing = xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
+        return cls(nothing, nothing)
+
+    def seen(self, utility: Array, diversity: Array | None) -> "Spreads":
+        """The windows after a pool of candidates; `diversity` is None while the memory is empty."""
+        return Spreads(
+            _shift_in(self.utility, utility),
+            self.diversity if diversity is None else _shift_in(self.diversity, diversity),
+        )
+
+
+class Combined(NamedTuple):
+    """Scores (batch,), and the factor on diversity in units of utility (0-d), the effective alpha."""
+
+    scores: Array
+    alpha: Array
+
+
+def combine(
+    utility: Array, diversity: Array, /, *, alpha: float | Literal["auto"], spreads: Spreads, weight: float = 1.0
+) -> Combined:
+    r"""Score of each candidate.
+
+    .. math::
+        s_i = U_i + \alpha D_i, \qquad \text{or } s_i = \frac{U_i}{\operatorname{spread} U} + w
+        \frac{D_i}{\operatorname{spread} D}
+
+    Parameters
+    ----------
+    utility, diversity
+        (batch,) each, both in units of logits.
+    alpha
+        A number, or ``"auto"`` for the second form: both terms in units of their spread over past candidates.
+    spreads
+        Past candidates, this pool included; read for ``"auto"`` only.
+    weight
+        w, the pull of diversity under ``"auto"``: 1 = both count the same.
+
+    Returns
+    -------
+    Combined
+        Scores and effective alpha, w spread(U) / spread(D). A term whose spread is zero is 0.
+
+    Notes
+    -----
+    The spread is the interquartile range: one outlier does not move it, and it scales with the logits.
+    """
+    xp = array_namespace(utility, diversity)
+    if alpha != "auto":
+        return Combined(utility + alpha * diversity, xp.asarray(alpha, dtype=utility.dtype, device=device(utility)))
+    spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
+    scores = _ratio(utility, spread_utility) + weight * _ratio(diversity, spread_diversity)
+    return Combined(scores, weight * _ratio(spread_utility, spread_diversity))
+
+
+def spread(values: Array, /) -> Array:
+    """Interquartile range (0-d) of the finite entries of `values` (n,); 0 where there are none. O(n log n)."""
+    xp = array_namespace(values)
+    finite = xp.isfinite(values)
+    count = xp.sum(xp.astype(finite, values.dtype))
+    ordered = xp.sort(xp.where(finite, values, xp.full_like(values, xp.inf)))
+    return _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
+
+
+def _quantile(ordered: Array, count: Array, q: float) -> Array:
+    """Linear interpolation between order statistics of the first `count` (0-d) entries; 0 where there are none."""
+    xp = array_namespace(ordered)
+    place = xp.where(count > 0, (count - 1) * q, xp.zeros_like(count))
+    below = xp.floor(place)
+    last = xp.where(count > 0, count - 1, xp.zeros_like(count))
+    index = xp.astype(xp.stack([below, xp.minimum(below + 1, last)]), xp.int32)
+    at = xp.take(ordered, index, axis=0)
+    at = xp.where(count > 0, at, xp.zeros_like(at))  # infinity, where nothing is finite
+    return at[0] + (place - below) * (at[1] - at[0])
+
+
+def _ratio(values: Array, scale: Array) -> Array:
+    xp = array_namespace(values)
+    safe = xp.where(scale > 0, scale, xp.ones_like(scale))
+    return xp.where(scale > 0, values / safe, xp.zeros_like(values))
+
+
+def _shift_in(window: Array, values: Array) -> Array:
+    xp = array_namespace(window)
+    return xp.concat([window, values])[-window.shape[0] :]

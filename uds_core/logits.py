@@ -91,16 +91,32 @@ class Head:
         """Columns of the augmented head: the width, and one more for a bias."""
         return self.width + (self.bias is not None)
 
+    @property
+    def like(self) -> Array:
+        """An array of the same library on the same device."""
+        return self.weight
+
     def rows(self, start: int, stop: int, /) -> Array:
         """Rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
+        return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
+
+    def take(self, index: Array, /) -> Array:
+        """Columns `index` of the transposed augmented head, (columns, n)."""
         xp = array_namespace(self.weight)
-        block = widen(self.weight[start:stop, ...])
-        if self.bias is not None:
-            bias = xp.astype(self.bias[start:stop], self.dtype, copy=False)
-            block = xp.concat([block, bias[:, None]], axis=1)
-        if self.scale != 1.0:
-            block = block * self.scale
-        return block if self._offset is None else block - self._offset
+        bias = None if self.bias is None else xp.take(self.bias, index)
+        return xp.matrix_transpose(self._augmented(xp.take(self.weight, index, axis=0), bias))
+
+    def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+        """The transposed augmented head in strips (n, vocab), as long as the vocabulary."""
+        xp = array_namespace(self.weight)
+        step = _block_items(self.vocab, block_bytes)
+        for start in range(0, self.columns, step):
+            stop = min(start + step, self.columns)
+            strip = widen(self.weight[:, start : min(stop, self.width)])
+            if stop > self.width:
+                strip = xp.concat([strip, xp.astype(self.bias, self.dtype, copy=False)[:, None]], axis=1)
+            strip = strip if self.scale == 1.0 else strip * self.scale
+            yield xp.matrix_transpose(strip if self._offset is None else strip - self._offset[start:stop])
 
     def blocks(self, block_rows: int, /) -> Iterator[tuple[int, Array]]:
         """The augmented head in blocks of at most `block_rows` rows, each with its first row's index."""
@@ -121,7 +137,7 @@ class Head:
 
     def projection(self, sketch: Any, /) -> Array:
         """The augmented head's side of a sketch, (columns, features): `sketch.vocabulary` along the vocabulary."""
-        return self._once(sketch, lambda: self._make_projection(sketch))
+        return self._once(sketch, lambda: sketch.vocabulary(self))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         # what JAX makes while it traces belongs to that trace: call once eagerly to have it kept
@@ -145,22 +161,13 @@ class Head:
         offset = total / self.vocab if self._offset is None else total / self.vocab + self._offset
         return Head(self.weight, self.bias, self.scale, frozen=self.frozen, _offset=offset)
 
-    def _make_projection(self, sketch: Any) -> Array:
-        xp = array_namespace(self.weight)
-        step = _block_items(self.vocab, BLOCK_BYTES)
-        parts = [
-            sketch.vocabulary(xp.matrix_transpose(self._column_block(start, min(start + step, self.columns))))
-            for start in range(0, self.columns, step)
-        ]
-        return xp.concat(parts, axis=0)
-
-    def _column_block(self, start: int, stop: int) -> Array:
-        xp = array_namespace(self.weight)
-        block = widen(self.weight[:, start : min(stop, self.width)])
-        if self.bias is not None and stop > self.width:
-            block = xp.concat([block, xp.astype(self.bias, self.dtype, copy=False)[:, None]], axis=1)
-        block = block if self.scale == 1.0 else block * self.scale
-        return block if self._offset is None else block - self._offset[start:stop]
+    def _augmented(self, weight: Array, bias: Array | None) -> Array:
+        xp = array_namespace(weight)
+        rows = widen(weight)
+        if bias is not None:
+            rows = xp.concat([rows, xp.astype(bias, self.dtype, copy=False)[:, None]], axis=1)
+        rows = rows if self.scale == 1.0 else rows * self.scale
+        return rows if self._offset is None else rows - self._offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,17 +284,28 @@ class DenseLogits:
         """The matrices themselves, widened."""
         return self._block(0, self.shape[2])
 
-    def projection(self, sketch: Any, /) -> Array:
-        """`sketch.vocabulary` along the vocabulary, in blocks of rows: (batch, time, features)."""
+    def take(self, index: Array, /) -> Array:
+        """Columns `index` of the vocabulary, (batch, time, n)."""
         xp = array_namespace(self.values)
+        shift = self.shift
+        if shift is not None and shift.shape[2] > 1:
+            shift = xp.take(shift, index, axis=2)
+        return self._finished(xp.take(self.values, index, axis=2), shift, self.mask)
+
+    def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+        """The matrices in strips of rows (batch, n, vocab), as long as the vocabulary."""
         batch, time, vocab = self.shape
-        step = _block_items(vocab, BLOCK_BYTES)
-        samples: list[Array] = []
-        for i in range(batch):
-            one = self.samples(i, i + 1)
-            parts = [one._rows(t, min(t + step, time)) for t in range(0, time, step)]
-            samples.append(xp.concat([sketch.vocabulary(part) for part in parts], axis=1))
-        return xp.concat(samples, axis=0)
+        step = _block_items(batch * vocab, block_bytes)
+        for start in range(0, time, step):
+            here = slice(start, min(start + step, time))
+            shift, mask = self.shift, self.mask
+            if shift is not None and shift.shape[1] > 1:
+                shift = shift[:, here, ...]
+            yield self._finished(self.values[:, here, ...], shift, None if mask is None else mask[:, here])
+
+    def projection(self, sketch: Any, /) -> Array:
+        """`sketch.vocabulary` along the vocabulary: (batch, time, features)."""
+        return sketch.vocabulary(self)
 
     def centred(self, centre: str | Array) -> DenseLogits:
         """Less what `centre` names: "none", each "row"'s mean over the vocabulary, or a row of logits (vocab,)."""
@@ -314,17 +332,14 @@ class DenseLogits:
         return replace(self, values=self.values[start:stop, ...], mask=mask, shift=shift)
 
     def _block(self, start: int, stop: int) -> Array:
-        block = widen(self.values[:, :, start:stop])
-        if self.shift is not None:
-            block = block - (self.shift if self.shift.shape[2] == 1 else self.shift[:, :, start:stop])
-        return _zero_outside(block, self.mask)
-
-    def _rows(self, start: int, stop: int) -> Array:
-        mask = None if self.mask is None else self.mask[:, start:stop]
         shift = self.shift
-        if shift is not None and shift.shape[1] > 1:
-            shift = shift[:, start:stop, ...]
-        return replace(self, values=self.values[:, start:stop, :], mask=mask, shift=shift).compact()
+        if shift is not None and shift.shape[2] > 1:
+            shift = shift[:, :, start:stop]
+        return self._finished(self.values[:, :, start:stop], shift, self.mask)
+
+    def _finished(self, values: Array, shift: Array | None, mask: Array | None) -> Array:
+        values = widen(values)
+        return _zero_outside(values if shift is None else values - shift, mask)
 
 
 Logits: TypeAlias = DenseLogits | HeadLogits

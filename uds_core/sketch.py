@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._array import Array, array_namespace, constant, device
-from .logits import as_logits, positions
+from ._array import Array, array_namespace, constant
+from .logits import DenseLogits, Head, as_logits, positions
 
 __all__ = ["FourierSketch", "PairedSketch", "Sketch"]
 
@@ -71,18 +71,19 @@ class FourierSketch:
         xp = array_namespace(columns)
         return xp.reshape(xp.matrix_transpose(table) @ columns, (columns.shape[0], self.dim))
 
-    def vocabulary(self, rows: Array, /) -> Array:
-        """G1 along the last axis of `rows` (..., vocab): (..., rank)."""
-        xp = array_namespace(rows)
-        signs = constant(_signs(self.seed, _VOCAB, 0, (self.vocab,)), like=rows, dtype=rows.dtype)
+    def vocabulary(self, source: Head | DenseLogits, /) -> Array:
+        """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
+        xp = array_namespace(source.like)
+        like, dtype = source.like, source.dtype
+        signs = constant(_signs(self.seed, _VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
         wanted = _hartley_rows(self.seed, _VOCAB, self.vocab, self.rank[1])
         # row k <= n/2 is Re - Im of the real FFT, its mirror n - k is Re + Im
         mirrored = wanted > self.vocab // 2
-        spectrum = xp.fft.rfft(rows * signs)
-        index = constant(np.where(mirrored, self.vocab - wanted, wanted), like=rows)
-        picked = xp.take(spectrum, index, axis=-1)
-        mirror = constant(np.where(mirrored, 1.0, -1.0), like=rows, dtype=rows.dtype)
-        return (xp.real(picked) + mirror * xp.imag(picked)) / len(wanted) ** 0.5
+        index = constant(np.where(mirrored, self.vocab - wanted, wanted), like=like)
+        mirror = constant(np.where(mirrored, 1.0, -1.0), like=like, dtype=dtype)
+        picked = [xp.take(xp.fft.rfft(strip * signs), index, axis=-1) for strip in source.strips()]
+        parts = [xp.real(part) + mirror * xp.imag(part) for part in picked]
+        return xp.concat(parts, axis=-2) / len(wanted) ** 0.5
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """G2 transposed for positions 0 to `length`: (length, rank)."""
@@ -135,18 +136,21 @@ class PairedSketch:
         columns, table = _sides(self, logits, mask)
         return array_namespace(columns).sum(columns * table, axis=1)
 
-    def vocabulary(self, rows: Array, /) -> Array:
-        """F and all v_j along the last axis of `rows` (..., vocab): (..., dim)."""
-        xp = array_namespace(rows)
+    def vocabulary(self, source: Head | DenseLogits, /) -> Array:
+        """F and all v_j along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
+        like, dtype = source.like, source.dtype
         buckets = min(2 * self.dim, self.vocab)
-        folded = rows
-        if buckets < self.vocab:
-            index, signs = _fold(self.seed, self.vocab, buckets)
-            folded = xp.zeros((*rows.shape[:-1], buckets), dtype=rows.dtype, device=device(rows))
-            for turn in range(index.shape[0]):
-                sign = constant(signs[turn], like=rows, dtype=rows.dtype)
-                folded = folded + sign * xp.take(rows, constant(index[turn], like=rows), axis=-1)
-        pairs = constant(_signs(self.seed, _VOCAB, 0, (buckets, self.dim)), like=rows, dtype=rows.dtype)
+        index, signs = _fold(self.seed, self.vocab, buckets)
+        turns = range(index.shape[0])
+        # the first term is not added to zeros, so that the sum keeps the memory order of its terms
+        folded = sum(
+            (
+                constant(signs[turn], like=like, dtype=dtype) * source.take(constant(index[turn], like=like))
+                for turn in turns[1:]
+            ),
+            start=constant(signs[0], like=like, dtype=dtype) * source.take(constant(index[0], like=like)),
+        )
+        pairs = constant(_signs(self.seed, _VOCAB, 0, (buckets, self.dim)), like=like, dtype=dtype)
         return folded @ pairs
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:

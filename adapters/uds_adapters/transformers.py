@@ -23,8 +23,8 @@ class UDSTrainerMixin(Trainer):
     """Puts a policy into any subclass of `transformers.Trainer`: ``class Mine(UDSTrainerMixin, AnyTrainer)``.
 
     `per_device_train_batch_size` counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples are trained
-    on in each micro-batch. Each micro-batch is chosen from when the Trainer draws it, before it counts the tokens that the
-    loss is divided by, so gradients are those of a Trainer that was fed the chosen samples.
+    on in each micro-batch. Each micro-batch is chosen from when the Trainer draws it, before it counts the tokens that
+    the loss is divided by, so gradients are those of a Trainer that was fed the chosen samples.
 
     Parameters
     ----------

@@ -1,0 +1,93 @@
+"""Backends: every array library that is installed, array-api-strict first and on its odd devices."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "uds",
+    deadline=None,
+    derandomize=True,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "20")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("uds")
+
+MODELS = Path(__file__).parents[2] / "shared" / "models"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library and a device of it. Inputs and expectations are made in NumPy; only the tested code sees it."""
+
+    name: str
+    xp: Any
+    device: Any = None
+    floats: tuple[str, ...] = ("float32", "float64")
+
+    def array(self, values: Any, dtype: str | None = None) -> Any:
+        values = np.asarray(values)
+        if dtype is None and values.dtype == np.float64 and "float64" not in self.floats:
+            dtype = "float32"
+        if dtype is None and values.dtype == np.int64 and self.name == "jax":
+            dtype = "int32"
+        values = values if dtype is None else values.astype(dtype)
+        return self.xp.asarray(values) if self.device is None else self.xp.asarray(values, device=self.device)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        if self.name.startswith("strict"):
+            x = x.to_device(array_api_strict.Device("CPU_DEVICE"))
+        return np.asarray(x)
+
+
+def _backends() -> list[Any]:
+    found = [
+        Backend("strict", array_api_strict),
+        Backend("strict:device1", array_api_strict, array_api_strict.Device("device1")),
+        Backend("strict:no_float64", array_api_strict, array_api_strict.Device("no_float64"), ("float32",)),
+        Backend("numpy", np),
+    ]
+    if importlib.util.find_spec("torch"):
+        import array_api_compat.torch
+
+        found.append(Backend("torch", array_api_compat.torch))
+        found.append(cuda_backend())
+    if importlib.util.find_spec("jax"):
+        import jax.numpy
+
+        found.append(Backend("jax", jax.numpy, floats=("float32",)))
+    return [pytest.param(b, id=b.name) if isinstance(b, Backend) else b for b in found]
+
+
+def cuda_backend() -> Any:
+    import array_api_compat.torch
+
+    torch = importlib.import_module("torch")
+    reason = "needs a CUDA device, and there is none"
+    marks = [] if torch.cuda.is_available() else [pytest.mark.skip(reason=reason)]
+    return pytest.param(Backend("torch:cuda", array_api_compat.torch, "cuda"), id="torch:cuda", marks=marks)
+
+
+@pytest.fixture(params=_backends())
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.param
+
+
+def shared(folder: Path, name: str) -> Path:
+    """A folder of models or data that is not part of the project, or a skip."""
+    if not (folder / name).exists():
+        pytest.skip(f"needs {name}, which is not part of the project")
+    return folder / name
+
+
+@pytest.fixture
+def stories() -> Path:
+    return shared(MODELS, "stories260k")

@@ -1,0 +1,137 @@
+"""The slow, obvious oracle: NumPy in float64, one sample and one number at a time. Imports nothing of ours."""
+
+from collections import deque
+
+import numpy as np
+
+
+def scored_rows(logits, mask):
+    """The scored rows of one sample (time, vocab), zeros elsewhere."""
+    return np.where(mask[:, None], logits, 0.0)
+
+
+def nuclear_norm(logits, mask):
+    return np.array([np.linalg.svd(scored_rows(x, m), compute_uv=False).sum() for x, m in zip(logits, mask)])
+
+
+def frobenius_norm(logits, mask):
+    return np.array([np.sqrt((scored_rows(x, m) ** 2).sum()) for x, m in zip(logits, mask)])
+
+
+def row_centred(logits):
+    return logits - logits.mean(axis=-1, keepdims=True)
+
+
+def position(mask):
+    """Position of each row, counted from the first scored one."""
+    first = np.flatnonzero(mask)[0] if mask.any() else len(mask)
+    return np.maximum(np.arange(len(mask)) - first, 0)
+
+
+def signs(seed, stream, block, shape):
+    return np.random.default_rng([seed, stream, block]).integers(0, 2, size=shape, dtype=np.int8) * 2.0 - 1.0
+
+
+def hartley(n):
+    """The orthonormal Hartley matrix, (n, n)."""
+    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
+    return (np.cos(angle) + np.sin(angle)) / np.sqrt(n)
+
+
+def rows_of(seed, side, n, rank):
+    return np.sort(np.random.default_rng([seed, 2, side]).choice(n, size=min(rank, n), replace=False))
+
+
+def fourier_sketch(logits, mask, *, time, rank, seed):
+    """vec(G2 L G1^T) with both sides written out as matrices; positions beyond `time` wrap with fresh signs."""
+    vocab = logits.shape[2]
+    rows, columns = rows_of(seed, 0, time, rank[0]), rows_of(seed, 1, vocab, rank[1])
+    right = np.sqrt(vocab / len(columns)) * hartley(vocab)[columns] * signs(seed, 1, 0, (vocab,))
+    left_all = np.sqrt(time / len(rows)) * hartley(time)[rows]
+    out = []
+    for sample, m in zip(logits, mask):
+        left = np.zeros((len(rows), len(m)))
+        for t, p in enumerate(position(m)):
+            left[:, t] = left_all[:, p % time] * signs(seed, 0, p // 512, (512, 1))[p % 512, 0]
+        out.append((left @ scored_rows(sample, m) @ right.T).ravel())
+    return np.array(out)
+
+
+def paired_sketch(logits, mask, *, dim, seed):
+    """u_j^T (L F) v_j / sqrt(d), with F written out as a matrix."""
+    vocab = logits.shape[2]
+    buckets = min(2 * dim, vocab)
+    generator = np.random.default_rng([seed, 3])
+    order = generator.permutation(vocab)
+    sign = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2.0 - 1.0
+    fold = np.zeros((vocab, buckets))
+    for place, token in enumerate(order):
+        fold[token, place % buckets] = sign[place]
+    right = fold @ signs(seed, 1, 0, (buckets, dim))
+    out = []
+    for sample, m in zip(logits, mask):
+        left = np.stack([signs(seed, 0, p // 512, (512, dim))[p % 512] for p in position(m)])
+        out.append((left * (scored_rows(sample, m) @ right)).sum(axis=0) / np.sqrt(dim))
+    return np.array(out)
+
+
+def mean_distance(sketches, memory):
+    if len(memory) == 0:
+        return np.zeros(len(sketches))
+    return np.array([np.mean([np.linalg.norm(z - q) for q in memory]) for z in sketches])
+
+
+def interquartile_range(values):
+    values = [v for v in values if np.isfinite(v)]
+    return np.percentile(values, 75) - np.percentile(values, 25) if values else 0.0
+
+
+def best_first(scores, length):
+    """By score, the lower index first among equals; then the empty samples, then those without a score."""
+
+    def key(i):
+        if np.isnan(scores[i]):
+            return (2, 0.0, i)
+        return (int(length[i] == 0), -scores[i], i)
+
+    return sorted(range(len(scores)), key=key)
+
+
+def kept(batch, keep):
+    return min(batch, max(1, int(np.floor(keep * batch + 0.5))))
+
+
+def cross_entropy(logits, labels):
+    """Token mean over the rows with a target; 0 where there are none."""
+    out = []
+    for sample, targets in zip(logits, labels):
+        rows = [np.log(np.sum(np.exp(x - x.max()))) + x.max() - x[y] for x, y in zip(sample, targets) if y != -100]
+        out.append(np.mean(rows) if rows else 0.0)
+    return np.array(out)
+
+
+class UDS:
+    """The policy, step by step, with a deque for the memory and lists for the spreads."""
+
+    def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512):
+        self.keep, self.alpha, self.dim, self.seed, self.weight = keep, alpha, dim, seed, weight
+        self.memory = deque(maxlen=memory)
+        self.utilities, self.diversities = deque(maxlen=window), deque(maxlen=window)
+
+    def step(self, logits, mask):
+        logits = row_centred(logits)
+        root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
+        utility = nuclear_norm(logits, mask) / root
+        sketches = paired_sketch(logits, mask, dim=self.dim, seed=self.seed) / root[:, None]
+        diversity = mean_distance(sketches, self.memory)
+        self.utilities.extend(utility)
+        if self.memory:
+            self.diversities.extend(diversity)
+        if self.alpha == "auto":
+            u, d = interquartile_range(self.utilities), interquartile_range(self.diversities)
+            scores = (utility / u if u else 0 * utility) + self.weight * (diversity / d if d else 0 * diversity)
+        else:
+            scores = utility + self.alpha * diversity
+        chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
+        self.memory.extend(sketches[chosen])
+        return chosen, scores

@@ -1,0 +1,72 @@
+"""Per-sample cross-entropy: equal to the obvious loop, from dense logits and through a head, in any blocks."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+import uds_core as uds
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([(1, 1, 1, 2), (3, 4, 6, 30), (2, 6, 3, 17)]),
+    block=st.sampled_from([64, 700, 10_000]),
+)
+def test_equals_the_loop(backend, seed, size, block):
+    batch, time, width, vocab = size
+    rng = np.random.default_rng(seed)
+    hidden, weight, bias = (
+        rng.normal(size=(batch, time, width)),
+        2 * rng.normal(size=(vocab, width)),
+        rng.normal(size=vocab),
+    )
+    labels = rng.integers(-1, vocab, size=(batch, time))
+    labels = np.where(labels < 0, -100, labels)
+    logits = 0.7 * (hidden @ weight.T + bias)
+    head = uds.Head(backend.array(weight, "float32"), backend.array(bias, "float32"), 0.7)
+    for source in (backend.array(logits, "float32"), head(backend.array(hidden, "float32"))):
+        got = backend.numpy(uds.cross_entropy(source, backend.array(labels), block_bytes=block))
+        np.testing.assert_allclose(got, reference.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
+        total = backend.numpy(uds.cross_entropy(source, backend.array(labels), reduction="sum"))
+        np.testing.assert_allclose(total, got * (labels != -100).sum(axis=1), rtol=1e-4, atol=1e-4)
+
+
+def test_large_logits_do_not_overflow(backend):
+    logits = backend.array([[[3000.0, -3000.0, 0.0]]], "float32")
+    got = uds.cross_entropy(logits, backend.array([[2]]), block_bytes=8)
+    assert float(backend.numpy(got)[0]) == pytest.approx(3000)
+
+
+def test_the_mask_and_missing_labels_leave_rows_out(backend):
+    logits = np.random.default_rng(0).normal(size=(1, 3, 4))
+    logits[0, 1] = np.nan
+    got = uds.cross_entropy(
+        backend.array(logits, "float32"), backend.array([[1, 2, 3]]), mask=backend.array([[True, False, True]])
+    )
+    expected = reference.cross_entropy(logits[:, [0, 2]], [[1, 3]])
+    np.testing.assert_allclose(backend.numpy(got), expected, rtol=1e-5)
+    nothing = uds.cross_entropy(backend.array(logits, "float32"), backend.array([[-100] * 3]))
+    assert float(backend.numpy(nothing)[0]) == 0
+
+
+def test_a_sample_that_is_not_finite_is_nan_and_spoils_no_other(backend):
+    logits = np.random.default_rng(0).normal(size=(2, 3, 4))
+    expected = reference.cross_entropy(logits, np.zeros((2, 3), int))
+    logits[0, 0, 0] = np.nan
+    got = backend.numpy(uds.cross_entropy(backend.array(logits, "float32"), backend.array(np.zeros((2, 3), int))))
+    assert np.isnan(got[0])
+    assert got[1] == pytest.approx(expected[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "words"),
+    [
+        (np.zeros((1, 2), int), {}, r"`labels` must have shape \(batch, time\) = \(1, 3\)"),
+        (np.zeros((1, 3), int), {"reduction": "none"}, "`reduction` must be"),
+    ],
+)
+def test_errors_name_the_argument(labels, options, words):
+    with pytest.raises(ValueError, match=words):
+        uds.cross_entropy(np.zeros((1, 3, 4)), labels, **options)

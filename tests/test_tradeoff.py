@@ -1,0 +1,72 @@
+"""Utility + alpha x diversity, and the running spreads."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+import uds_core as uds
+from uds_core.tradeoff import Spreads, combine, spread
+
+numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
+
+
+@given(values=numbers, holes=st.integers(0, 3))
+def test_spread_is_the_interquartile_range_of_what_is_finite(backend, values, holes):
+    got = spread(backend.array(values + [np.nan] * holes, "float32"))
+    assert float(backend.numpy(got)) == pytest.approx(reference.interquartile_range(values), rel=1e-4, abs=1e-3)
+
+
+def test_spread_of_nothing_is_zero(backend):
+    assert float(backend.numpy(spread(backend.array([np.nan, np.nan], "float32")))) == 0
+
+
+def test_windows_hold_the_latest_oldest_first(backend):
+    spreads = Spreads.empty(like=backend.array([0.0], "float32"), window=3)
+    for i in range(1, 4):
+        values = backend.array([i, i + 0.5], "float32")
+        spreads = spreads.seen(values, values if i > 1 else None)
+    np.testing.assert_array_equal(backend.numpy(spreads.utility), [2.5, 3, 3.5])
+    np.testing.assert_array_equal(backend.numpy(spreads.diversity), [2.5, 3, 3.5])
+    wide = spreads.seen(backend.array(np.arange(9), "float32"), None)
+    np.testing.assert_array_equal(backend.numpy(wide.utility), [6, 7, 8])
+    np.testing.assert_array_equal(backend.numpy(wide.diversity), [2.5, 3, 3.5])
+
+
+@given(values=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=9), alpha=st.floats(0, 9))
+def test_a_number_is_the_factor(backend, values, alpha):
+    u, d = np.array(values).T
+    x, y = backend.array(u, "float32"), backend.array(d, "float32")
+    got = combine(x, y, alpha=alpha, spreads=Spreads.empty(like=x))
+    np.testing.assert_allclose(backend.numpy(got.scores), u + alpha * d, rtol=1e-4, atol=1e-4)
+    assert float(backend.numpy(got.alpha)) == pytest.approx(alpha)
+
+
+@given(seed=st.integers(0, 2**32 - 1), weight=st.floats(0, 3), factor=st.floats(0.1, 50))
+def test_auto_ranks_alike_when_all_logits_are_multiplied(backend, seed, weight, factor):
+    u, d = np.random.default_rng(seed).uniform(1, 9, size=(2, 8))
+    scores = []
+    for times in (1.0, factor):
+        x, y = backend.array(times * u, "float32"), backend.array(times * d, "float32")
+        spreads = Spreads.empty(like=x).seen(x, y)
+        scores.append(backend.numpy(combine(x, y, alpha="auto", weight=weight, spreads=spreads).scores))
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
+    iqr = reference.interquartile_range
+    np.testing.assert_allclose(scores[0], u / iqr(u) + weight * d / iqr(d), rtol=1e-4)
+
+
+def test_a_term_without_spread_is_left_out(backend):
+    u = backend.array([1.0, 2.0, 4.0, 8.0], "float32")
+    same = backend.array([3.0, 3.0, 3.0, 3.0], "float32")
+    spreads = Spreads.empty(like=u).seen(u, same)
+    got = combine(u, same, alpha="auto", spreads=spreads)
+    np.testing.assert_array_equal(np.argsort(backend.numpy(got.scores)), [0, 1, 2, 3])
+    assert float(backend.numpy(got.alpha)) == 0
+    got = combine(same, u, alpha="auto", spreads=Spreads.empty(like=u).seen(same, None))
+    np.testing.assert_array_equal(backend.numpy(got.scores), np.zeros(4))
+    assert np.isfinite(backend.numpy(got.alpha))
+
+
+def test_the_public_names_are_these():
+    assert (uds.combine, uds.spread, uds.Spreads) == (combine, spread, Spreads)

@@ -11,11 +11,13 @@ def scored_rows(logits, mask):
 
 
 def nuclear_norm(logits, mask):
-    return np.array([np.linalg.svd(scored_rows(x, m), compute_uv=False).sum() for x, m in zip(logits, mask)])
+    return np.array(
+        [np.linalg.svd(scored_rows(x, m), compute_uv=False).sum() for x, m in zip(logits, mask, strict=True)]
+    )
 
 
 def frobenius_norm(logits, mask):
-    return np.array([np.sqrt((scored_rows(x, m) ** 2).sum()) for x, m in zip(logits, mask)])
+    return np.array([np.sqrt((scored_rows(x, m) ** 2).sum()) for x, m in zip(logits, mask, strict=True)])
 
 
 def row_centred(logits):
@@ -49,7 +51,7 @@ def fourier_sketch(logits, mask, *, time, rank, seed):
     right = np.sqrt(vocab / len(columns)) * hartley(vocab)[columns] * signs(seed, 1, 0, (vocab,))
     left_all = np.sqrt(time / len(rows)) * hartley(time)[rows]
     out = []
-    for sample, m in zip(logits, mask):
+    for sample, m in zip(logits, mask, strict=True):
         left = np.zeros((len(rows), len(m)))
         for t, p in enumerate(position(m)):
             left[:, t] = left_all[:, p % time] * signs(seed, 0, p // 512, (512, 1))[p % 512, 0]
@@ -69,7 +71,7 @@ def paired_sketch(logits, mask, *, dim, seed):
         fold[token, place % buckets] = sign[place]
     right = fold @ signs(seed, 1, 0, (buckets, dim))
     out = []
-    for sample, m in zip(logits, mask):
+    for sample, m in zip(logits, mask, strict=True):
         left = np.stack([signs(seed, 0, p // 512, (512, dim))[p % 512] for p in position(m)])
         out.append((left * (scored_rows(sample, m) @ right)).sum(axis=0) / np.sqrt(dim))
     return np.array(out)
@@ -104,8 +106,12 @@ def kept(batch, keep):
 def cross_entropy(logits, labels):
     """Token mean over the rows with a target; 0 where there are none."""
     out = []
-    for sample, targets in zip(logits, labels):
-        rows = [np.log(np.sum(np.exp(x - x.max()))) + x.max() - x[y] for x, y in zip(sample, targets) if y != -100]
+    for sample, targets in zip(logits, labels, strict=True):
+        rows = [
+            np.log(np.sum(np.exp(x - x.max()))) + x.max() - x[y]
+            for x, y in zip(sample, targets, strict=True)
+            if y != -100
+        ]
         out.append(np.mean(rows) if rows else 0.0)
     return np.array(out)
 

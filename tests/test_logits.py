@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import uds_core as uds
-from uds_core.logits import as_logits, positions
+from uds_core.logits import as_logits
+from uds_core.rows import positions
 
 
 def both(backend, *, bias=True, scale=0.5, dtype="float32"):
@@ -65,7 +66,7 @@ def test_a_constant_added_to_a_row_is_not_seen_by_row_centring(backend):
 
 
 def test_samples_are_slices(backend):
-    through, dense, logits = both(backend)
+    through, dense, _ = both(backend)
     mask = backend.array(np.arange(10).reshape(2, 5) % 3 > 0)
     for source in (through, dense):
         view = source.centred("row").scored(mask)
@@ -117,7 +118,7 @@ def test_devices_are_never_mixed():
     strict = pytest.importorskip("array_api_strict")
     here, there = strict.Device("CPU_DEVICE"), strict.Device("device1")
     logits = strict.asarray(np.ones((1, 2, 3)), device=here)
-    with pytest.raises(ValueError, match="`mask` is on .*device1.* but `logits` on .*CPU.*: move one"):
+    with pytest.raises(ValueError, match=r"`mask` is on .*device1.* but `logits` on .*CPU.*: move one"):
         uds.nuclear_norm(logits, mask=strict.asarray(np.ones((1, 2), bool), device=there))
     with pytest.raises(ValueError, match="`bias` is on"):
         uds.Head(strict.asarray(np.ones((3, 2)), device=here), strict.asarray(np.ones(3), device=there))

@@ -5,7 +5,7 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 
 from ._array import Array
 from .choice import Budget, top_k
-from .logits import Head
+from .head import Head
 from .losses import cross_entropy
 from .memory import Memory, diversity
 from .policies import UDS, Full, Longest, MaxLoss, Random

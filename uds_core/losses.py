@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 from ._array import Array, array_namespace, check_device, device
-from .logits import BLOCK_BYTES, IGNORE, Logits, as_logits
+from .logits import Logits, as_logits
+from .rows import BLOCK_BYTES, IGNORE
 
 __all__ = ["cross_entropy"]
 

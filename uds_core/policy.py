@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from ._array import Array, array_namespace, check_device, device
-from .logits import IGNORE, Logits, as_logits, check_mask
+from .logits import Logits, as_logits
+from .rows import IGNORE, check_mask
 
 __all__ = ["Candidates", "Features", "Policy", "Selection", "get", "names", "pool", "register"]
 

@@ -12,7 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ._array import Array, array_namespace, constant
-from .logits import DenseLogits, Head, as_logits, positions
+from .head import Head
+from .logits import DenseLogits, as_logits
+from .rows import positions
 
 __all__ = ["FourierSketch", "PairedSketch", "Sketch"]
 

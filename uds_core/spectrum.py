@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 from ._array import Array, accumulation_dtype, array_namespace, device
-from .logits import BLOCK_BYTES, Logits, as_logits
+from .logits import Logits, as_logits
+from .rows import BLOCK_BYTES
 
 __all__ = ["NuclearMethod", "frobenius_norm", "nuclear_norm"]
 

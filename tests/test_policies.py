@@ -1,0 +1,384 @@
+"""Laws that every policy keeps, and what each alone promises."""
+
+import numpy as np
+import pytest
+import reference
+
+import uds_core as uds
+
+BATCH, TIME, WIDTH, VOCAB = 6, 7, 5, 40
+
+POLICIES = {
+    "full": uds.Full(),
+    "random": uds.Random(keep=0.5, seed=3),
+    "longest": uds.Longest(keep=0.5),
+    "maxloss": uds.MaxLoss(keep=0.5),
+    "uds": uds.UDS(keep=0.5, memory=8, dim=16),
+    "uds alpha": uds.UDS(keep=0.5, memory=8, dim=16, alpha=0.7, length="none", centre="none"),
+    "uds fourier": uds.UDS(keep=0.5, memory=8, dim=16, sketch="fourier", length="mean", method="svd"),
+    "uds tokens": uds.UDS(count=2, memory=8, dim=16, rows="tokens"),
+}
+everyone = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+IN_ORDER = ("random",)  # its scores belong to places in the pool, not to samples
+
+
+def samples(seed, batch=BATCH, time=TIME):
+    """Hidden states, a mask of different lengths, labels, in NumPy; and the head's weight."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(batch, time, WIDTH)) * rng.uniform(0.5, 2, size=(batch, 1, 1))
+    mask = np.arange(time) < rng.integers(3, time + 1, size=(batch, 1))
+    labels = np.where(mask & (np.arange(time) >= 1), rng.integers(0, VOCAB, size=(batch, time)), -100)
+    return hidden, mask, labels
+
+
+WEIGHT = np.random.default_rng(99).normal(size=(VOCAB, WIDTH))
+
+
+def candidates(backend, hidden, mask, labels, *, dense=False):
+    hidden_, mask_, labels_ = backend.array(hidden, "float32"), backend.array(mask), backend.array(labels)
+    if dense:
+        return uds.Candidates(backend.array(hidden @ WEIGHT.T, "float32"), mask=mask_, labels=labels_)
+    head = uds.Head(backend.array(WEIGHT, "float32"))
+    return uds.Candidates(head(hidden_), mask=mask_, labels=labels_)
+
+
+def warm(policy, backend, steps=3):
+    """A state with something in it."""
+    state = None
+    for step in range(steps):
+        features = policy.examine(candidates(backend, *samples(1000 + step)))
+        _, state = policy.choose(state, features)
+    return state
+
+
+def picks(policy, backend, state, *parts, groups=None, dense=False):
+    features = uds.pool([policy.examine(candidates(backend, *part, dense=dense)) for part in parts])
+    selection, state = policy.choose(state, features, groups=groups)
+    return backend.numpy(selection.indices).tolist(), selection, state
+
+
+@everyone
+def test_k_distinct_indices_best_first(backend, policy):
+    indices, selection, _ = picks(policy, backend, warm(policy, backend), samples(0))
+    expected = {"full": BATCH}.get(type(policy).__name__.lower(), 2 if getattr(policy, "count", None) else BATCH // 2)
+    assert len(indices) == len(set(indices)) == expected
+    scores = backend.numpy(selection.scores)
+    assert scores.shape == (BATCH,)
+    assert (np.diff(scores[indices]) <= 0).all()
+    assert min(scores[indices]) >= max(np.delete(scores, indices), default=-np.inf)
+    assert all(backend.numpy(part).shape == (BATCH,) for part in selection.parts.values())
+    assert all(backend.numpy(number).shape == () for number in selection.metrics.values())
+
+
+@everyone
+def test_padding_and_its_side_change_nothing(backend, policy):
+    hidden, mask, labels = samples(0)
+    state = warm(policy, backend)
+    expected, before, _ = picks(policy, backend, state, (hidden, mask, labels))
+    for left, right in ((0, 4), (5, 0), (2, 3)):
+        pad = ((0, 0), (left, right))
+        padded = np.pad(hidden, (*pad, (0, 0)), constant_values=7.0), np.pad(mask, pad)
+        padded = (*padded, np.pad(labels, pad, constant_values=-100))
+        got, after, _ = picks(policy, backend, state, padded)
+        assert got == expected
+        np.testing.assert_allclose(
+            backend.numpy(after.scores), backend.numpy(before.scores), rtol=2e-2 if low(backend) else 1e-4
+        )
+
+
+@everyone
+def test_shuffling_the_batch_shuffles_the_answer(backend, policy):
+    if type(policy).__name__.lower() in IN_ORDER:
+        pytest.skip("its scores belong to places in the pool, not to samples")
+    hidden, _, labels = samples(0, time=9)
+    mask = np.arange(9) < np.array([5, 9, 3, 8, 4, 7])[:, None]  # no two alike: ties go by the index
+    sample, order = (hidden, mask, np.where(mask, labels % VOCAB, -100)), np.random.default_rng(1).permutation(BATCH)
+    state = warm(policy, backend)
+    expected, _, _ = picks(policy, backend, state, sample)
+    got, _, _ = picks(policy, backend, state, tuple(part[order] for part in sample))
+    got = [int(order[i]) for i in got]
+    assert (sorted(got) if isinstance(policy, (uds.Full, uds.Longest)) else got) == (
+        sorted(expected) if isinstance(policy, (uds.Full, uds.Longest)) else expected
+    )
+
+
+@everyone
+def test_a_pool_is_a_pool_in_one_batch_or_in_several(backend, policy):
+    sample = samples(0)
+    state = warm(policy, backend)
+    parts = [tuple(part[where] for part in sample) for where in (slice(0, 2), slice(2, 5), slice(5, 6))]
+    assert picks(policy, backend, state, *parts)[0] == picks(policy, backend, state, sample)[0]
+
+
+@everyone
+def test_batch_mates_have_no_influence_on_features(backend, policy):
+    sample = samples(0)
+    whole = policy.examine(candidates(backend, *sample))
+    alone = policy.examine(candidates(backend, *(part[2:3] for part in sample)))
+    for name, feature in alone.items():
+        np.testing.assert_allclose(
+            backend.numpy(feature)[0], backend.numpy(whole[name])[2], rtol=2e-2 if low(backend) else 1e-4, atol=1e-4
+        )
+
+
+@everyone
+def test_targets_of_unscored_rows_are_not_looked_at(backend, policy):
+    hidden, mask, labels = samples(0)
+    leak = np.where(mask, labels, np.random.default_rng(5).integers(0, VOCAB, size=labels.shape))
+    state = warm(policy, backend)
+    assert (
+        picks(policy, backend, state, (hidden, mask, leak))[0]
+        == picks(policy, backend, state, (hidden, mask, labels))[0]
+    )
+
+
+@everyone
+def test_the_same_again_and_inputs_unchanged(backend, policy):
+    sample = samples(0)
+    before = [part.copy() for part in sample]
+    state = warm(policy, backend)
+    frozen = {name: array.copy() for name, array in uds.flatten(state).items()}
+    first, second = picks(policy, backend, state, sample), picks(policy, backend, state, sample)
+    assert first[0] == second[0]
+    for a, b in zip(before, sample, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, array in uds.flatten(state).items():
+        np.testing.assert_array_equal(array, frozen[name])
+    for name, array in uds.flatten(first[2]).items():
+        np.testing.assert_array_equal(array, uds.flatten(second[2])[name])
+
+
+@everyone
+def test_features_keep_library_device_and_float32(backend, policy):
+    from array_api_compat import array_namespace, device
+
+    features = policy.examine(candidates(backend, *samples(0)))
+    assert features["length"].shape == (BATCH,)
+    for feature in features.values():
+        assert feature.shape[0] == BATCH
+        assert str(feature.dtype).endswith("float32")
+        assert device(feature) == device(backend.array([0.0], "float32"))
+        assert array_namespace(feature) is array_namespace(backend.array([0.0], "float32"))
+
+
+@everyone
+def test_dense_and_head_choose_alike(backend, policy):
+    state = warm(policy, backend)
+    assert picks(policy, backend, state, samples(0), dense=True)[0] == picks(policy, backend, state, samples(0))[0]
+
+
+@everyone
+def test_more_than_there_are_is_all_of_them(backend, policy):
+    if isinstance(policy, uds.Full):
+        pytest.skip("keeps all anyway")
+    from dataclasses import replace
+
+    greedy = replace(policy, keep=None, count=10)
+    indices, _, _ = picks(greedy, backend, warm(greedy, backend), samples(0))
+    assert sorted(indices) == list(range(BATCH))
+
+
+@everyone
+def test_an_empty_sample_is_not_chosen_while_another_can_be(backend, policy):
+    if isinstance(policy, uds.Full):
+        pytest.skip("keeps all anyway")
+    hidden, mask, labels = samples(0)
+    mask[[0, 3]] = False
+    labels[[0, 3]] = -100
+    indices, selection, state = picks(policy, backend, warm(policy, backend), (hidden, mask, labels))
+    assert not {0, 3} & set(indices)
+    assert np.isfinite(backend.numpy(selection.scores)).all()
+    indices, _, state = picks(policy, backend, state, (hidden, mask & False, labels * 0 - 100))
+    assert len(indices) == len(set(indices)) > 0
+
+
+@everyone
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sample_that_is_not_finite_is_last_and_never_remembered(backend, policy, bad):
+    if not policy.needs_logits:
+        pytest.skip("looks at no logits")
+    hidden, mask, labels = samples(0)
+    hidden[1, 1, 2] = bad
+    state = warm(policy, backend)
+    indices, selection, state = picks(policy, backend, state, (hidden, mask, labels))
+    assert 1 not in indices
+    assert np.isnan(backend.numpy(selection.scores)[1])
+    one = tuple(part[1:2] for part in (hidden, mask, labels))
+    before = uds.flatten(state)
+    indices, _, state = picks(policy, backend, state, one)
+    assert indices == [0]
+    if isinstance(policy, uds.UDS):
+        np.testing.assert_array_equal(uds.flatten(state)["memory.rows"], before["memory.rows"])
+    indices, _, _ = picks(policy, backend, state, samples(1))
+    assert len(indices) > 1
+
+
+def test_groups_keep_their_own_and_share_the_state(backend):
+    policy = uds.UDS(count=1, memory=4, dim=8)
+    groups = backend.array([0, 0, 0, 1, 1, 1], "int32")
+    indices, _, state = picks(policy, backend, None, samples(0), groups=groups)
+    assert len(indices) == 2
+    assert {i // 3 for i in indices} == {0, 1}
+    assert state.memory.size == 2
+
+
+# --- the same everywhere ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", ["auto", 0.5])
+def test_fifty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend, alpha):
+    policy = uds.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
+    oracle = reference.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
+    state = None
+    for step in range(50):
+        hidden, mask, labels = samples(step)
+        features = policy.examine(candidates(backend, hidden, mask, labels))
+        if step == 25:
+            state = uds.restore(policy.init(features), uds.flatten(state))
+        selection, state = policy.choose(state, features)
+        expected, scores = oracle.step(hidden @ WEIGHT.T, mask & (labels != -100))
+        assert backend.numpy(selection.indices).tolist() == expected, step
+        np.testing.assert_allclose(
+            backend.numpy(selection.scores), scores, rtol=3e-2 if low(backend) else 1e-3, atol=1e-3
+        )
+    assert state.memory.size == 20
+
+
+def low(backend):
+    """The Gram matrix is accumulated in float32 there."""
+    return "float64" not in backend.floats
+
+
+# --- each alone ------------------------------------------------------------------------------------------------------
+
+
+def test_full_keeps_everything_in_order(backend):
+    assert picks(uds.Full(), backend, None, samples(0))[0] == list(range(BATCH))
+
+
+def test_longest_keeps_the_most_rows_with_loss(backend):
+    _, mask, labels = sample = samples(0)
+    length = (mask & (labels != -100)).sum(axis=1)
+    assert picks(uds.Longest(count=3), backend, None, sample)[0] == reference.best_first(length, length)[:3]
+
+
+def test_maxloss_keeps_the_highest_token_mean(backend):
+    hidden, mask, labels = sample = samples(0)
+    loss = reference.cross_entropy(hidden @ WEIGHT.T, labels)
+    indices, selection, _ = picks(uds.MaxLoss(count=3), backend, None, sample)
+    assert indices == reference.best_first(loss, np.ones(BATCH))[:3]
+    np.testing.assert_allclose(backend.numpy(selection.scores), loss, rtol=1e-4)
+    with pytest.raises(ValueError, match="MaxLoss needs `labels`"):
+        uds.MaxLoss().examine(uds.Candidates(backend.array(hidden @ WEIGHT.T, "float32"), mask=backend.array(mask)))
+
+
+def test_random_depends_on_seed_and_step_alone(backend):
+    policy = uds.Random(count=2, seed=5)
+    state, drawn = None, []
+    for step in range(4):
+        indices, _, state = picks(policy, backend, state, samples(0))
+        expected = np.random.default_rng([5, step]).random(BATCH, dtype=np.float32)
+        assert indices == np.argsort(-expected)[:2].tolist()
+        drawn.append(tuple(indices))
+    assert len(set(drawn)) > 1
+    assert state == (4,)
+
+
+def test_random_keeps_each_sample_equally_often():
+    policy, state, counts = uds.Random(count=2, seed=0), None, np.zeros(BATCH)
+    features = {"length": np.ones(BATCH, np.float32)}
+    for _ in range(3000):
+        selection, state = policy.choose(state, features)
+        counts[selection.indices] += 1
+    chi_square = ((counts - 1000) ** 2 / 1000).sum()
+    assert chi_square < 20.5  # 0.999 quantile at 5 degrees of freedom
+
+
+def test_alpha_zero_without_normalisation_is_top_k_of_the_nuclear_norm(backend):
+    hidden, mask, labels = sample = samples(0)
+    policy = uds.UDS(count=3, alpha=0.0, length="none", centre="none", memory=4, dim=8)
+    indices, selection, _ = picks(policy, backend, warm(policy, backend), sample)
+    norm = reference.nuclear_norm(hidden @ WEIGHT.T, mask & (labels != -100))
+    assert indices == reference.best_first(norm, np.ones(BATCH))[:3]
+    np.testing.assert_allclose(backend.numpy(selection.parts["utility"]), norm, rtol=3e-2 if low(backend) else 1e-4)
+
+
+@pytest.mark.parametrize(("length", "power"), [("none", 0), ("sqrt", 0.5), ("mean", 1)])
+def test_length_divides_utility_and_sketch_alike(backend, length, power):
+    sample = samples(0)
+    raw = uds.UDS(length="none", dim=8).examine(candidates(backend, *sample))
+    got = uds.UDS(length=length, dim=8).examine(candidates(backend, *sample))
+    divisor = backend.numpy(raw["length"]) ** power
+    for name in ("utility", "sketch"):
+        expected = (backend.numpy(raw[name]).T / divisor).T
+        np.testing.assert_allclose(backend.numpy(got[name]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_row_centring_does_not_see_a_constant_on_all_logits_of_a_row(backend):
+    hidden, mask, labels = samples(0)
+    shift = np.random.default_rng(3).normal(size=(BATCH, TIME, 1)) * 10
+    got = []
+    for logits in (hidden @ WEIGHT.T, hidden @ WEIGHT.T + shift):
+        given = uds.Candidates(backend.array(logits, "float32"), mask=backend.array(mask), labels=backend.array(labels))
+        got.append({k: backend.numpy(v) for k, v in uds.UDS(dim=8).examine(given).items()})
+    for name in got[0]:
+        np.testing.assert_allclose(got[1][name], got[0][name], rtol=3e-2 if low(backend) else 1e-3, atol=1e-3)
+
+
+def test_a_mean_hidden_row_can_be_taken_out(backend):
+    hidden, mask, labels = samples(0)
+    row = hidden.mean(axis=(0, 1))
+    policy = uds.UDS(centre=backend.array(row, "float32"), length="none", dim=8, method="svd")
+    features = policy.examine(candidates(backend, hidden, mask, labels))
+    expected = reference.nuclear_norm((hidden - row) @ WEIGHT.T, mask & (labels != -100))
+    np.testing.assert_allclose(backend.numpy(features["utility"]), expected, rtol=1e-4)
+
+
+def test_diversity_prefers_what_is_unlike_the_memory(backend):
+    """A candidate like those chosen before loses to one that is not, although its utility is a little higher."""
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(2, TIME, WIDTH))
+    mask, labels = np.ones((2, TIME), bool), np.zeros((2, TIME), int)
+    policy = uds.UDS(count=1, alpha=1.0, centre="none", length="none", memory=4, dim=64)
+    _, _, state = picks(policy, backend, None, (old[None], mask[:1], labels[:1]))
+    norms = reference.nuclear_norm(np.stack([old, new]) @ WEIGHT.T, mask)
+    pair = np.stack([old, new * 0.99 * norms[0] / norms[1]])
+    assert picks(policy, backend, None, (pair, mask, labels))[0] == [0]
+    assert picks(policy, backend, state, (pair, mask, labels))[0] == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": -1.0}, "`alpha` must be 'auto' or a number of at least 0"),
+        ({"alpha": "best"}, "`alpha` must be"),
+        ({"rows": "all"}, "`rows` must be one of 'labels', 'tokens'"),
+        ({"length": "log"}, "`length` must be one of"),
+        ({"centre": "column"}, "`centre` must be one of"),
+        ({"sketch": "count"}, "`sketch` must be one of"),
+        ({"method": "fast"}, "`method` must be one of"),
+        ({"memory": 0}, "`memory` must be at least 1"),
+        ({"dim": 0}, "`dim` must be at least 1"),
+        ({"weight": -0.5}, "`weight` must be at least 0"),
+        ({"keep": 1.5}, "`keep` must be a share"),
+    ],
+)
+def test_options_are_checked_at_construction(options, words):
+    with pytest.raises(ValueError, match=words):
+        uds.UDS(**options)
+
+
+def test_examine_compiles_under_jax():
+    jax = pytest.importorskip("jax")
+    policy = uds.UDS(keep=0.5, dim=16)
+    hidden, mask, labels = (jax.numpy.asarray(part) for part in samples(0))
+    head = uds.Head(jax.numpy.asarray(WEIGHT.astype(np.float32)))
+
+    def examine(hidden, mask, labels):
+        return dict(policy.examine(uds.Candidates(head(hidden), mask=mask, labels=labels)))
+
+    hidden = hidden.astype(jax.numpy.float32)
+    compiled = jax.jit(examine)(hidden, mask, labels)
+    eager = examine(hidden, mask, labels)
+    for name in eager:
+        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-3, atol=1e-4)

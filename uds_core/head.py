@@ -1,0 +1,229 @@
+"""The LM head as a value, and the logits that it would make of hidden states, which are never multiplied out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ._array import Array, array_namespace, check_device, device, is_traced, qr_triangle, wide_dtype, widen
+from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, is_row_centre, sound_rows
+
+__all__ = ["Head", "HeadLogits"]
+
+
+class Head:
+    """The last linear layer of a language model, as a value: logits = scale (hidden weight^T + bias).
+
+    Parameters
+    ----------
+    weight
+        (vocab, width), any floating dtype.
+    bias
+        (vocab,) or None.
+    scale
+        Factor on the logits, the bias included (Cohere's ``logit_scale``; one over Granite's ``logits_scaling``).
+    frozen
+        True: what is derived from the weight (its triangular factor, its side of each sketch) is made once and kept.
+        False: the head serves one call, so routes are taken that derive less.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where shapes, dtypes or devices do not fit.
+
+    Notes
+    -----
+    Immutable: where the weight trains, make a new ``Head`` for each scoring call. The factor costs O(vocab width^2)
+    once and keeps width^2 numbers; the weight itself is never copied.
+    """
+
+    def __init__(
+        self, weight: Array, bias: Array | None = None, scale: float = 1.0, *, frozen: bool = True, _offset: Any = None
+    ) -> None:
+        array_namespace(weight) if bias is None else array_namespace(weight, bias)
+        if weight.ndim != 2:
+            msg = f"`weight` must have shape (vocab, width), got {tuple(weight.shape)}"
+            raise ValueError(msg)
+        if bias is not None:
+            check_device("bias", bias, like=weight, like_name="weight")
+            if tuple(bias.shape) != (weight.shape[0],):
+                msg = f"`bias` must have shape ({weight.shape[0]},) to fit `weight`, got {tuple(bias.shape)}"
+                raise ValueError(msg)
+        self.weight, self.bias, self.scale, self.frozen = weight, bias, float(scale), frozen
+        self.dtype = wide_dtype(weight)
+        self.vocab, self.width = weight.shape
+        self._offset = _offset
+        self._memo: dict[Hashable, Array] = {}
+
+    def __call__(self, hidden: Array, /) -> HeadLogits:
+        """The logits of `hidden` (batch, time, width), as a value that is never multiplied out."""
+        array_namespace(hidden, self.weight)
+        check_device("hidden", hidden, like=self.weight, like_name="weight")
+        wide_dtype(hidden)
+        if hidden.ndim != 3 or hidden.shape[2] != self.width:
+            msg = f"`hidden` must have shape (batch, time, {self.width}) to fit `weight`, got {tuple(hidden.shape)}"
+            raise ValueError(msg)
+        return HeadLogits(hidden, self)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias is None else ", bias"
+        return f"Head({self.vocab} x {self.width}{bias}, scale={self.scale:g}, frozen={self.frozen})"
+
+    @property
+    def columns(self) -> int:
+        """Columns of the augmented head: the width, and one more for a bias."""
+        return self.width + (self.bias is not None)
+
+    @property
+    def like(self) -> Array:
+        """An array of the same library on the same device."""
+        return self.weight
+
+    def rows(self, start: int, stop: int, /) -> Array:
+        """Rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
+        return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
+
+    def take(self, index: Array, /) -> Array:
+        """Columns `index` of the transposed augmented head, (columns, n)."""
+        xp = array_namespace(self.weight)
+        bias = None if self.bias is None else xp.take(self.bias, index)
+        return xp.matrix_transpose(self._augmented(xp.take(self.weight, index, axis=0), bias))
+
+    def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+        """The transposed augmented head in strips (n, vocab), as long as the vocabulary."""
+        xp = array_namespace(self.weight)
+        step = block_items(self.vocab, block_bytes)
+        for start in range(0, self.columns, step):
+            stop = min(start + step, self.columns)
+            strip = widen(self.weight[:, start : min(stop, self.width)])
+            if stop > self.width:
+                strip = xp.concat([strip, xp.astype(self.bias, self.dtype, copy=False)[:, None]], axis=1)
+            strip = strip if self.scale == 1.0 else strip * self.scale
+            yield xp.matrix_transpose(strip if self._offset is None else strip - self._offset[start:stop])
+
+    def blocks(self, block_rows: int, /) -> Iterator[tuple[int, Array]]:
+        """The augmented head in blocks of at most `block_rows` rows, each with its first row's index."""
+        for start in range(0, self.vocab, block_rows):
+            yield start, self.rows(start, min(start + block_rows, self.vocab))
+
+    @property
+    def factor(self) -> Array:
+        """C (columns, columns) with C C^T = A^T A for the augmented head A, so that X C has the spectrum of X A^T.
+
+        C = R^T of a QR decomposition, made in blocks: unlike a root of A^T A it keeps the small singular values.
+        """
+        return self._once("factor", self._make_factor)
+
+    def centred(self) -> Head:
+        """The head whose logits have mean zero over the vocabulary in every row: its mean row taken out of it."""
+        return self._once("centred", self._make_centred)
+
+    def projection(self, sketch: Any, /) -> Array:
+        """The augmented head's side of a sketch, (columns, features): `sketch.vocabulary` along the vocabulary."""
+        return self._once(sketch, lambda: sketch.vocabulary(self))
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        # what JAX makes while it traces belongs to that trace: call once eagerly to have it kept
+        if key in self._memo:
+            return self._memo[key]
+        made = make()
+        if not is_traced(made._offset if isinstance(made, Head) else made):
+            self._memo[key] = made
+        return made
+
+    def _make_factor(self) -> Array:
+        xp = array_namespace(self.weight)
+        triangle = None
+        for _, block in self.blocks(max(4 * self.columns, 4096)):
+            triangle = qr_triangle(block if triangle is None else xp.concat([triangle, block], axis=0))
+        return xp.matrix_transpose(triangle)
+
+    def _make_centred(self) -> Head:
+        xp = array_namespace(self.weight)
+        total = sum(xp.sum(block, axis=0) for _, block in self.blocks(block_items(self.columns, BLOCK_BYTES)))
+        offset = total / self.vocab if self._offset is None else total / self.vocab + self._offset
+        return Head(self.weight, self.bias, self.scale, frozen=self.frozen, _offset=offset)
+
+    def _augmented(self, weight: Array, bias: Array | None) -> Array:
+        xp = array_namespace(weight)
+        rows = widen(weight)
+        if bias is not None:
+            rows = xp.concat([rows, xp.astype(bias, self.dtype, copy=False)[:, None]], axis=1)
+        rows = rows if self.scale == 1.0 else rows * self.scale
+        return rows if self._offset is None else rows - self._offset
+
+
+@dataclass(frozen=True, eq=False)
+class HeadLogits:
+    """Logits that are never made: `head` applied to `hidden` (batch, time, width), rows outside `mask` zero."""
+
+    hidden: Array
+    head: Head
+    mask: Array | None = None
+    common: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(batch, time, vocab)."""
+        return (self.hidden.shape[0], self.hidden.shape[1], self.head.vocab)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype computed in."""
+        return array_namespace(self.hidden).result_type(wide_dtype(self.hidden), self.head.dtype)
+
+    @property
+    def like(self) -> Array:
+        """An array of the same library on the same device."""
+        return self.hidden
+
+    @property
+    def rows(self) -> Array:
+        """The augmented hidden states [hidden 1], less the common row, zero outside the mask."""
+        xp = array_namespace(self.hidden)
+        rows = xp.astype(widen(self.hidden), self.dtype, copy=False)
+        if self.common is not None:
+            rows = rows - xp.astype(widen(self.common), self.dtype, copy=False)
+        if self.head.bias is not None:
+            # the common row of logits holds the bias once, as every row does: less it, none is left
+            ones = xp.ones if self.common is None else xp.zeros
+            rows = xp.concat([rows, ones((*rows.shape[:2], 1), dtype=self.dtype, device=device(rows))], axis=2)
+        return sound_rows(rows, self.mask)
+
+    @property
+    def derives(self) -> bool:
+        """Whether making the head's factor costs less than walking its logits in blocks."""
+        batch, time, _ = self.shape
+        return self.head.frozen or batch * time * (self.head.width + time) > self.head.width**2
+
+    def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Array]]:
+        """Blocks (batch, time, size) of the vocabulary, each with its first column's index."""
+        xp = array_namespace(self.hidden)
+        rows = self.rows
+        for start, block in self.head.blocks(block_items(rows.shape[0] * rows.shape[1], block_bytes)):
+            yield start, rows @ xp.matrix_transpose(xp.astype(block, self.dtype, copy=False))
+
+    def compact(self) -> Array:
+        """(batch, time, columns) with the same singular values, and the same products of rows."""
+        return self.rows @ array_namespace(self.hidden).astype(self.head.factor, self.dtype, copy=False)
+
+    def projection(self, sketch: Any, /) -> Array:
+        """`sketch.vocabulary` along the vocabulary: (batch, time, features)."""
+        side = self.head.projection(sketch)
+        return self.rows @ array_namespace(self.hidden).astype(side, self.dtype, copy=False)
+
+    def centred(self, centre: str | Array) -> HeadLogits:
+        """Less what `centre` names: "none", each "row"'s mean over the vocabulary, or the logits of a hidden row."""
+        if isinstance(centre, str):
+            return replace(self, head=self.head.centred()) if is_row_centre(centre) else self
+        return replace(self, common=check_centre(centre, self.head.width, like=self.hidden))
+
+    def scored(self, mask: Array | None) -> HeadLogits:
+        """With the rows outside `mask` zero."""
+        return replace(self, mask=both_masks(self.mask, check_mask(mask, self.shape[:2], like=self.like)))
+
+    def samples(self, start: int, stop: int, /) -> HeadLogits:
+        """Samples `start` to `stop` alone."""
+        mask = None if self.mask is None else self.mask[start:stop, ...]
+        return replace(self, hidden=self.hidden[start:stop, ...], mask=mask)

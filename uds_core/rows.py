@@ -1,0 +1,83 @@
+"""Rows of logits matrices: which are scored, where they stand in their sample, and what is taken out of them."""
+
+from __future__ import annotations
+
+from ._array import Array, array_namespace, check_device, device
+
+__all__ = [
+    "BLOCK_BYTES",
+    "IGNORE",
+    "block_items",
+    "both_masks",
+    "check_centre",
+    "check_mask",
+    "is_row_centre",
+    "positions",
+    "sound_rows",
+]
+
+IGNORE = -100  # the target of a row that carries no loss
+BLOCK_BYTES = 64 * 2**20  # enough for fast matrix products, small beside a model
+
+
+def check_mask(mask: Array | None, shape: tuple[int, ...], /, *, like: Array, name: str = "mask") -> Array | None:
+    """`mask` as booleans, after making sure that it is (batch, time) and lies where `like` does."""
+    if mask is None:
+        return None
+    xp = array_namespace(mask, like)
+    check_device(name, mask, like=like, like_name="logits")
+    if tuple(mask.shape) != tuple(shape):
+        msg = (
+            f"`{name}` must have shape (batch, time) = {tuple(shape)}, one entry for each row, got {tuple(mask.shape)}"
+        )
+        raise ValueError(msg)
+    return mask if mask.dtype == xp.bool else mask != 0
+
+
+def positions(mask: Array, /) -> Array:
+    """Each row's position (batch, time), counted from its sample's first scored row, gaps included; 0 before it."""
+    xp = array_namespace(mask)
+    time = xp.arange(mask.shape[1], dtype=xp.int32, device=device(mask))[None, :]
+    first = xp.min(xp.where(mask, time, xp.full_like(time, mask.shape[1])), axis=1, keepdims=True)
+    after = time - first
+    return xp.where(after > 0, after, xp.zeros_like(after))
+
+
+def sound_rows(rows: Array, mask: Array | None) -> Array:
+    """Zeros outside `mask`, where rows may hold anything; NaN for what is not finite, so that nothing warns of it."""
+    xp = array_namespace(rows)
+    rows = xp.where(xp.isfinite(rows), rows, xp.full_like(rows, xp.nan))
+    return rows if mask is None else xp.where(mask[:, :, None], rows, xp.zeros_like(rows))
+
+
+def both_masks(first: Array | None, second: Array | None) -> Array | None:
+    """Rows that are scored by both; None scores all."""
+    if first is None or second is None:
+        return first if second is None else second
+    return first & second
+
+
+def block_items(others: int, block_bytes: int) -> int:
+    """How many columns of `others` numbers fit into a block, at least one."""
+    if block_bytes < 1:
+        msg = f"`block_bytes` must be positive, got {block_bytes}"
+        raise ValueError(msg)
+    return max(1, block_bytes // (8 * max(others, 1)))  # 8: the widest dtype a block is turned into
+
+
+def is_row_centre(centre: str) -> bool:
+    """Whether `centre` names each row's mean, rather than nothing."""
+    if centre not in ("none", "row"):
+        msg = f"`centre` must be 'none', 'row' or an array, got {centre!r}"
+        raise ValueError(msg)
+    return centre == "row"
+
+
+def check_centre(centre: Array, size: int, *, like: Array) -> Array:
+    """`centre`, after making sure that it is one row (size,) and lies where `like` does."""
+    array_namespace(centre, like)
+    check_device("centre", centre, like=like, like_name="logits")
+    if tuple(centre.shape) != (size,):
+        msg = f"`centre` must have shape ({size},) here, got {tuple(centre.shape)}"
+        raise ValueError(msg)
+    return centre

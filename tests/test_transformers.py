@@ -1,0 +1,265 @@
+"""The Hugging Face Trainer with a policy: the gradient of a stock Trainer that was fed the chosen samples."""
+
+import json
+
+import pytest
+import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+import uds_core as uds  # noqa: E402
+from uds_adapters.transformers import UDSTrainer, UDSTrainerMixin  # noqa: E402
+
+POLICY = uds.UDS(keep=0.25, memory=16, dim=16)
+
+
+def arguments(folder, **options):
+    return transformers.TrainingArguments(
+        **{
+            "output_dir": str(folder),
+            "per_device_train_batch_size": 8,
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            **options,
+        }
+    )
+
+
+class Gradients(transformers.TrainerCallback):
+    """Keeps the gradient of each optimizer step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        self.steps.append(torch.cat([grad.flatten().clone() for grad in grads]))
+
+
+def trainer(folder, *, policy=POLICY, data=None, model=None, cls=UDSTrainer, **options):
+    seen = Gradients()
+    return cls(
+        model=tiny.llama() if model is None else model,
+        args=arguments(folder, **options),
+        train_dataset=tiny.examples(96) if data is None else data,
+        data_collator=tiny.collate,
+        callbacks=[seen],
+        **({} if policy is None else {"policy": policy}),
+    ), seen
+
+
+class Recording(UDSTrainer):
+    """Keeps what was trained on, and which rows of their batch they were."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.kept, self.picks = [], []
+
+    def _uds_select(self, batch):
+        kept = super()._uds_select(batch)
+        self.kept.append({name: tensor.clone() for name, tensor in kept.items()})
+        self.picks.append(list(self.selector.last_indices))
+        return kept
+
+
+class Fed(transformers.Trainer):
+    """A stock Trainer whose loader yields given batches."""
+
+    def __init__(self, *args, batches, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.batches = batches
+
+    def get_train_dataloader(self):
+        return torch.utils.data.DataLoader(self.batches, batch_size=None, shuffle=False)
+
+
+@pytest.mark.parametrize(
+    "policy", [POLICY, uds.MaxLoss(count=3), uds.Random(keep=0.5)], ids=["uds", "maxloss", "random"]
+)
+@pytest.mark.parametrize("accumulation", [1, 3, 4])
+def test_gradient_is_that_of_a_stock_trainer_fed_the_chosen_samples(tmp_path, accumulation, policy):
+    options = {"gradient_accumulation_steps": accumulation, "max_steps": 1}
+    chosen, got = trainer(tmp_path, cls=Recording, policy=policy, **options)
+    chosen.train()
+    seen = Gradients()
+    stock = Fed(
+        model=tiny.llama(),
+        args=arguments(tmp_path, **options),
+        train_dataset=chosen.kept,
+        callbacks=[seen],
+        batches=chosen.kept,
+    )
+    stock.train()
+    assert len(chosen.kept) == accumulation
+    torch.testing.assert_close(got.steps[0], seen.steps[0], rtol=1e-6, atol=1e-8)
+    assert chosen.state.log_history[0]["loss"] == pytest.approx(stock.state.log_history[0]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_gradient_is_that_of_the_token_mean(tmp_path, accumulation):
+    chosen, got = trainer(tmp_path, cls=Recording, gradient_accumulation_steps=accumulation, max_steps=1)
+    chosen.train()
+    model, total, tokens = tiny.llama(), 0.0, 0
+    for batch in chosen.kept:
+        number = int((batch["labels"][:, 1:] != -100).sum())
+        total, tokens = total + model(**batch).loss * number, tokens + number
+    (total / tokens).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(got.steps[0], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", [uds.UDS(keep=1.0, memory=8, dim=8), uds.Full()], ids=["uds", "full"])
+def test_keeping_all_is_plain_training(tmp_path, policy):
+    plain, _ = trainer(tmp_path, policy=None, cls=transformers.Trainer, max_steps=4, gradient_accumulation_steps=2)
+    all_kept, _ = trainer(tmp_path, policy=policy, max_steps=4, gradient_accumulation_steps=2)
+    losses = []
+    for one in (plain, all_kept):
+        one.train()
+        losses.append([entry["loss"] for entry in one.state.log_history if "loss" in entry])
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
+
+
+def test_samples_that_were_not_chosen_have_no_influence(tmp_path):
+    data = tiny.examples(8, seed=3)
+    recorded, got = trainer(tmp_path, cls=Recording, policy=uds.Longest(count=2), data=data, max_steps=1)
+    recorded.train()
+    kept = {
+        tuple(row[mask == 1].tolist())
+        for b in recorded.kept
+        for row, mask in zip(b["input_ids"], b["attention_mask"], strict=True)
+    }
+    changed = [
+        one if tuple(one["input_ids"]) in kept else {"input_ids": [5] * len(one["input_ids"]), "labels": one["labels"]}
+        for one in data
+    ]
+    assert sum(a is b for a, b in zip(data, changed, strict=True)) == 2
+    other, also = trainer(tmp_path, policy=uds.Longest(count=2), data=changed, max_steps=1)
+    other.train()
+    assert torch.equal(got.steps[0], also.steps[0])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resuming_is_exact_to_the_bit(tmp_path, accumulation):
+    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "gradient_accumulation_steps": accumulation}
+
+    def make():
+        return trainer(tmp_path, cls=Recording, model=tiny.llama(dropout=0.1), **options)[0]
+
+    straight = make()
+    straight.train()
+    resumed = make()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.picks == straight.picks[3 * accumulation :]
+    assert len(resumed.picks) == 5 * accumulation
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name, tensor in straight.selector.state_dict().items():
+        assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(resumed.selector.state_dict()[name]))
+
+
+def test_the_memory_matters_for_resuming(tmp_path):
+    """Without its state the run goes elsewhere: the test above could fail."""
+    policy = uds.UDS(keep=0.25, memory=16, dim=16, weight=4.0)
+    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "policy": policy, "cls": Recording}
+    straight, _ = trainer(tmp_path, **options)
+    straight.train()
+    (tmp_path / "checkpoint-3" / "uds_0.safetensors").unlink()
+    resumed, _ = trainer(tmp_path, **options)
+    with pytest.warns(UserWarning, match="the checkpoint knows no selection"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.picks != straight.picks[3:]
+
+
+def test_a_damaged_checkpoint_is_an_error(tmp_path):
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path, **options)[0].train()
+    file = tmp_path / "checkpoint-1" / "uds_0.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(Exception, match=r"(?i)header|incomplete|invalid"):
+        trainer(tmp_path, **options)[0].train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_the_log_tells_of_the_selection(tmp_path):
+    run, _ = trainer(tmp_path, max_steps=4, logging_steps=2, gradient_accumulation_steps=2)
+    run.train()
+    entries = [entry for entry in run.state.log_history if "loss" in entry]
+    names = ("utility_mean", "diversity_mean", "alpha", "kept_tokens_fraction", "scoring_seconds", "scoring_share")
+    assert len(entries) == 2
+    for entry in entries:
+        assert {f"uds/{name}" for name in names} <= set(entry)
+        assert 0 < entry["uds/scoring_share"] < 1
+        assert 0 < entry["uds/kept_tokens_fraction"] < 1
+    json.dumps(run.state.log_history)
+
+
+def test_the_batch_size_counts_candidates(tmp_path):
+    run, _ = trainer(tmp_path, cls=Recording, per_device_train_batch_size=12, max_steps=3)
+    run.train()
+    assert [len(batch["labels"]) for batch in run.kept] == [3, 3, 3]  # 12 candidates x keep 0.25
+    tokens = sum(batch["input_ids"].numel() for batch in run.kept)
+    assert tokens > 0
+
+
+def test_evaluation_is_not_selected_from(tmp_path):
+    data = tiny.examples(10, seed=9)
+    losses = []
+    for cls, policy in ((UDSTrainer, POLICY), (transformers.Trainer, None)):
+        run, _ = trainer(tmp_path, cls=cls, policy=policy)
+        losses.append(run.evaluate(data)["eval_loss"])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bf16": True},
+        {"gradient_checkpointing": True},
+        {"label_smoothing_factor": 0.1},
+        {"neftune_noise_alpha": 5.0},
+        {"dataloader_num_workers": 1},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.filterwarnings("ignore")  # of worker processes and the compiler
+def test_the_first_picks_are_the_same_under_the_trainers_options(tmp_path, options):
+    picks = []
+    for extra in ({}, options):
+        run, _ = trainer(tmp_path, cls=Recording, max_steps=1, **extra)
+        run.train()
+        picks.append(run.picks)
+    assert picks[0] == picks[1]
+
+
+def test_any_trainer_takes_the_mixin(tmp_path):
+    class Mine(transformers.Trainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            self.seen = len(inputs["labels"])
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    class Selecting(UDSTrainerMixin, Mine):
+        pass
+
+    run, _ = trainer(tmp_path, cls=Selecting, max_steps=1)
+    run.train()
+    assert run.seen == 2
+    assert issubclass(UDSTrainer, transformers.Trainer)
+
+
+def test_training_again_starts_anew(tmp_path):
+    run, _ = trainer(tmp_path, cls=Recording, max_steps=2, learning_rate=0.0)
+    run.train()
+    first = run.picks
+    run.picks = []
+    run.train()
+    assert run.picks == first

@@ -1,0 +1,102 @@
+"""Time and memory of `examine` against the authors' algorithm, on the same hidden states in one run.
+
+    python benchmarks/scoring.py            # the head of Qwen2.5-0.5B: 2 samples of 128 tokens
+
+Prints a table and one JSON line. Both sides start from hidden states and the LM head, as a scoring pass has them.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import measure
+import torch
+from authors import Authors
+
+import uds_core as uds
+
+
+def parse() -> argparse.Namespace:
+    """The shape, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--time", type=int, default=128)
+    parser.add_argument("--width", type=int, default=896)
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=3)
+    return parser.parse_args()
+
+
+def tensors(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states with a common part, as real ones have, and a head."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(shape.batch, shape.time, shape.width, generator=generator)
+    hidden = hidden + 2 * torch.randn(shape.width, generator=generator)
+    return hidden, torch.randn(shape.vocab, shape.width, generator=generator) / shape.width**0.5
+
+
+def main() -> None:
+    """Measure, and print a table and a JSON line."""
+    shape = parse()
+    torch.set_num_threads(shape.threads)
+    torch.set_grad_enabled(False)
+    hidden, weight = tensors(shape)
+    authors = Authors(time=512, vocab=shape.vocab)
+    policy = uds.UDS(keep=0.5)
+
+    began = time.perf_counter()
+    head = uds.Head(weight)
+    policy.examine(uds.Candidates(head(hidden)))
+    preparing = time.perf_counter() - began
+
+    def ours() -> Any:
+        return policy.examine(uds.Candidates(head(hidden)))
+
+    def trainable() -> Any:
+        return policy.examine(uds.Candidates(uds.Head(weight, frozen=False)(hidden)))
+
+    def theirs() -> Any:
+        return authors.examine(hidden @ weight.T)
+
+    def dense_from(logits: torch.Tensor) -> Callable[[], Any]:
+        return lambda: policy.examine(uds.Candidates(logits))
+
+    rows: dict[str, dict[str, float]] = {}
+    for name, run, prepare in (
+        ("authors: logits, SVD, two full FFTs", theirs, lambda: theirs),
+        ("head route, prepared", ours, lambda: ours),
+        ("head route, head trains", trainable, lambda: trainable),
+        ("dense route, logits given", dense_from(hidden @ weight.T), lambda: dense_from(hidden @ weight.T)),
+    ):
+        rows[name] = {"seconds": measure.seconds(run, repeat=shape.repeat), "extra_bytes": measure.peak_bytes(prepare)}
+
+    base = rows["authors: logits, SVD, two full FFTs"]
+    for row in rows.values():
+        row["times_faster"] = base["seconds"] / row["seconds"]
+        row["times_less_memory"] = base["extra_bytes"] / max(row["extra_bytes"], 1)
+    exact = uds.nuclear_norm(head(hidden), method="svd")
+    error = (exact - authors.examine(hidden @ weight.T)[0]).abs().max() / exact.max()
+    report(shape, rows, preparing=preparing, error=float(error))
+
+
+def report(shape: argparse.Namespace, rows: dict[str, dict[str, float]], *, preparing: float, error: float) -> None:
+    """The table for people, the JSON line for machines."""
+    print(f"B={shape.batch} N={shape.time} h={shape.width} V={shape.vocab}, float32, {shape.threads} thread(s)\n")
+    print(f"{'':38}{'ms':>10}{'faster':>10}{'extra MiB':>12}{'less memory':>14}")
+    for name, row in rows.items():
+        print(
+            f"{name:38}{1e3 * row['seconds']:10.1f}{row['times_faster']:9.1f}x"
+            f"{row['extra_bytes'] / 2**20:12.1f}{row['times_less_memory']:13.1f}x"
+        )
+    print(
+        f"\npreparing a frozen head, once: {preparing:.1f} s; largest relative difference of utilities: {error:.1e}\n"
+    )
+    line = {"benchmark": "scoring", "shape": vars(shape), "rows": rows, "preparing_seconds": preparing}
+    print(json.dumps({**line, "utility_error": error, **measure.surroundings()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The demonstration: generated data, a model made on the spot, and the comparison on both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import generate
+from .model import quiet
+from .settings import Settings, Source
+from .task import Task
+from .tiny import build_model, build_tokenizer, pretrain
+
+__all__ = ["SETTINGS", "Sizes", "flags", "make"]
+
+SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is made for the demo."""
+
+    train: int = 3000
+    heldout: int = 200
+    texts: int = 4000
+    pretraining_steps: int = 300
+    repeated: float = 0.25
+    """Share of near-duplicates in the training data."""
+    wrong: float = 0.15
+    """Share of wrong answers in the training data."""
+
+
+def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int], None] | None = None) -> Source:
+    """Generate the data and pretrain the model, both into `folder`; what to compare policies on.
+
+    `after_step` is told the number of pretraining steps done.
+    """
+    texts = generate.plain_text(sizes.texts, seed=seed)
+    heldout = generate.instructions(sizes.heldout, seed=seed + 1)
+    train = generate.instructions(
+        sizes.train, seed=seed + 2, repeated=sizes.repeated, wrong=sizes.wrong, without=heldout
+    )
+    generate.write(train, folder / "train.jsonl")
+    generate.write(heldout, folder / "heldout.jsonl")
+    tokenizer = build_tokenizer([*texts, *(f"{item.prompt}\n{item.completion}" for item in train)])
+    model = build_model(tokenizer, seed=seed)
+    pretrain(
+        model,
+        tokenizer=tokenizer,
+        texts=texts,
+        steps=sizes.pretraining_steps,
+        seed=seed,
+        after_step=after_step,
+    )
+    with quiet():
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+    return Source(
+        model=folder / "model", data=folder / "train.jsonl", eval_data=folder / "heldout.jsonl", max_length=128
+    )
+
+
+def flags(task: Task, /) -> Mapping[str, Sequence[bool]]:
+    """What is known of the generated training examples."""
+    return {name: [bool(record.raw[name]) for record in task.records] for name in generate.FLAWS}

@@ -1,0 +1,128 @@
+"""From records to what the model reads: token ids, labels on the completion only, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+
+from .data import Record
+from .errors import LabError
+from .settings import DEFAULT_TEMPLATE
+
+__all__ = ["IGNORE", "Collator", "Encoder", "Example", "pad_id"]
+
+IGNORE = -100
+
+
+class Example(TypedDict):
+    """One sample; both lists have one entry a token."""
+
+    index: int
+    """Its place in the data set."""
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Makes examples of records.
+
+    Parameters
+    ----------
+    tokenizer
+        Of transformers.
+    template
+        How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``. Messages go through
+        the tokenizer's chat template, or through ``role: content`` lines where it has none.
+    max_length
+        Tokens after which an example is cut.
+    """
+
+    tokenizer: Any
+    template: str = DEFAULT_TEMPLATE
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        head, found, _ = self.template.partition("{completion}")
+        if not found or "{prompt}" not in head:
+            msg = f"`template` must hold {{prompt}} and, after it, {{completion}}; got {self.template!r}"
+            raise LabError(msg)
+        if self.max_length < 2:
+            msg = f"`max_length` must be at least 2 tokens, got {self.max_length}"
+            raise LabError(msg)
+
+    def __call__(self, records: Iterable[Record], /) -> tuple[list[Example], list[Record]]:
+        """Examples, and the records they come from; left out are those whose prompt alone fills `max_length`."""
+        encoded = [(self._ids(record), record) for record in records]
+        kept = [(ids, labels, record) for (ids, labels), record in encoded if any(t != IGNORE for t in labels[1:])]
+        examples = [Example(index=n, input_ids=ids, labels=labels) for n, (ids, labels, _) in enumerate(kept)]
+        return examples, [record for _, _, record in kept]
+
+    def _ids(self, record: Record) -> tuple[list[int], list[int]]:
+        prompt, completion, specials = self._texts(record)
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        before, after = self._tokens(prompt), self._tokens(completion)
+        if specials:
+            before = before if begin is None else [begin, *before]
+            after = after if end is None else [*after, end]
+        ids = (before + after)[: self.max_length]
+        labels = ([IGNORE] * len(before) + after)[: self.max_length]
+        return ids, labels
+
+    def _texts(self, record: Record) -> tuple[str, str, bool]:
+        """Prompt, completion, and whether the special tokens of beginning and end are still to be added."""
+        if record.messages:
+            return self._conversation(record)
+        if not record.prompt:
+            return "", record.completion, True
+        head, _, tail = self.template.partition("{completion}")
+        return head.replace("{prompt}", record.prompt), record.completion + tail, True
+
+    def _conversation(self, record: Record) -> tuple[str, str, bool]:
+        if self.tokenizer.chat_template is None:
+            said = "".join(f"{turn['role']}: {turn['content']}\n" for turn in record.messages[:-1])
+            return said + "assistant: ", record.messages[-1]["content"], True
+        chat = self.tokenizer.apply_chat_template
+        prompt = chat(list(record.messages[:-1]), tokenize=False, add_generation_prompt=True)
+        whole = chat(list(record.messages), tokenize=False)
+        if not whole.startswith(prompt):
+            msg = (
+                f"{record.where}: the tokenizer's chat template does not continue the conversation without its last "
+                "turn, so it is not known which words are the completion; give prompt and completion instead"
+            )
+            raise LabError(msg)
+        return prompt, whole[len(prompt) :], False
+
+    def _tokens(self, text: str) -> list[int]:
+        # apart, so that no token straddles prompt and completion
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads a list of examples on the right to a batch of tensors, `index` among them."""
+
+    pad: int
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]], /) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels` (batch, time) and `index` (batch,)."""
+        longest = max(len(example["input_ids"]) for example in examples)
+
+        def rows(name: str, fill: int) -> torch.Tensor:
+            return torch.tensor([[*e[name], *[fill] * (longest - len(e[name]))] for e in examples])
+
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        return {
+            "input_ids": rows("input_ids", self.pad),
+            "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
+            "labels": rows("labels", IGNORE),
+            "index": torch.tensor([example["index"] for example in examples]),
+        }
+
+
+def pad_id(tokenizer: Any, /) -> int:
+    """The id that fills; any would do, since the mask covers it."""
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)

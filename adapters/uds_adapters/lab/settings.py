@@ -1,0 +1,102 @@
+"""What the user asks for: where the task comes from, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .data import Fields
+from .errors import LabError
+
+__all__ = ["DEFAULT_TEMPLATE", "Settings", "Source"]
+
+DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+_EVALUATIONS = 8  # a run, where nothing else is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a task comes from, as the user said it.
+
+    Parameters
+    ----------
+    model
+        Folder of the model and its tokenizer.
+    data, eval_data
+        JSONL files; without the second, a share `holdout` of the first is held out (0: nothing is).
+    limit, eval_limit
+        Use only so many records of training, and so many that are held out.
+    fields
+        Names of the fields of a record.
+    template
+        How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``.
+    max_length
+        Tokens after which a sample is cut.
+    """
+
+    model: Path
+    data: Path
+    eval_data: Path | None = None
+    holdout: float = 0.1
+    limit: int | None = None
+    eval_limit: int | None = None
+    fields: Fields = field(default_factory=Fields)
+    template: str = DEFAULT_TEMPLATE
+    max_length: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all runs of a comparison share.
+
+    Parameters
+    ----------
+    keep
+        Share of the candidates that is trained on.
+    batch_size
+        Candidates a step.
+    steps
+        Optimizer steps; or None, and `epochs` passes over the training data.
+    learning_rate
+        Its peak: it rises over the first twentieth of the steps and falls linearly to 0.
+    lora_rank
+        Rank of the LoRA adapters, or None for full fine-tuning.
+    bf16
+        Compute in bfloat16 (autocast); weights stay in float32.
+    eval_every
+        Steps between evaluations, or None for about eight a run.
+    """
+
+    keep: float = 0.25
+    batch_size: int = 16
+    steps: int | None = None
+    epochs: float = 1.0
+    learning_rate: float = 5e-5
+    lora_rank: int | None = None
+    bf16: bool = False
+    eval_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.keep <= 1.0:
+            msg = f"`keep` must be a share in (0, 1], got {self.keep}: 0.25 trains on a quarter of the candidates"
+            raise LabError(msg)
+        at_least_one = {"batch_size": self.batch_size, "steps": self.steps, "eval_every": self.eval_every}
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
+                msg = f"`{name}` must be at least 1, got {value}"
+                raise LabError(msg)
+        for name, value in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
+            if not value > 0:
+                msg = f"`{name}` must be greater than 0, got {value}"
+                raise LabError(msg)
+
+    def total_steps(self, examples: int, /) -> int:
+        """Steps of a run over a training set of so many examples."""
+        if examples < self.batch_size:
+            msg = f"`batch_size` counts candidates and is {self.batch_size}, more than the {examples} training examples"
+            raise LabError(msg)
+        return self.steps or max(1, round(self.epochs * (examples // self.batch_size)))
+
+    def evaluation_steps(self, steps: int, /) -> int:
+        """Steps between evaluations in a run of so many."""
+        return self.eval_every or max(1, round(steps / _EVALUATIONS))

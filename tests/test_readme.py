@@ -1,0 +1,62 @@
+"""What the README shows, runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def block(word):
+    (found,) = [code for code in BLOCKS if word in code]
+    return compile(found, f"README.md ({word})", "exec")
+
+
+def test_there_are_three_examples_of_about_ten_lines():
+    assert len(BLOCKS) == 3
+    assert all(len([line for line in code.splitlines() if line.strip()]) <= 12 for code in BLOCKS)
+
+
+def test_arrays():
+    names: dict = {}
+    exec(block("np.random"), names)
+    import numpy as np
+
+    import uds_core as uds
+
+    dense = uds.nuclear_norm(names["hidden"] @ names["weight"].T)
+    np.testing.assert_allclose(uds.nuclear_norm(names["head"](names["hidden"])), dense, rtol=1e-9)
+    assert names["selection"].indices.shape == (2,)
+
+
+def test_any_loop():
+    torch = pytest.importorskip("torch")
+    tiny = pytest.importorskip("tiny")
+    model = tiny.llama()
+    names = {
+        "model": model,
+        "loader": [tiny.batch(8, seed=seed) for seed in range(3)],
+        "optimizer": torch.optim.AdamW(model.parameters()),
+    }
+    exec(block("BatchSelector"), names)
+    assert len(names["batch"]["input_ids"]) == 2
+    assert "state.memory.rows" in names["checkpoint"]
+
+
+def test_trainer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tiny = pytest.importorskip("tiny")
+    args = transformers.TrainingArguments(
+        str(tmp_path), max_steps=2, report_to=[], use_cpu=True, save_strategy="no", dataloader_pin_memory=False
+    )
+    names = {"model": tiny.llama(), "args": args, "data": tiny.examples(32), "collator": tiny.collate}
+    exec(block("UDSTrainer"), names)
+    assert names["trainer"].state.global_step == 2
+    assert len(names["trainer"].selector.last_indices) == 2  # of 8 candidates
+
+
+def test_links_and_pictures_are_there():
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (README.parent / target).exists(), target

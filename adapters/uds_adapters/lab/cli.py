@@ -128,7 +128,7 @@ def train(
     output: Output = Path("uds-train"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Fine-tune a model with one policy; save it, or its LoRA adapters, with the tokenizer. --holdout 0 uses all records."""
+    """Fine-tune a model with one policy; save it, or its LoRA adapters, with the tokenizer. --holdout 0 trains on all."""
     task = _task(source, settings, policies=[policy], seeds=[seed], output=output, overwrite=overwrite)
     results = _runs(task, policies=[policy], seeds=[seed], settings=settings, output=output, save_model=True)
     _finish(task, results, source=source, settings=settings, output=output)
@@ -198,12 +198,12 @@ def _finish(
     """Write the folder; show the table, a sentence on it, and where the report is."""
     from .compare import describe, save
     from .summary import summarise, verdict
-    from .tables import table
+    from .tables import tables
 
     command = shlex.join(["uds", *sys.argv[1:]])
     report = save(describe(task, results, source=source, settings=settings, command=command, flags=flags), output)
     summaries = summarise(results, flags=flags)
-    console.print(table(summaries), verdict(summaries), sep="\n")
+    console.print(*tables(summaries), verdict(summaries), sep="\n")
     console.print(f"Report: {report}", soft_wrap=True)
 
 

@@ -122,6 +122,7 @@ def describe(
         "configuration": {
             **_plain(asdict(source)),
             **asdict(settings),
+            "steps": results[0].steps,
             "policies": [summary.policy for summary in summaries],
             "seeds": sorted({result.seed for result in results}),
             "training_examples": len(task.train),

@@ -20,24 +20,12 @@ _UNITS = (
     ("min", "s", 60),
     ("weeks", "days", 7),
 )
-_WORDS = (
-    *(
-        "apple",
-        "bread",
-        "candle",
-        "dragon",
-        "engine",
-        "flower",
-        "garden",
-        "hammer",
-        "island",
-        "jacket",
-        "kettle",
-        "lemon",
-    ),
-    *("market", "needle", "orange", "pencil", "queen", "river", "silver", "table", "umbrella", "violin", "window"),
-    *("yellow", "zebra", "anchor", "basket", "copper", "desert", "feather", "guitar", "harbor", "insect", "jungle"),
-    *("ladder", "mirror", "north", "ocean", "planet", "rabbit", "school", "tiger", "valley", "winter", "bottle"),
+_WORDS = tuple(
+    """
+    apple bread candle dragon engine flower garden hammer island jacket kettle lemon market needle orange pencil queen
+    river silver table umbrella violin window yellow zebra anchor basket copper desert feather guitar harbor insect
+    jungle ladder mirror north ocean planet rabbit school tiger valley winter bottle cotton dinner eagle forest
+    """.split()  # noqa: SIM905 - fifty quotes less
 )
 _POLITE = ("Please: {}", "{} Thank you.", "Question: {}", "{} Answer briefly.")
 

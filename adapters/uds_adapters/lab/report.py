@@ -20,12 +20,12 @@ _PARTS = {  # of the time: what is selection's own is dark
 }
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
+       max-width: 1180px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin: 2rem 0 .3rem }
 p.verdict { font-size: 1.05rem; border-left: 4px solid #d55e00; padding-left: .8rem }
 p.note { color: #666; margin: .2rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums } .wide { overflow-x: auto }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap }
 th { color: #555; font-weight: 600 } th:first-child, td:first-child { text-align: left }
 .plain td { text-align: left; white-space: normal; overflow-wrap: anywhere }
 .plain td:first-child { color: #555; white-space: nowrap }
@@ -70,8 +70,15 @@ def _losses(runs: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, al
         x = [fmean(e[along] for e in moment) for moment in moments]
         _line(figure, policy, x, [fmean(e["loss"] for e in moment) for moment in moments], colour)
     figure.update_xaxes(title=title, rangemode="tozero")
-    figure.update_yaxes(title="held-out loss (nats per token)")
+    figure.update_yaxes(title="held-out loss (nats per token)", range=_range_once_trained(runs))
     return figure
+
+
+def _range_once_trained(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    """From the lowest loss to the highest after the start, which would squeeze all that policies differ in."""
+    losses = [e["loss"] for run in runs for e in run["evaluations"][1:]]
+    margin = 0.06 * (max(losses) - min(losses)) + 1e-3
+    return [min(losses) - margin, max(losses) + margin]
 
 
 def _line(
@@ -115,7 +122,7 @@ def _drawn(figure: go.Figure, *, height: int, script: bool) -> str:
         margin={"l": 70, "r": 20, "t": 40, "b": 55},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
-    config = {"displaylogo": False, "responsive": True}
+    config = {"displayModeBar": False, "responsive": True}
     return plotly.io.to_html(figure, include_plotlyjs=script, full_html=False, config=config)
 
 
@@ -138,7 +145,8 @@ def _table(summary: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> 
     return (
         f"<div class=wide><table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>"
         f"{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
-        f"<p class=note>Means a run; held-out loss in nats per token{spread}{html.escape(flagged)}.</p>"
+        f"<p class=note>Means a run; held-out loss in nats per token{spread}{html.escape(flagged)}. The charts leave out the "
+        "loss before training; double-click one to see all of it. Thin lines are single seeds.</p>"
     )
 
 
@@ -154,7 +162,7 @@ def _said(value: Any) -> str:
         return ", ".join(f"{name}: {_said(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_said, value))
-    return "-" if value is None else str(value)
+    return "-" if value is None else str(value).replace("\n", r"\n")
 
 
 def _number(value: float | None) -> str:

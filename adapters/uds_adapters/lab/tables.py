@@ -1,35 +1,62 @@
-"""What the terminal shows in the end."""
+"""What the terminal shows in the end, within 80 columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from .summary import Summary
 
-__all__ = ["table"]
+__all__ = ["tables"]
 
 
-def table(summaries: Sequence[Summary], /) -> Table:
-    """One row a policy: loss, samples, tokens, seconds."""
+def tables(summaries: Sequence[Summary], /) -> list[Table]:
+    """Loss and cost of each policy; and, where something is known of the samples, what it was trained on."""
+    return [_costs(summaries), *([_flags(summaries)] if summaries[0].flagged else [])]
+
+
+def _costs(summaries: Sequence[Summary]) -> Table:
     several = any(summary.spread is not None for summary in summaries)
-    flags = list(summaries[0].flagged)
-    shown = Table(title="Means a run" + (" ± standard deviation over seeds" if several else ""), title_justify="left")
-    shown.add_column("policy", style="bold")
-    headings = ("held-out loss", "before", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
-    seconds = ("scoring\ns", "fwd+bwd\ns", "rest\ns", "total\ns")
-    for heading in (*headings, *seconds, *(f"{flag}\n%" for flag in flags)):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    title = "Means a run" + (" ± standard deviation over seeds" if several else "")
+    if summaries[0].loss_before is not None:
+        title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
+    names = ("\nheld-out loss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
+    seconds = ("scoring\ns", "forward-\nbackward s", "rest\ns", "total\ns")
+    shown = _empty(title, *names, *seconds)
     for summary in summaries:
-        shown.add_row(summary.policy, *_cells(summary), *(f"{100 * summary.flagged[flag]:.0f}" for flag in flags))
+        shown.add_row(summary.policy, *_cells(summary))
+    return shown
+
+
+def _flags(summaries: Sequence[Summary]) -> Table:
+    names = list(summaries[0].flagged)
+    shown = _empty("Of the samples trained on, what is known", *(f"{name} %" for name in names))
+    for summary in summaries:
+        shown.add_row(summary.policy, *(f"{100 * summary.flagged[name]:.0f}" for name in names))
+    return shown
+
+
+def _empty(title: str, *headings: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold")
+    for heading in headings:
+        shown.add_column(heading, justify="right", no_wrap=True)
     return shown
 
 
 def _cells(summary: Summary) -> list[str]:
     loss = "-" if summary.loss is None else f"{summary.loss:.3f}"
     spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
-    before = "-" if summary.loss_before is None else f"{summary.loss_before:.3f}"
     counts = (summary.samples, summary.tokens["trained"], summary.tokens["forwarded_for_scoring"])
     parts = ("scoring", "forward_backward", "rest", "total")
-    return [loss + spread, before, *(f"{n:,.0f}" for n in counts), *(f"{summary.seconds[part]:.1f}" for part in parts)]
+    return [loss + spread, *map(_count, counts), *(f"{summary.seconds[part]:.1f}" for part in parts)]
+
+
+def _count(number: float) -> str:
+    """With a unit from ten thousand on."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= max(size, 1e4):
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"

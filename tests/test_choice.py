@@ -64,7 +64,8 @@ def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
         ({"keep": 2}, "`keep` must be a share"),
         ({"count": 0}, "`count` must be a whole number of at least 1, got 0"),
         ({"count": 1.5}, "`count` must be a whole number"),
-        ({"keep": 0.5, "count": 1}, "`keep` or `count`, not both"),
+        ({"keep": 0.5, "count": 1}, "give one of `keep`, `count` and `tokens`, got keep=0.5, count=1"),
+        ({"tokens": 0}, "`tokens` must be a whole number of at least 1"),
     ],
 )
 def test_impossible_budgets(budget, words):
@@ -77,3 +78,155 @@ def test_shapes_must_fit():
         uds.top_k(np.ones(3), np.ones(2), budget=uds.Budget(count=1))
     with pytest.raises(ValueError, match="`groups` must have shape"):
         uds.top_k(np.ones(3), np.ones(3), budget=uds.Budget(count=1), groups=np.ones(2))
+
+
+# --- a budget of tokens ----------------------------------------------------------------------------------------------
+
+
+@given(data=st.data(), tokens=st.integers(1, 30))
+def test_tokens_are_spent_in_score_order_and_what_does_not_fit_is_skipped(backend, data, tokens):
+    batch = data.draw(st.integers(1, 8))
+    length = data.draw(st.lists(st.integers(0, 9), min_size=batch, max_size=batch))
+    scores = np.random.default_rng(batch).permutation(batch) * 1.0
+    expected, left = [], tokens
+    for i in reference.best_first(scores, length):
+        if length[i] <= left or not expected:
+            expected.append(i)
+            left -= length[i]
+    assert pick(backend, scores, length, tokens=tokens) == expected
+
+
+def test_each_group_has_its_own_tokens(backend):
+    assert pick(backend, [4.0, 3.0, 2.0, 1.0], [5, 5, 9, 1], groups=[0, 0, 1, 1], tokens=6) == [0, 2]
+    assert pick(backend, [4.0, 3.0, 2.0, 1.0], [5, 1, 5, 1], groups=[0, 0, 1, 1], tokens=6) == [0, 1, 2, 3]
+
+
+# --- greedy ----------------------------------------------------------------------------------------------------------
+
+
+def greedy_oracle(scores, sketches, length, count, radius):
+    picked = []
+    while len(picked) < count:
+        lowered = [
+            s * min([1.0] + [np.linalg.norm(sketches[i] - sketches[j]) / radius for j in picked])
+            for i, s in enumerate(scores)
+        ]
+        picked.append(next(i for i in reference.best_first(lowered, length) if i not in picked))
+    return picked
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 6), radius=st.floats(0.5, 5))
+def test_greedy_lowers_what_is_near_to_the_picked(backend, seed, count, radius):
+    rng = np.random.default_rng(seed)
+    scores, sketches = rng.uniform(1, 2, size=6), rng.normal(size=(6, 3))
+    got = uds.greedy(
+        backend.array(scores, "float32"),
+        backend.array(sketches, "float32"),
+        backend.array(np.ones(6), "float32"),
+        budget=uds.Budget(count=count),
+        radius=radius,
+    )
+    assert backend.numpy(got).tolist() == greedy_oracle(scores, sketches, np.ones(6), count, radius)
+
+
+def test_greedy_without_a_radius_is_top_k_and_unsound_sketches_spoil_nothing(backend):
+    scores = backend.array([1.0, 3.0, 2.0], "float32")
+    sketches = np.zeros((3, 2))
+    sketches[1] = np.nan
+    arguments = scores, backend.array(sketches, "float32"), backend.array(np.ones(3), "float32")
+    for radius in (0.0, 1.0):
+        got = uds.greedy(*arguments, budget=uds.Budget(count=3), radius=radius)
+        assert backend.numpy(got).tolist() == [1, 2, 0]
+
+
+def test_greedy_fills_every_group(backend):
+    got = uds.greedy(
+        backend.array([4.0, 3.0, 2.0, 1.0], "float32"),
+        backend.array([[0.0], [0.1], [0.0], [5.0]], "float32"),
+        backend.array(np.ones(4), "float32"),
+        budget=uds.Budget(count=1),
+        radius=1.0,
+        groups=backend.array([0, 0, 1, 1], "int32"),
+    )
+    assert backend.numpy(got).tolist() == [0, 3]
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def draw(scores, length=None, *, seed, temperature=1.0, groups=None, **budget):
+    scores = np.asarray(scores, dtype=np.float64)
+    length = np.ones(len(scores)) if length is None else np.asarray(length, dtype=np.float64)
+    options = {"temperature": temperature, "seed": (seed,), "groups": groups}
+    return uds.gumbel_top_k(scores, length, budget=uds.Budget(**budget), **options)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 10.0])
+def test_weighted_sums_over_the_chosen_are_unbiased(temperature):
+    rng = np.random.default_rng(0)
+    scores, values = rng.normal(size=8), rng.normal(size=8) + 1
+    estimates = []
+    for seed in range(4000):
+        drawn = draw(scores, seed=seed, temperature=temperature, count=3)
+        estimates.append((drawn.weights * values[drawn.indices]).sum() / 8)
+    error = np.mean(estimates) - values.mean()
+    assert abs(error) < 3.5 * np.std(estimates) / np.sqrt(len(estimates))
+
+
+def test_the_first_is_drawn_by_the_softmax():
+    scores = np.array([0.0, 1.0, 2.0])
+    counts = np.bincount([draw(scores, seed=s, temperature=2.0, count=1).indices[0] for s in range(3000)], minlength=3)
+    expected = 3000 * np.exp(scores / 2) / np.exp(scores / 2).sum()
+    assert ((counts - expected) ** 2 / expected).sum() < 13.8  # 0.999 quantile at 2 degrees of freedom
+
+
+def test_cold_draws_are_top_k_and_all_have_weight_one(backend):
+    scores = backend.array([1.0, 3.0, 2.0, 0.0], "float32")
+    ones = backend.array(np.ones(4), "float32")
+    drawn = uds.gumbel_top_k(scores, ones, budget=uds.Budget(count=2), temperature=1e-4, seed=(0,))
+    assert backend.numpy(drawn.indices).tolist() == [1, 2]
+    np.testing.assert_allclose(backend.numpy(drawn.weights), 1, rtol=1e-5)
+    whole = uds.gumbel_top_k(scores, ones, budget=uds.Budget(), temperature=1.0, seed=(0,))
+    assert sorted(backend.numpy(whole.indices).tolist()) == [0, 1, 2, 3]
+    assert backend.numpy(whole.weights).tolist() == [1, 1, 1, 1]
+
+
+def test_draws_are_the_same_on_every_library(backend):
+    scores = np.random.default_rng(0).normal(size=12)
+    groups = np.arange(12) % 2
+    got = uds.gumbel_top_k(
+        backend.array(scores, "float32"),
+        backend.array(np.ones(12), "float32"),
+        budget=uds.Budget(count=3),
+        temperature=1.0,
+        seed=(1, 2),
+        groups=backend.array(groups, "int32"),
+    )
+    noise = np.random.default_rng([1, 2]).gumbel(size=12)
+    expected = []
+    for group in (0, 1):
+        members = np.flatnonzero(groups == group)
+        expected += members[np.argsort(-(scores + noise)[members])[:3]].tolist()
+    assert backend.numpy(got.indices).tolist() == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_drawn_comes_last_and_weighs_nothing(backend):
+    scores = backend.array([np.nan, 1.0, 5.0, -np.inf], "float32")
+    length = backend.array([1.0, 1.0, 0.0, 1.0], "float32")
+    for count in (1, 3, 4):
+        drawn = uds.gumbel_top_k(scores, length, budget=uds.Budget(count=count), temperature=1.0, seed=(0,))
+        assert backend.numpy(drawn.indices)[0] == 1
+        weights = backend.numpy(drawn.weights)
+        assert np.isfinite(weights).all()
+        unable = np.isin(backend.numpy(drawn.indices), [0, 2])
+        assert (weights[unable] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"temperature": 0.0, "count": 1}, "`temperature` must be positive"), ({"tokens": 3}, "no unbiased weights")],
+)
+def test_impossible_draws(options, words):
+    with pytest.raises(ValueError, match=words):
+        draw([1.0, 2.0], seed=0, **options)

@@ -7,6 +7,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
 
@@ -24,6 +25,66 @@ def test_holds_what_a_deque_holds(backend, capacity, pushes):
         assert sorted(backend.numpy(memory.filled).tolist()) == sorted(model)
 
 
+class RingAgainstDeque(RuleBasedStateMachine):
+    """Any history of pushes, saves and older copies: the ring holds what a deque of the same length holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory = uds.Memory.empty(4, 1, like=np.zeros(1, np.float32))
+        self.model, self.number = deque(maxlen=4), 0
+        self.kept = []
+
+    @rule(n=st.integers(0, 9))
+    def push(self, n):
+        rows = np.arange(self.number, self.number + n, dtype=np.float32)
+        self.number += n
+        self.memory = self.memory.push(rows[:, None])
+        self.model.extend(rows.tolist())
+
+    @rule()
+    def keep_a_copy(self):
+        self.kept.append((self.memory, sorted(self.model)))
+
+    @rule()
+    def save_and_load(self):
+        empty = uds.Memory.empty(4, 1, like=np.zeros(1, np.float32))
+        self.memory = uds.restore(empty, uds.flatten(self.memory))
+
+    @invariant()
+    def holds_the_same(self):
+        for memory, expected in [*self.kept, (self.memory, sorted(self.model))]:
+            assert sorted(memory.filled[:, 0].tolist()) == expected
+            assert memory.size == len(expected)
+
+
+TestRingAgainstDeque = RingAgainstDeque.TestCase
+
+
+@given(pushes=st.lists(st.integers(0, 9), max_size=8), seed=st.integers(0, 99))
+def test_a_reservoir_is_the_same_in_any_portions_on_any_library(backend, pushes, seed):
+    rows = np.arange(sum(pushes), dtype=float)[:, None]
+    whole = uds.Reservoir.empty(4, 1, like=np.zeros(1, np.float32), seed=seed).push(rows.astype(np.float32))
+    parts = uds.Reservoir.empty(4, 1, like=backend.array(np.zeros(1), "float32"), seed=seed)
+    for n in pushes:
+        before = parts
+        parts = parts.push(backend.array(rows[parts.seen : parts.seen + n].reshape(-1, 1), "float32"))
+        assert before.seen + n == parts.seen
+    assert backend.numpy(parts.filled).tolist() == whole.filled.tolist()
+    assert parts.size == min(4, len(rows))
+
+
+def test_a_reservoir_keeps_every_past_item_with_equal_probability():
+    items, capacity, counts = 20, 5, np.zeros(20)
+    rows = np.arange(items, dtype=np.float32)[:, None]
+    for seed in range(2000):
+        kept = uds.Reservoir.empty(capacity, 1, like=rows, seed=seed).push(rows).filled[:, 0]
+        assert len(set(kept.tolist())) == capacity
+        counts[kept.astype(int)] += 1
+    expected = 2000 * capacity / items
+    # each count is binomial with p = 1/4, and they sum to a constant: chi-square after dividing by 1 - p
+    assert ((counts - expected) ** 2 / expected).sum() / (1 - capacity / items) * (items - 1) / items < 43.8
+
+
 def test_push_leaves_the_old_memory_as_it_is(backend):
     before = uds.Memory.empty(3, 2, like=backend.array(np.zeros(1), "float32"))
     after = before.push(backend.array(np.ones((2, 2)), "float32"))
@@ -38,6 +99,51 @@ def test_diversity_is_the_mean_distance(backend, seed, batch, rows, dim):
     z, q = rng.normal(size=(batch, dim)), rng.normal(size=(rows, dim))
     got = uds.diversity(backend.array(z, "float32"), backend.array(q, "float32"))
     np.testing.assert_allclose(backend.numpy(got), reference.mean_distance(z, q), rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 20])
+def test_other_distances(backend, rows):
+    rng = np.random.default_rng(rows)
+    z, q = rng.normal(size=(3, 6)), rng.normal(size=(rows, 6))
+    apart = np.linalg.norm(z[:, None] - q[None], axis=2)
+    x, y = backend.array(z, "float32"), backend.array(q, "float32")
+    nearest = uds.diversity(x, y, distance="nearest", neighbours=4)
+    np.testing.assert_allclose(backend.numpy(nearest), np.sort(apart, axis=1)[:, :4].mean(axis=1), rtol=1e-4)
+    weights = np.exp(-apart / (0.2 * apart.mean(axis=1, keepdims=True)))
+    soft = uds.diversity(x, y, distance="softmin", temperature=0.2)
+    np.testing.assert_allclose(backend.numpy(soft), (weights * apart).sum(axis=1) / weights.sum(axis=1), rtol=1e-4)
+
+
+def test_soft_minimum_lies_between_the_least_and_the_mean_and_scales(backend):
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(size=(4, 6)), rng.normal(size=(9, 6))
+    apart = np.linalg.norm(z[:, None] - q[None], axis=2)
+    for factor in (1.0, 1000.0):
+        soft = uds.diversity(
+            backend.array(factor * z, "float32"), backend.array(factor * q, "float32"), distance="softmin"
+        )
+        assert (backend.numpy(soft) >= factor * apart.min(axis=1) * (1 - 1e-4)).all()
+        assert (backend.numpy(soft) <= factor * apart.mean(axis=1)).all()
+    same = uds.diversity(backend.array(z[:1], "float32"), backend.array(z[:1], "float32"), distance="softmin")
+    assert float(backend.numpy(same)[0]) == 0
+
+
+def test_a_large_memory_is_walked_in_blocks_and_gives_the_same():
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(size=(3, 4)), rng.normal(size=(20_000, 4))
+    np.testing.assert_allclose(uds.diversity(z, q), reference.mean_distance(z, q), rtol=1e-9)
+
+
+def test_a_memory_of_65536_rows_takes_little_more_than_a_block():
+    import tracemalloc
+
+    z, q = np.ones((4, 256), np.float32), np.zeros((65_536, 256), np.float32)
+    q[:, 0] = np.arange(65_536)
+    tracemalloc.start()
+    uds.diversity(z, q)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * q.nbytes  # all of it in float64 would take twice its size, and its square as much again
 
 
 @given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-1e3, 1e3))
@@ -75,6 +181,10 @@ def test_a_sketch_that_is_not_finite_spoils_no_other(backend):
         (lambda: uds.Memory.empty(0, 2, like=np.zeros(1)), "`capacity` must be at least 1"),
         (lambda: uds.Memory.empty(3, 2, like=np.zeros(1)).push(np.ones((1, 3))), r"`rows` must have shape \(n, 2\)"),
         (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 4))), "do not fit"),
+        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), distance="max"), "`distance` must be"),
+        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), neighbours=0), "`neighbours` must be at least 1"),
+        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), temperature=0.0), "`temperature` positive"),
+        (lambda: uds.Reservoir.empty(3, 2, like=np.zeros(1)).push(np.ones((1, 3))), r"`rows` must have shape \(n, 2\)"),
     ],
 )
 def test_errors_name_the_argument(call, words):

@@ -17,9 +17,17 @@ POLICIES = {
     "uds alpha": uds.UDS(keep=0.5, memory=8, dim=16, alpha=0.7, length="none", centre="none"),
     "uds fourier": uds.UDS(keep=0.5, memory=8, dim=16, sketch="fourier", length="mean", method="svd"),
     "uds tokens": uds.UDS(count=2, memory=8, dim=16, rows="tokens"),
+    "uds rank": uds.UDS(keep=0.5, memory=8, dim=16, alpha="rank", weight=0.7),
+    "uds greedy": uds.UDS(keep=0.5, memory=8, dim=16, in_batch="greedy"),
+    "uds in batch": uds.UDS(keep=0.5, memory=8, dim=16, in_batch="mean", distance="nearest"),
+    "uds frobenius": uds.UDS(keep=0.5, memory=8, dim=16, frobenius=0.5, distance="softmin"),
+    "uds surrogate": uds.UDS(keep=0.5, memory=8, dim=16, frobenius=1.0),
+    "uds reservoir": uds.UDS(keep=0.5, memory=4, dim=16, replace="reservoir"),
+    "uds drawn": uds.UDS(keep=0.5, memory=8, dim=16, temperature=0.5),
 }
 everyone = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
-IN_ORDER = ("random",)  # its scores belong to places in the pool, not to samples
+IN_ORDER = ("random", "uds drawn")  # their noise belongs to places in the pool, not to samples
+NOT_BEST = ("uds greedy", "uds drawn")  # not the highest scores: lowered for near-duplicates, or drawn
 
 
 def samples(seed, batch=BATCH, time=TIME):
@@ -64,8 +72,11 @@ def test_k_distinct_indices_best_first(backend, policy):
     assert len(indices) == len(set(indices)) == expected
     scores = backend.numpy(selection.scores)
     assert scores.shape == (BATCH,)
-    assert (np.diff(scores[indices]) <= 0).all()
-    assert min(scores[indices]) >= max(np.delete(scores, indices), default=-np.inf)
+    if policy not in [POLICIES[name] for name in NOT_BEST]:
+        assert (np.diff(scores[indices]) <= 0).all()
+        assert min(scores[indices]) >= max(np.delete(scores, indices), default=-np.inf)
+    if selection.weights is not None:
+        assert backend.numpy(selection.weights).shape == (len(indices),)
     assert all(backend.numpy(part).shape == (BATCH,) for part in selection.parts.values())
     assert all(backend.numpy(number).shape == () for number in selection.metrics.values())
 
@@ -88,8 +99,8 @@ def test_padding_and_its_side_change_nothing(backend, policy):
 
 @everyone
 def test_shuffling_the_batch_shuffles_the_answer(backend, policy):
-    if type(policy).__name__.lower() in IN_ORDER:
-        pytest.skip("its scores belong to places in the pool, not to samples")
+    if policy in [POLICIES[name] for name in IN_ORDER]:
+        pytest.skip("its noise belongs to places in the pool, not to samples")
     hidden, _, labels = samples(0, time=9)
     mask = np.arange(9) < np.array([5, 9, 3, 8, 4, 7])[:, None]  # no two alike: ties go by the index
     sample, order = (hidden, mask, np.where(mask, labels % VOCAB, -100)), np.random.default_rng(1).permutation(BATCH)
@@ -347,10 +358,91 @@ def test_diversity_prefers_what_is_unlike_the_memory(backend):
     assert picks(policy, backend, state, (pair, mask, labels))[0] == [1]
 
 
+def twins(seed=0, copies=3):
+    """A pool that holds its best sample several times over, and others."""
+    hidden, mask, labels = samples(seed, batch=BATCH + copies - 1)
+    best = int(np.argmax(reference.nuclear_norm(hidden @ WEIGHT.T, mask & (labels != -100))))
+    for part in (hidden, mask, labels):
+        part[-copies + 1 :] = part[best]
+    return (hidden, mask, labels), {best, *range(BATCH, BATCH + copies - 1)}
+
+
+def test_greedy_takes_one_of_several_copies(backend):
+    pool, copies = twins()
+    options = {"count": 3, "memory": 8, "dim": 16, "alpha": 0.0, "length": "none", "centre": "none"}
+    plain, _, _ = picks(uds.UDS(**options), backend, None, pool)
+    assert len(copies & set(plain)) == 3
+    spread, _, _ = picks(uds.UDS(in_batch="greedy", **options), backend, None, pool)
+    assert len(copies & set(spread)) == 1
+    assert spread[0] == plain[0]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_greedy_never_picks_a_copy_while_something_else_is_left(seed):
+    from conftest import Backend
+
+    backend = Backend("numpy", np)
+    pool, copies = twins(seed)
+    policy = uds.UDS(count=BATCH, memory=8, dim=16, in_batch="greedy")
+    for state in (None, warm(policy, backend)):
+        assert len(copies & set(picks(policy, backend, state, pool)[0])) == 1
+
+
+def test_the_in_batch_mean_is_added_to_diversity(backend):
+    sample = samples(0)
+    policy = uds.UDS(keep=0.5, memory=8, dim=16, in_batch="mean", length="none", centre="none")
+    features = policy.examine(candidates(backend, *sample))
+    selection, _ = policy.choose(None, features)
+    z = backend.numpy(features["sketch"]).astype(float)
+    apart = np.linalg.norm(z[:, None] - z[None], axis=2)
+    expected = apart.sum(axis=1) / (BATCH - 1)
+    np.testing.assert_allclose(backend.numpy(selection.parts["diversity"]), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("b", [0.25, 1.0])
+def test_utility_between_nuclear_and_frobenius_norm(backend, b):
+    hidden, mask, labels = sample = samples(0)
+    policy = uds.UDS(keep=0.5, memory=8, dim=16, frobenius=b, length="none", centre="none")
+    scored = mask & (labels != -100)
+    nuclear = reference.nuclear_norm(hidden @ WEIGHT.T, scored)
+    root = reference.frobenius_norm(hidden @ WEIGHT.T, scored)
+    expected = root if b == 1 else (1 - b) * nuclear + b * np.median(nuclear / root) * root
+    features = policy.examine(candidates(backend, *sample))
+    assert ("utility" in features) is (b < 1)
+    selection, _ = policy.choose(None, features)
+    np.testing.assert_allclose(backend.numpy(selection.parts["utility"]), expected, rtol=3e-2 if low(backend) else 1e-3)
+
+
+def test_a_budget_of_tokens_skips_what_does_not_fit(backend):
+    _, mask, labels = sample = samples(0)
+    length = (mask & (labels != -100)).sum(axis=1)
+    policy = uds.UDS(tokens=9, memory=8, dim=16)
+    indices, selection, _ = picks(policy, backend, None, sample)
+    expected, left = [], 9
+    for i in reference.best_first(backend.numpy(selection.scores), length):
+        if length[i] <= left or not expected:
+            expected.append(i)
+            left -= length[i]
+    assert indices == expected
+    assert sum(length[indices]) <= 9
+
+
+def test_a_reservoir_outlives_a_saved_state(backend):
+    policy = POLICIES["uds reservoir"]
+    state = straight = warm(policy, backend, steps=5)
+    features = policy.examine(candidates(backend, *samples(0)))
+    state = uds.restore(policy.init(features), uds.flatten(state))
+    for _ in range(3):
+        _, state = policy.choose(state, features)
+        _, straight = policy.choose(straight, features)
+    np.testing.assert_array_equal(uds.flatten(state)["memory.rows"], uds.flatten(straight)["memory.rows"])
+    assert state.memory.seen == 8 * 3
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"alpha": -1.0}, "`alpha` must be 'auto' or a number of at least 0"),
+        ({"alpha": -1.0}, "`alpha` must be 'auto', 'rank' or a number of at least 0"),
         ({"alpha": "best"}, "`alpha` must be"),
         ({"rows": "all"}, "`rows` must be one of 'labels', 'tokens'"),
         ({"length": "log"}, "`length` must be one of"),
@@ -360,6 +452,13 @@ def test_diversity_prefers_what_is_unlike_the_memory(backend):
         ({"memory": 0}, "`memory` must be at least 1"),
         ({"dim": 0}, "`dim` must be at least 1"),
         ({"weight": -0.5}, "`weight` must be at least 0"),
+        ({"frobenius": 1.5}, r"`frobenius` must be in \[0, 1\]"),
+        ({"in_batch": "max"}, "`in_batch` must be one of"),
+        ({"replace": "lifo"}, "`replace` must be one of"),
+        ({"distance": "max"}, "`distance` must be one of"),
+        ({"temperature": 0.0}, "`temperature` must be positive"),
+        ({"temperature": 1.0, "tokens": 5}, "`temperature` draws samples one by one"),
+        ({"temperature": 1.0, "in_batch": "greedy"}, "`temperature` draws samples one by one"),
         ({"keep": 1.5}, "`keep` must be a share"),
     ],
 )

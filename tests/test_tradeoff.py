@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uds_core as uds
-from uds_core.tradeoff import Spreads, combine, spread
+from uds_core.tradeoff import Spreads, combine, median, rank, spread
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
 
@@ -66,6 +66,37 @@ def test_a_term_without_spread_is_left_out(backend):
     got = combine(same, u, alpha="auto", spreads=Spreads.empty(like=u).seen(same, None))
     np.testing.assert_array_equal(backend.numpy(got.scores), np.zeros(4))
     assert np.isfinite(backend.numpy(got.alpha))
+
+
+@given(values=numbers, holes=st.integers(0, 3))
+def test_median_is_that_of_what_is_finite(backend, values, holes):
+    got = median(backend.array(values + [np.nan] * holes, "float32"))
+    assert float(backend.numpy(got)) == pytest.approx(np.median(values), rel=1e-4, abs=1e-3)
+
+
+@given(values=st.lists(st.sampled_from([0.0, 1.0, 2.5, -3.0, np.nan]), min_size=1, max_size=8))
+def test_ranks_are_shared_by_equals_and_leave_out_the_unknown(backend, values):
+    got = backend.numpy(rank(backend.array(values, "float32")))
+    known = [v for v in values if not np.isnan(v)]
+    for value, place in zip(values, got, strict=True):
+        if np.isnan(value):
+            assert np.isnan(place)
+        elif len(set(known)) == 1:
+            assert place == 0
+        else:
+            below, equal = sum(v < value for v in known), sum(v == value for v in known)
+            assert place == pytest.approx((below + equal / 2) / len(values))
+
+
+def test_rank_fusion_adds_ranks(backend):
+    u, d = backend.array([1.0, 100.0, 2.0], "float32"), backend.array([5.0, 4.0, 6.0], "float32")
+    got = combine(u, d, alpha="rank", weight=2.0, spreads=Spreads.empty(like=u))
+    np.testing.assert_allclose(
+        backend.numpy(got.scores), [1 / 6 + 2 * 3 / 6, 5 / 6 + 2 / 6, 3 / 6 + 2 * 5 / 6], rtol=1e-5
+    )
+    assert float(backend.numpy(got.alpha)) == 2
+    empty = combine(u, 0 * d, alpha="rank", spreads=Spreads.empty(like=u))
+    np.testing.assert_allclose(backend.numpy(empty.scores), [1 / 6, 5 / 6, 3 / 6], rtol=1e-5)
 
 
 def test_the_public_names_are_these():

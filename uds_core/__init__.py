@@ -4,10 +4,10 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 """
 
 from ._array import Array
-from .choice import Budget, top_k
+from .choice import Budget, Drawn, greedy, gumbel_top_k, top_k
 from .head import Head
 from .losses import cross_entropy
-from .memory import Memory, diversity
+from .memory import Memory, Reservoir, diversity
 from .policies import UDS, Full, Longest, MaxLoss, Random
 from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
 from .sketch import FourierSketch, PairedSketch
@@ -20,6 +20,7 @@ __all__ = [
     "Array",
     "Budget",
     "Candidates",
+    "Drawn",
     "Features",
     "FourierSketch",
     "Full",
@@ -30,6 +31,7 @@ __all__ = [
     "PairedSketch",
     "Policy",
     "Random",
+    "Reservoir",
     "Selection",
     "Spreads",
     "combine",
@@ -38,6 +40,8 @@ __all__ = [
     "flatten",
     "frobenius_norm",
     "get",
+    "greedy",
+    "gumbel_top_k",
     "names",
     "nuclear_norm",
     "pool",

@@ -1,34 +1,49 @@
 """From scores to the samples that are trained on."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._array import Array, array_namespace, check_device, constant, to_numpy
+from .memory import direct_distances
 
-__all__ = ["Budget", "top_k"]
+__all__ = ["Budget", "Drawn", "greedy", "gumbel_top_k", "top_k"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many of a pool are kept: a share `keep` in (0, 1] or a number `count`; neither means all."""
+    """How much of a pool is kept; nothing given means all of it.
+
+    Parameters
+    ----------
+    keep
+        A share of the samples, in (0, 1]: K = min(B, max(1, floor(keep B + 0.5))).
+    count
+        A number of samples.
+    tokens
+        A number of scored rows: in score order, what does not fit any more is skipped; at least one sample is kept.
+    """
 
     keep: float | None = None
     count: int | None = None
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.keep is not None and self.count is not None:
-            msg = f"give `keep` or `count`, not both: got keep={self.keep}, count={self.count}"
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            msg = f"give one of `keep`, `count` and `tokens`, got {', '.join(f'{k}={v}' for k, v in given.items())}"
             raise ValueError(msg)
         if self.keep is not None and not 0.0 < self.keep <= 1.0:
             msg = f"`keep` must be a share in (0, 1], got {self.keep}; for a number of samples use `count`"
             raise ValueError(msg)
-        if self.count is not None and (self.count < 1 or self.count != int(self.count)):
-            msg = f"`count` must be a whole number of at least 1, got {self.count}; for a share use `keep`"
-            raise ValueError(msg)
+        for name, value in (("count", self.count), ("tokens", self.tokens)):
+            if value is not None and (value < 1 or value != int(value)):
+                msg = f"`{name}` must be a whole number of at least 1, got {value}; for a share use `keep`"
+                raise ValueError(msg)
 
     def size(self, batch: int, /) -> int:
-        """Samples kept of a pool of `batch`: K = min(B, max(1, floor(keep B + 0.5)))."""
+        """The most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
         if self.count is not None:
             return min(batch, self.count)
         keep = 1.0 if self.keep is None else self.keep
@@ -43,10 +58,10 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     scores
         (batch,). Ties go to the lower index.
     length
-        (batch,): scored rows of each sample. An empty sample comes after all that have rows and a score; a sample whose
-        score is NaN comes last of all, since training on it would destroy the model.
+        (batch,): scored rows of each sample. An empty sample comes after all that have rows and a score; a sample
+        whose score is NaN comes last of all, since training on it would destroy the model.
     budget
-        How many are kept, of the pool or of each group.
+        How much is kept, of the pool or of each group.
     groups
         (batch,) integers, one value a group (a micro-batch, a rank), or None.
 
@@ -57,27 +72,186 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
 
     Notes
     -----
-    O(batch log batch). With `groups` the order is brought to the host.
+    O(batch log batch). With `groups` or a budget of tokens the order is brought to the host.
     """
     xp = array_namespace(scores, length)
+    _check(scores, length, groups)
+    order = _best_first(scores, length)
+    if groups is None and budget.tokens is None:
+        return xp.astype(order[: budget.size(scores.shape[0])], xp.int32, copy=False)
+    quota = _Quota.of(budget, length, groups)
+    kept = [i for i in to_numpy(order).tolist() if quota.take(i)]
+    return constant(np.asarray(kept, dtype=np.int32), like=scores)
+
+
+class Drawn(NamedTuple):
+    """Indices (k,) and importance weights (k,): a weighted sum over the chosen estimates the sum over the pool."""
+
+    indices: Array
+    weights: Array
+
+
+def gumbel_top_k(
+    scores: Array,
+    length: Array,
+    /,
+    *,
+    budget: Budget,
+    temperature: float,
+    seed: tuple[int, ...],
+    groups: Array | None = None,
+) -> Drawn:
+    r"""Draw samples without replacement, each next one with probability proportional to exp(score / temperature).
+
+    .. math::
+        \phi_i = \log p_i, \quad p = \operatorname{softmax}(s / \tau), \qquad
+        w_i = \frac{1}{1 - \exp(-e^{\phi_i - \kappa})}
+
+    The k largest of phi_i + Gumbel noise are such a draw; kappa is the (k + 1)-th largest.
+
+    Parameters
+    ----------
+    scores, length, budget, groups
+        As in `top_k`; a budget of `keep` or `count`. Samples that are empty or have no score are never drawn while
+        another can be.
+    temperature
+        tau, in units of the scores: small is nearly `top_k`, large is nearly uniform.
+    seed
+        Whole numbers that the noise depends on, and on nothing else.
+
+    Returns
+    -------
+    Drawn
+        With weights for which sum w_i f_i over the chosen is an unbiased estimate of the sum of f over the pool (of
+        each group, over those that can be drawn): 1 / (k p_i) is not.
+
+    Notes
+    -----
+    O(batch log batch). Source: Kool, van Hoof, Welling, arXiv 1903.06059 (Gumbel-top-k); Duffield, Lund, Thorup (2007),
+    priority sampling.
+    """
+    if not temperature > 0:
+        msg = f"`temperature` must be positive, got {temperature}"
+        raise ValueError(msg)
+    if budget.tokens is not None:
+        msg = "`budget` must be `keep` or `count`: there are no unbiased weights for a budget of tokens"
+        raise ValueError(msg)
+    xp = array_namespace(scores, length)
+    _check(scores, length, groups)
+    able = ~xp.isnan(scores) & (length > 0)
+    generator: Any = np.random.default_rng(list(seed))
+    noise = constant(generator.gumbel(size=scores.shape[0]), like=scores, dtype=scores.dtype)
+    belongs = np.zeros(scores.shape[0], dtype=np.int64) if groups is None else to_numpy(groups)
+    indices: list[Array] = []
+    weights: list[Array] = []
+    for group in np.unique(belongs):
+        members = constant(np.flatnonzero(belongs == group).astype(np.int32), like=scores)
+        drawn = _draw(
+            xp.take(scores, members),
+            xp.take(able, members),
+            xp.take(noise, members),
+            budget=budget,
+            temperature=temperature,
+        )
+        indices.append(xp.take(members, drawn.indices))
+        weights.append(drawn.weights)
+    return Drawn(xp.concat(indices), xp.concat(weights))
+
+
+def greedy(
+    scores: Array,
+    sketches: Array,
+    length: Array,
+    /,
+    *,
+    budget: Budget,
+    radius: float,
+    groups: Array | None = None,
+) -> Array:
+    r"""Pick the best, lower the scores of what is near to it, pick the next.
+
+    .. math:: s_i' = s_i \min\left(1, \frac{n_i}{r}\right)
+
+    n_i: distance to the nearest sample already picked in this step; exactly 0 for a copy of it.
+
+    Parameters
+    ----------
+    scores
+        (batch,), of at least 0.
+    sketches
+        (batch, dim).
+    length, budget, groups
+        As in `top_k`; what was picked counts for all groups.
+    radius
+        r: distance from which on a sample is as good as far away.
+
+    Returns
+    -------
+    Array
+        (k,) distinct indices, int32, in the order of picking.
+
+    Notes
+    -----
+    O(k batch dim): distances are kept up to date with each pick, and taken directly, not through a Gram matrix.
+    """
+    xp = array_namespace(scores, sketches, length)
+    _check(scores, length, groups)
+    quota = _Quota.of(budget, length, groups)
+    left = np.ones(scores.shape[0], dtype=bool)
+    nearest = xp.full_like(scores, xp.inf)
+    picked: list[int] = []
+    while left.any():
+        lowered = scores * xp.minimum(nearest / radius, xp.ones_like(nearest)) if radius > 0 and picked else scores
+        order = to_numpy(_best_first(lowered, length))
+        best = next(int(i) for i in order if left[i])
+        left[best] = False
+        if quota.take(best):
+            picked.append(best)
+            nearest = xp.minimum(nearest, _finite_distances(sketches, best))
+        elif quota.full:
+            break
+    return constant(np.asarray(picked, dtype=np.int32), like=scores)
+
+
+class _Quota:
+    """What is left of a budget, for each group; lives on the host for the time of one choice."""
+
+    def __init__(self, budget: Budget, length: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> None:
+        self.budget, self.length, self.groups = budget, length, groups
+        names, sizes = np.unique(groups, return_counts=True)
+        self.places = {int(name): budget.size(int(size)) for name, size in zip(names, sizes, strict=True)}
+        self.tokens = dict.fromkeys(self.places, float("inf") if budget.tokens is None else float(budget.tokens))
+        self.first = dict.fromkeys(self.places, True)
+
+    @classmethod
+    def of(cls, budget: Budget, length: Array, groups: Array | None) -> "_Quota":
+        lengths = to_numpy(length)
+        return cls(budget, lengths, np.zeros(lengths.shape, dtype=np.int64) if groups is None else to_numpy(groups))
+
+    @property
+    def full(self) -> bool:
+        return not any(self.places.values())
+
+    def take(self, index: int) -> bool:
+        """Whether the sample fits; if so, it is charged."""
+        group, length = int(self.groups[index]), float(self.length[index])
+        if not self.places[group] or (length > self.tokens[group] and not self.first[group]):
+            return False
+        self.places[group] -= 1
+        self.tokens[group] -= length
+        self.first[group] = False
+        return True
+
+
+def _check(scores: Array, length: Array, groups: Array | None) -> None:
     check_device("length", length, like=scores, like_name="scores")
     batch = scores.shape[0]
     if scores.ndim != 1 or tuple(length.shape) != (batch,):
         msg = f"`scores` and `length` must have shape (batch,), got {tuple(scores.shape)} and {tuple(length.shape)}"
         raise ValueError(msg)
-    order = _best_first(scores, length)
-    if groups is None:
-        return xp.astype(order[: budget.size(batch)], xp.int32, copy=False)
-    if tuple(groups.shape) != (batch,):
+    if groups is not None and tuple(groups.shape) != (batch,):
         msg = f"`groups` must have shape ({batch},), got {tuple(groups.shape)}"
         raise ValueError(msg)
-    ranked = to_numpy(order)
-    group_of_ranked = to_numpy(groups)[ranked]
-    kept = np.zeros(batch, dtype=bool)
-    for group in np.unique(group_of_ranked):
-        members = np.flatnonzero(group_of_ranked == group)
-        kept[members[: budget.size(len(members))]] = True
-    return constant(ranked[kept].astype(np.int32), like=scores)
 
 
 def _best_first(scores: Array, length: Array) -> Array:
@@ -88,3 +262,34 @@ def _best_first(scores: Array, length: Array) -> Array:
     empty = xp.astype(length == 0, xp.int8)
     rank = xp.where(unknown, xp.full_like(empty, 2), empty)
     return xp.take(by_score, xp.argsort(xp.take(rank, by_score), stable=True))
+
+
+def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperature: float) -> Drawn:
+    """The draw of one group: indices into it, and weights."""
+    xp = array_namespace(scores)
+    lowest = xp.full_like(scores, -xp.inf)
+    logits = xp.where(able, scores / temperature, lowest)
+    top = xp.max(logits)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    phi = logits - top - xp.log(xp.maximum(xp.sum(xp.exp(logits - top)), xp.full_like(top, 1e-30)))
+    noisy = phi + noise
+    k = budget.size(scores.shape[0])
+    order = xp.argsort(noisy, descending=True, stable=True)
+    indices = xp.astype(order[:k], xp.int32, copy=False)
+    if k == scores.shape[0]:
+        return Drawn(indices, xp.astype(xp.take(able, indices), scores.dtype))
+    floor = xp.full_like(phi, -1e30)  # stands for minus infinity, from which none can be taken
+    kappa = xp.maximum(xp.take(noisy, order[k : k + 1]), floor[:1])
+    excess = xp.maximum(xp.take(phi, indices), floor[:k]) - kappa
+    # beyond e^30 a sample is certain to be drawn; expm1, since a rare one has a small chance and a large weight
+    chance = -xp.expm1(-xp.exp(xp.minimum(excess, xp.full_like(excess, 30.0))))
+    drawable = xp.take(able, indices) & (chance > 0)
+    return Drawn(
+        indices, xp.where(drawable, 1 / xp.where(drawable, chance, xp.ones_like(chance)), xp.zeros_like(chance))
+    )
+
+
+def _finite_distances(sketches: Array, index: int) -> Array:
+    xp = array_namespace(sketches)
+    apart = direct_distances(sketches, sketches[index, ...])
+    return xp.where(xp.isnan(apart), xp.full_like(apart, xp.inf), apart)

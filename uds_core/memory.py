@@ -1,12 +1,18 @@
 """What was chosen lately, and how far a candidate is from it."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
+import numpy as np
 
-from ._array import Array, accumulation_dtype, array_namespace, check_device, device
+from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device
 
-__all__ = ["Memory", "diversity"]
+__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity"]
+
+_BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
+
+Distance: TypeAlias = Literal["mean", "nearest", "softmin"]
 
 
 class Memory(NamedTuple):
@@ -19,11 +25,7 @@ class Memory(NamedTuple):
     @classmethod
     def empty(cls, capacity: int, dim: int, *, like: Array) -> "Memory":
         """A memory of `capacity` rows of `dim` numbers, none filled, of the library, dtype and device of `like`."""
-        if capacity < 1:
-            msg = f"`capacity` must be at least 1, got {capacity}"
-            raise ValueError(msg)
-        xp = array_namespace(like)
-        return cls(xp.zeros((capacity, dim), dtype=like.dtype, device=device(like)), 0, 0)
+        return cls(_no_rows(capacity, dim, like=like), 0, 0)
 
     @property
     def filled(self) -> Array:
@@ -32,23 +34,68 @@ class Memory(NamedTuple):
 
     def push(self, rows: Array, /) -> "Memory":
         """The memory after `rows` (n, dim) came in, the oldest giving way. O(capacity dim): the ring is copied."""
-        capacity, dim = self.rows.shape
-        array_namespace(rows, self.rows)
-        if rows.ndim != 2 or rows.shape[1] != dim:
-            msg = f"`rows` must have shape (n, {dim}) to fit the memory, got {tuple(rows.shape)}"
-            raise ValueError(msg)
-        n = rows.shape[0]
+        _check_rows(rows, self.rows)
+        capacity, n = self.rows.shape[0], rows.shape[0]
         start = (self.cursor + max(n - capacity, 0)) % capacity
         rows = rows[max(n - capacity, 0) :, ...]
         before_wrap = min(rows.shape[0], capacity - start)
         ring: Array = xpx.at(self.rows)[start : start + before_wrap, ...].set(rows[:before_wrap, ...], copy=True)
         if before_wrap < rows.shape[0]:
-            ring: Array = xpx.at(ring)[: rows.shape[0] - before_wrap, ...].set(rows[before_wrap:, ...])
+            ring = xpx.at(ring)[: rows.shape[0] - before_wrap, ...].set(rows[before_wrap:, ...])
         return Memory(ring, min(self.size + n, capacity), (self.cursor + n) % capacity)
 
 
-def diversity(sketches: Array, memory: Memory | Array, /) -> Array:
-    r"""Mean distance of each sketch to the memory's rows; 0 while it is empty.
+class Reservoir(NamedTuple):
+    """A uniform sample of all sketches ever pushed: each is kept with the same probability. A value, like `Memory`.
+
+    Item number n falls on a place drawn from (seed, n) alone, so a resumed run keeps what an uninterrupted one keeps.
+    Source: Vitter (1985), algorithm R.
+    """
+
+    rows: Array  # (capacity, dim); the first `size` are filled
+    size: int  # filled rows
+    seen: int  # rows ever pushed
+    seed: int
+
+    @classmethod
+    def empty(cls, capacity: int, dim: int, *, like: Array, seed: int = 0) -> "Reservoir":
+        """A reservoir of `capacity` rows of `dim` numbers, none filled, of library, dtype and device of `like`."""
+        return cls(_no_rows(capacity, dim, like=like), 0, 0, seed)
+
+    @property
+    def filled(self) -> Array:
+        """The filled rows, (size, dim), in no particular order."""
+        return self.rows[: self.size, ...]
+
+    def push(self, rows: Array, /) -> "Reservoir":
+        """The reservoir after `rows` (n, dim) were offered to it. O((capacity + n) dim)."""
+        _check_rows(rows, self.rows)
+        xp = array_namespace(rows)
+        capacity, n = self.rows.shape[0], rows.shape[0]
+        source = np.arange(capacity, dtype=np.int32)
+        for i in range(n):
+            place = self._place(self.seen + i)
+            if place < capacity:
+                source[place] = capacity + i
+        kept = xp.take(xp.concat([self.rows, rows], axis=0), constant(source, like=rows), axis=0)
+        return Reservoir(kept, min(self.size + n, capacity), self.seen + n, self.seed)
+
+    def _place(self, number: int) -> int:
+        if number < self.rows.shape[0]:
+            return number
+        return int(np.random.default_rng([self.seed, number]).integers(number + 1))
+
+
+def diversity(
+    sketches: Array,
+    memory: Memory | Reservoir | Array,
+    /,
+    *,
+    distance: Distance = "mean",
+    neighbours: int = 8,
+    temperature: float = 0.1,
+) -> Array:
+    r"""How far each sketch is from the memory's rows; 0 while that is empty.
 
     .. math:: D_i = \frac1m \sum_{j=1}^m \|z_i - q_j\|_2
 
@@ -57,7 +104,14 @@ def diversity(sketches: Array, memory: Memory | Array, /) -> Array:
     sketches
         (batch, dim).
     memory
-        A `Memory`, or an array (m, dim) whose rows all count.
+        A `Memory` or `Reservoir`, or an array (m, dim) whose rows all count.
+    distance
+        ``"mean"``: over all rows. ``"nearest"``: over the `neighbours` nearest. ``"softmin"``: a mean with weights
+        exp(-d_j / (temperature x mean distance)): between the two, without a jump when a neighbour changes.
+    neighbours
+        How many rows ``"nearest"`` averages; all, where there are fewer.
+    temperature
+        Of ``"softmin"``, in units of each sketch's own mean distance, so that it does not depend on the logits' scale.
 
     Returns
     -------
@@ -67,29 +121,86 @@ def diversity(sketches: Array, memory: Memory | Array, /) -> Array:
     Raises
     ------
     ValueError
-        Where sizes or devices differ.
+        Where sizes, devices or options do not fit.
 
     Notes
     -----
-    O(batch m dim), one matrix product. The memory's mean is taken out of both sides first: distances do not change by a
-    shift, and without it the product loses all digits on clusters far from the origin.
+    O(batch m dim), matrix products; a block of rows is widened at a time.
     """
-    rows = memory.filled if isinstance(memory, Memory) else memory
-    xp = array_namespace(sketches, rows)
-    check_device("memory", rows, like=sketches, like_name="sketches")
-    if rows.ndim != 2 or sketches.ndim != 2 or rows.shape[1] != sketches.shape[1]:
-        msg = (
-            f"`sketches` (batch, dim) and `memory` (rows, dim) do not fit: {tuple(sketches.shape)}, {tuple(rows.shape)}"
-        )
+    if distance not in ("mean", "nearest", "softmin"):
+        msg = f"`distance` must be 'mean', 'nearest' or 'softmin', got {distance!r}"
         raise ValueError(msg)
-    if rows.shape[0] == 0:
+    if neighbours < 1 or not temperature > 0:
+        msg = f"`neighbours` must be at least 1 and `temperature` positive, got {neighbours} and {temperature}"
+        raise ValueError(msg)
+    rows = memory.filled if isinstance(memory, (Memory, Reservoir)) else memory
+    xp = array_namespace(sketches, rows)
+    apart = distances(sketches, rows)
+    if apart.shape[1] == 0:
         return xp.zeros(sketches.shape[0], dtype=sketches.dtype, device=device(sketches))
-    wide = accumulation_dtype(sketches)
-    rows, points = xp.astype(rows, wide), xp.astype(sketches, wide)
-    centre = xp.mean(rows, axis=0)
-    rows, points = rows - centre, points - centre
-    squares = xp.sum(points * points, axis=1)[:, None] + xp.sum(rows * rows, axis=1)[None, :]
-    squares = squares - 2.0 * (points @ xp.matrix_transpose(rows))
-    # rounding may leave a small negative square; NaN stays NaN
-    distances = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
-    return xp.astype(xp.mean(distances, axis=1), sketches.dtype, copy=False)
+    if distance == "nearest":
+        apart = xp.sort(apart, axis=1)[:, : min(neighbours, apart.shape[1])]
+    mean = xp.mean(apart, axis=1)
+    if distance == "softmin":
+        mean = _soft_minimum(apart, temperature * mean)
+    return xp.astype(mean, sketches.dtype, copy=False)
+
+
+def distances(points: Array, rows: Array, /) -> Array:
+    """Euclidean distance of each of `points` (n, dim) to each of `rows` (m, dim): (n, m), in the widest float.
+
+    The rows' mean is taken out of both sides first: distances do not change by a shift, and without it the matrix
+    product loses all digits on clusters far from the origin.
+    """
+    xp = array_namespace(points, rows)
+    check_device("rows", rows, like=points, like_name="points")
+    if rows.ndim != 2 or points.ndim != 2 or rows.shape[1] != points.shape[1]:
+        msg = f"`points` (n, dim) and `rows` (m, dim) do not fit: {tuple(points.shape)} and {tuple(rows.shape)}"
+        raise ValueError(msg)
+    wide = accumulation_dtype(points)
+    if rows.shape[0] == 0:
+        return xp.zeros((points.shape[0], 0), dtype=wide, device=device(points))
+    centre = sum(xp.sum(block, axis=0, dtype=wide) for block in _row_blocks(rows)) / rows.shape[0]
+    points = xp.astype(points, wide, copy=False) - centre
+    lengths = xp.sum(points * points, axis=1)[:, None]
+    parts: list[Array] = []
+    for block in _row_blocks(rows):
+        others = xp.astype(block, wide, copy=False) - centre
+        squares = lengths + xp.sum(others * others, axis=1)[None, :] - 2.0 * (points @ xp.matrix_transpose(others))
+        # rounding may leave a small negative square; NaN stays NaN
+        parts.append(xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares)))
+    return xp.concat(parts, axis=1)
+
+
+def direct_distances(points: Array, row: Array, /) -> Array:
+    """Euclidean distance of each of `points` (n, dim) to one `row` (dim,): (n,). Exact zero between equals."""
+    xp = array_namespace(points, row)
+    apart = points - row
+    return xp.sqrt(xp.sum(apart * apart, axis=1))
+
+
+def _soft_minimum(apart: Array, temperature: Array) -> Array:
+    xp = array_namespace(apart)
+    # all rows at distance 0: any temperature will do
+    temperature = xp.where(temperature > 0, temperature, xp.ones_like(temperature))[:, None]
+    weights = xp.exp((xp.min(apart, axis=1, keepdims=True) - apart) / temperature)
+    return xp.sum(weights * apart, axis=1) / xp.sum(weights, axis=1)
+
+
+def _row_blocks(rows: Array) -> Iterator[Array]:
+    for start in range(0, rows.shape[0], _BLOCK_ROWS):
+        yield rows[start : min(start + _BLOCK_ROWS, rows.shape[0]), ...]
+
+
+def _no_rows(capacity: int, dim: int, *, like: Array) -> Array:
+    if capacity < 1:
+        msg = f"`capacity` must be at least 1, got {capacity}"
+        raise ValueError(msg)
+    return array_namespace(like).zeros((capacity, dim), dtype=like.dtype, device=device(like))
+
+
+def _check_rows(rows: Array, memory: Array) -> None:
+    array_namespace(rows, memory)
+    if rows.ndim != 2 or rows.shape[1] != memory.shape[1]:
+        msg = f"`rows` must have shape (n, {memory.shape[1]}) to fit the memory, got {tuple(rows.shape)}"
+        raise ValueError(msg)

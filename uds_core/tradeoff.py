@@ -1,12 +1,14 @@
 """Utility + alpha x diversity, and the spreads that let one alpha travel between models."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from ._array import Array, array_namespace, device
 
-__all__ = ["Combined", "Spreads", "combine", "spread"]
+__all__ = ["Alpha", "Combined", "Spreads", "combine", "median", "nothing_seen", "rank", "shift_in", "spread"]
 
 _WINDOW = 512  # past candidates that a spread is taken over: many batches, yet short beside a training run
+
+Alpha: TypeAlias = float | Literal["auto", "rank"]
 
 
 class Spreads(NamedTuple):
@@ -18,15 +20,14 @@ class Spreads(NamedTuple):
     @classmethod
     def empty(cls, *, like: Array, window: int = _WINDOW) -> "Spreads":
         """No candidates seen yet; of the library, dtype and device of `like`."""
-        xp = array_namespace(like)
-        nothing = xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
+        nothing = nothing_seen(like=like, window=window)
         return cls(nothing, nothing)
 
     def seen(self, utility: Array, diversity: Array | None) -> "Spreads":
         """The windows after a pool of candidates; `diversity` is None while the memory is empty."""
         return Spreads(
-            _shift_in(self.utility, utility),
-            self.diversity if diversity is None else _shift_in(self.diversity, diversity),
+            shift_in(self.utility, utility),
+            self.diversity if diversity is None else shift_in(self.diversity, diversity),
         )
 
 
@@ -37,36 +38,38 @@ class Combined(NamedTuple):
     alpha: Array
 
 
-def combine(
-    utility: Array, diversity: Array, /, *, alpha: float | Literal["auto"], spreads: Spreads, weight: float = 1.0
-) -> Combined:
+def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Spreads, weight: float = 1.0) -> Combined:
     r"""Score of each candidate.
 
     .. math::
-        s_i = U_i + \alpha D_i, \qquad \text{or } s_i = \frac{U_i}{\operatorname{spread} U} + w
-        \frac{D_i}{\operatorname{spread} D}
+        s_i = U_i + \alpha D_i, \qquad s_i = \frac{U_i}{\operatorname{spread} U} + w
+        \frac{D_i}{\operatorname{spread} D}, \qquad s_i = \operatorname{rank} U_i + w \operatorname{rank} D_i
 
     Parameters
     ----------
     utility, diversity
         (batch,) each, both in units of logits.
     alpha
-        A number, or ``"auto"`` for the second form: both terms in units of their spread over past candidates.
+        A number; ``"auto"`` for the second form, both terms in units of their spread over past candidates; ``"rank"``
+        for the third, their ranks within this pool.
     spreads
         Past candidates, this pool included; read for ``"auto"`` only.
     weight
-        w, the pull of diversity under ``"auto"``: 1 = both count the same.
+        w, the pull of diversity under ``"auto"`` and ``"rank"``: 1 = both count the same.
 
     Returns
     -------
     Combined
-        Scores and effective alpha, w spread(U) / spread(D). A term whose spread is zero is 0.
+        Scores and effective alpha: the number, w spread(U) / spread(D), or w. A term whose spread is zero is 0.
 
     Notes
     -----
     The spread is the interquartile range: one outlier does not move it, and it scales with the logits.
     """
     xp = array_namespace(utility, diversity)
+    if alpha == "rank":
+        scores = rank(utility) + weight * rank(diversity)
+        return Combined(scores, xp.asarray(weight, dtype=utility.dtype, device=device(utility)))
     if alpha != "auto":
         return Combined(utility + alpha * diversity, xp.asarray(alpha, dtype=utility.dtype, device=device(utility)))
     spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
@@ -76,11 +79,48 @@ def combine(
 
 def spread(values: Array, /) -> Array:
     """Interquartile range (0-d) of the finite entries of `values` (n,); 0 where there are none. O(n log n)."""
+    ordered, count = _finite_in_order(values)
+    return _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
+
+
+def median(values: Array, /) -> Array:
+    """Median (0-d) of the finite entries of `values` (n,); 0 where there are none. O(n log n)."""
+    return _quantile(*_finite_in_order(values), 0.5)
+
+
+def rank(values: Array, /) -> Array:
+    """Rank of each of `values` (n,) among them, in (0, 1), the highest last; equals share theirs. NaN stays NaN.
+
+    All the same: 0, so that a term that tells nothing adds nothing. O(n log n).
+    """
+    xp = array_namespace(values)
+    unknown = xp.isnan(values)
+    ordered = xp.sort(xp.where(unknown, xp.full_like(values, xp.inf), values))
+    known = xp.where(unknown, xp.zeros_like(values), values)
+    below, upto = xp.searchsorted(ordered, known), xp.searchsorted(ordered, known, side="right")
+    shared = xp.astype(below + upto, values.dtype) / (2 * values.shape[0])
+    telling = xp.any(~unknown & (known != ordered[0]))
+    ranks = xp.where(telling, shared, xp.zeros_like(shared))
+    return xp.where(unknown, xp.full_like(values, xp.nan), ranks)
+
+
+def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:
+    """A window (window,) of latest values, before the first; of the library, dtype and device of `like`."""
+    xp = array_namespace(like)
+    return xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
+
+
+def shift_in(window: Array, values: Array, /) -> Array:
+    """The window after `values` (n,) came in at its end."""
+    xp = array_namespace(window)
+    return xp.concat([window, values])[-window.shape[0] :]
+
+
+def _finite_in_order(values: Array) -> tuple[Array, Array]:
     xp = array_namespace(values)
     finite = xp.isfinite(values)
     count = xp.sum(xp.astype(finite, values.dtype))
-    ordered = xp.sort(xp.where(finite, values, xp.full_like(values, xp.inf)))
-    return _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
+    return xp.sort(xp.where(finite, values, xp.full_like(values, xp.inf))), count
 
 
 def _quantile(ordered: Array, count: Array, q: float) -> Array:
@@ -99,8 +139,3 @@ def _ratio(values: Array, scale: Array) -> Array:
     xp = array_namespace(values)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
     return xp.where(scale > 0, values / safe, xp.zeros_like(values))
-
-
-def _shift_in(window: Array, values: Array) -> Array:
-    xp = array_namespace(window)
-    return xp.concat([window, values])[-window.shape[0] :]

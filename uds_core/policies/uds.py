@@ -1,18 +1,18 @@
 """Utility-Diversity Sampling."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .._array import Array, array_namespace, constant, to_numpy
-from ..choice import Budget, top_k
+from .._array import Array, array_namespace, constant, device, to_numpy
+from ..choice import Budget, greedy, gumbel_top_k, top_k
 from ..logits import Logits
-from ..memory import Memory, diversity
+from ..memory import Distance, Memory, Reservoir, distances, diversity
 from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, Sketch
-from ..spectrum import NuclearMethod, nuclear_norm
-from ..tradeoff import Spreads, combine
+from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
+from ..tradeoff import Alpha, Combined, Spreads, combine, median, nothing_seen, shift_in
 
 __all__ = ["UDS", "UDSState"]
 
@@ -23,8 +23,11 @@ _FOURIER_TIME_RANK = 8  # and the paper's rank of it
 class UDSState(NamedTuple):
     """What UDS remembers between choices."""
 
-    memory: Memory
+    memory: Memory | Reservoir
     spreads: Spreads
+    ratio: Array  # (window,): nuclear over Frobenius norm of the latest candidates
+    nearest: Array  # (window,): distance of the latest candidates to the nearest other one of their pool
+    step: int
 
 
 @register("uds")
@@ -38,13 +41,16 @@ class UDS:
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or of their scored rows; default: all.
     alpha
         Factor on diversity, a pure number; ``"auto"`` puts both terms in units of their spread over past candidates, so
-        that one setting travels between models.
+        that one setting travels between models; ``"rank"`` adds ranks within the pool.
     weight
-        Under ``"auto"``, the pull of diversity: 1 = both count the same.
+        Under ``"auto"`` and ``"rank"``, the pull of diversity: 1 = both count the same.
+    frobenius
+        b in [0, 1]: utility is (1 - b) times the nuclear norm plus b times the Frobenius norm, the latter scaled by the
+        running median of their ratio. 1 needs no spectrum at all.
     rows
         ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
     length
@@ -53,14 +59,22 @@ class UDS:
     centre
         Taken out of the logits first: ``"none"``; ``"row"``, each row's mean over the vocabulary, which no prediction
         depends on; or an array, a fixed hidden row (width,) (of logits, (vocab,), where those are dense).
-    memory
-        Number of chosen samples remembered.
+    in_batch
+        ``"none"``; ``"mean"`` adds the mean distance to the other candidates to diversity; ``"greedy"`` lowers the
+        scores of what is near to a sample already picked in the same step, so that no two copies enter one step.
+    memory, replace
+        Number of chosen samples remembered; the ``"fifo"`` latest, or a ``"reservoir"``, a uniform sample of all.
+    distance
+        To the memory: ``"mean"``, ``"nearest"`` or ``"softmin"``; see `diversity`.
     sketch, dim
         ``"paired"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
     method
         How the nuclear norm is computed; see `nuclear_norm`.
+    temperature
+        None: the best are kept. A number, in units of the score: samples are drawn, and the selection has importance
+        weights; see `gumbel_top_k`.
     seed
-        Seed of the sketch.
+        Seed of the sketch, of the reservoir and of the draws.
 
     Notes
     -----
@@ -72,67 +86,120 @@ class UDS:
     needs_logits: ClassVar[bool] = True
     keep: float | None = None
     count: int | None = None
-    alpha: float | Literal["auto"] = "auto"
+    tokens: int | None = None
+    alpha: Alpha = "auto"
     weight: float = 1.0
+    frobenius: float = 0.0
     rows: Literal["labels", "tokens"] = "labels"
     length: Literal["none", "sqrt", "mean"] = "sqrt"
     centre: Any = "row"
+    in_batch: Literal["none", "mean", "greedy"] = "none"
     memory: int = 1024
+    replace: Literal["fifo", "reservoir"] = "fifo"
+    distance: Distance = "mean"
     sketch: Literal["paired", "fourier"] = "paired"
     dim: int = 1024
     method: NuclearMethod = "auto"
+    temperature: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Budget(keep=self.keep, count=self.count)
-        _one_of("rows", self.rows, "labels", "tokens")
-        _one_of("length", self.length, "none", "sqrt", "mean")
-        _one_of("sketch", self.sketch, "paired", "fourier")
-        _one_of("method", self.method, "auto", "svd", "eigh")
-        if isinstance(self.centre, str):
-            _one_of("centre", self.centre, "none", "row")
-        if self.alpha != "auto" and (isinstance(self.alpha, str) or not self.alpha >= 0):
-            msg = f"`alpha` must be 'auto' or a number of at least 0, got {self.alpha!r}"
-            raise ValueError(msg)
-        for name, value, least in (("weight", self.weight, 0), ("memory", self.memory, 1), ("dim", self.dim, 1)):
-            if value < least:
-                msg = f"`{name}` must be at least {least}, got {value}"
-                raise ValueError(msg)
+        _check_words(self)
+        _check_numbers(self)
+
+    @property
+    def budget(self) -> Budget:
+        """How much is kept."""
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`utility` (batch,), `sketch` (batch, dim) and `length` (batch,) of each candidate."""
+        """`utility` (batch,), `frobenius` (batch,), `sketch` (batch, dim) and `length` (batch,) of each candidate."""
         mask = candidates.scored(self.rows)
         logits = candidates.logits.centred(self.centre)
         length = candidates.lengths(self.rows)
         divisor = self._divisor(length, logits)
-        utility = nuclear_norm(logits, mask=mask, method=self.method) / divisor
         sketch = self._recipe(logits)(logits, mask=mask) / divisor[:, None]
-        return {"utility": utility, "sketch": sketch, "length": length}
+        features = {"sketch": sketch, "length": length}
+        if self.frobenius > 0:
+            features["frobenius"] = frobenius_norm(logits, mask=mask) / divisor
+        if self.frobenius < 1:
+            features["utility"] = nuclear_norm(logits, mask=mask, method=self.method) / divisor
+        return features
 
     def init(self, features: Features, /) -> UDSState:
         """An empty memory, and no candidates seen."""
         sketch = features["sketch"]
-        memory = Memory.empty(self.memory, sketch.shape[1], like=sketch)
-        return UDSState(memory, Spreads.empty(like=features["utility"]))
+        if self.replace == "fifo":
+            memory = Memory.empty(self.memory, sketch.shape[1], like=sketch)
+        else:
+            memory = Reservoir.empty(self.memory, sketch.shape[1], like=sketch, seed=self.seed)
+        nothing = nothing_seen(like=sketch)
+        return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0)
 
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, UDSState]:
         """Scores are utility + alpha x diversity; only the chosen enter the memory, and only after the choice."""
         state = self.init(features) if state is None else state
-        utility, length = features["utility"], features["length"]
-        far = diversity(features["sketch"], state.memory)
-        spreads = state.spreads.seen(utility, far if state.memory.size else None)
+        utility, ratio = self._utility(state, features)
+        far, nearest = self._diversity(state, features)
+        spreads = state.spreads.seen(utility, far if state.memory.size or self.in_batch == "mean" else None)
         combined = combine(utility, far, alpha=self.alpha, weight=self.weight, spreads=spreads)
-        indices = top_k(combined.scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
+        indices, weights = self._pick(state, features, combined, nearest, groups)
         selection = Selection(
             indices=indices,
             scores=combined.scores,
+            weights=weights,
             parts={"utility": utility, "diversity": far},
             metrics={"alpha": combined.alpha},
         )
-        memory = state.memory.push(_remembered(features["sketch"], indices, combined.scores, length))
-        return selection, UDSState(memory, spreads)
+        remembered = _remembered(features["sketch"], indices, combined.scores, features["length"])
+        return selection, UDSState(state.memory.push(remembered), spreads, ratio, nearest, state.step + 1)
+
+    def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
+        """Utility of each candidate, and the window of ratios after them."""
+        b = self.frobenius
+        if b == 0:
+            return features["utility"], state.ratio
+        if b == 1:
+            return features["frobenius"], state.ratio
+        xp = array_namespace(features["utility"])
+        nuclear, root = features["utility"], features["frobenius"]
+        present = root > 0
+        ratios = xp.where(present, nuclear / xp.where(present, root, xp.ones_like(root)), xp.full_like(root, xp.nan))
+        seen = shift_in(state.ratio, ratios)
+        return (1 - b) * nuclear + b * median(seen) * root, seen
+
+    def _diversity(self, state: UDSState, features: Features) -> tuple[Array, Array]:
+        """Diversity of each candidate, and the window of nearest distances after them."""
+        sketch = features["sketch"]
+        far = diversity(sketch, state.memory, distance=self.distance)
+        if self.in_batch == "none":
+            return far, state.nearest
+        xp = array_namespace(sketch)
+        mean, nearest = _among(sketch, features["length"] > 0)
+        if self.in_batch == "mean":
+            return far + mean, state.nearest
+        return far, shift_in(state.nearest, xp.astype(nearest, sketch.dtype, copy=False))
+
+    def _pick(
+        self, state: UDSState, features: Features, combined: Combined, nearest: Array, groups: Array | None
+    ) -> tuple[Array, Array | None]:
+        scores, length = combined.scores, features["length"]
+        if self.temperature is not None:
+            drawn = gumbel_top_k(
+                scores,
+                length,
+                budget=self.budget,
+                temperature=self.temperature,
+                seed=(self.seed, state.step),
+                groups=groups,
+            )
+            return drawn.indices, drawn.weights
+        if self.in_batch == "greedy":
+            radius = float(median(nearest))
+            return greedy(scores, features["sketch"], length, budget=self.budget, radius=radius, groups=groups), None
+        return top_k(scores, length, budget=self.budget, groups=groups), None
 
     def _recipe(self, logits: Logits) -> Sketch:
         vocab = logits.shape[2]
@@ -145,8 +212,21 @@ class UDS:
         xp = array_namespace(length)
         length = xp.astype(length, logits.dtype, copy=False)
         length = xp.where(length > 0, length, xp.ones_like(length))
-        powers = {"none": 0.0, "sqrt": 0.5, "mean": 1.0}
-        return length ** powers[self.length]
+        return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[self.length]
+
+
+def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
+    """Mean and nearest distance (batch,) of each candidate to the others that are finite and not empty."""
+    xp = array_namespace(sketch)
+    sound = present & xp.all(xp.isfinite(sketch), axis=1)
+    apart = distances(sketch, xp.where(sound[:, None], sketch, xp.zeros_like(sketch)))
+    itself = xp.eye(sketch.shape[0], dtype=apart.dtype, device=device(apart)) > 0
+    others = sound[None, :] & ~itself
+    number = xp.sum(xp.astype(others, apart.dtype), axis=1)
+    total = xp.sum(xp.where(others, apart, xp.zeros_like(apart)), axis=1)
+    mean = total / xp.where(number > 0, number, xp.ones_like(number))
+    nearest = xp.min(xp.where(others, apart, xp.full_like(apart, xp.inf)), axis=1)
+    return xp.astype(mean, sketch.dtype, copy=False), xp.where(sound, nearest, xp.full_like(nearest, xp.nan))
 
 
 def _remembered(sketch: Array, indices: Array, scores: Array, length: Array) -> Array:
@@ -157,7 +237,40 @@ def _remembered(sketch: Array, indices: Array, scores: Array, length: Array) -> 
     return xp.take(sketch, constant(chosen.astype(np.int32), like=sketch), axis=0)
 
 
-def _one_of(name: str, value: str, *known: str) -> None:
-    if value not in known:
-        msg = f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}"
+_WORDS = {
+    "rows": ("labels", "tokens"),
+    "length": ("none", "sqrt", "mean"),
+    "in_batch": ("none", "mean", "greedy"),
+    "replace": ("fifo", "reservoir"),
+    "distance": get_args(Distance),
+    "sketch": ("paired", "fourier"),
+    "method": get_args(NuclearMethod),
+}
+
+
+def _check_words(policy: UDS) -> None:
+    words = {**_WORDS, "centre": ("none", "row")} if isinstance(policy.centre, str) else _WORDS
+    for name, known in words.items():
+        if getattr(policy, name) not in known:
+            msg = f"`{name}` must be one of {', '.join(map(repr, known))}, got {getattr(policy, name)!r}"
+            raise ValueError(msg)
+
+
+def _check_numbers(policy: UDS) -> None:
+    _ = policy.budget
+    if policy.alpha not in ("auto", "rank") and (isinstance(policy.alpha, str) or not policy.alpha >= 0):
+        msg = f"`alpha` must be 'auto', 'rank' or a number of at least 0, got {policy.alpha!r}"
+        raise ValueError(msg)
+    for name, least in (("weight", 0), ("memory", 1), ("dim", 1)):
+        if getattr(policy, name) < least:
+            msg = f"`{name}` must be at least {least}, got {getattr(policy, name)}"
+            raise ValueError(msg)
+    if not 0 <= policy.frobenius <= 1:
+        msg = f"`frobenius` must be in [0, 1], got {policy.frobenius}"
+        raise ValueError(msg)
+    if policy.temperature is not None and not policy.temperature > 0:
+        msg = f"`temperature` must be positive or None, got {policy.temperature}"
+        raise ValueError(msg)
+    if policy.temperature is not None and (policy.in_batch == "greedy" or policy.tokens is not None):
+        msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
         raise ValueError(msg)

@@ -128,7 +128,7 @@ def train(
     output: Output = Path("uds-train"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Fine-tune a model with one policy; save it, or its LoRA adapters, with the tokenizer. --holdout 0 trains on all."""
+    """Fine-tune a model with one policy and save it, with --lora its adapters. --holdout 0 trains on all records."""
     task = _task(source, settings, policies=[policy], seeds=[seed], output=output, overwrite=overwrite)
     results = _runs(task, policies=[policy], seeds=[seed], settings=settings, output=output, save_model=True)
     _finish(task, results, source=source, settings=settings, output=output)

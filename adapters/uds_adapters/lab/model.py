@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,16 @@ def trainable(model: Any, /) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines and progress bars of transformers; as before afterwards."""
+    """No log lines, progress bars and notices on future versions of transformers; as before afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -141,12 +141,13 @@ def _table(summary: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> 
         name = f'<span class="dot" style="background:{colours[row["policy"]]}"></span>{html.escape(row["policy"])}'
         rows.append("".join(f"<td>{cell}</td>" for cell in [name, *cells]))
     spread = " ± standard deviation over seeds" if summary[0]["spread"] is not None else ", one seed"
+    thin = " Thin lines are single seeds." if summary[0]["spread"] is not None else ""
     flagged = f"; {', '.join(flags)}: shares of the samples trained on" if flags else ""
     return (
         f"<div class=wide><table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>"
         f"{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
-        f"<p class=note>Means a run; held-out loss in nats per token{spread}{html.escape(flagged)}. The charts leave out the "
-        "loss before training; double-click one to see all of it. Thin lines are single seeds.</p>"
+        f"<p class=note>Means a run; held-out loss in nats per token{spread}{html.escape(flagged)}. "
+        f"The charts leave out the loss before training; double-click one to see all of it.{thin}</p>"
     )
 
 

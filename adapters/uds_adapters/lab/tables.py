@@ -23,7 +23,7 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
     names = ("\nheld-out loss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
-    seconds = ("scoring\ns", "forward-\nbackward s", "rest\ns", "total\ns")
+    seconds = ("scoring\ns", "fwd+bwd\ns", "rest\ns", "total\ns")
     shown = _empty(title, *names, *seconds)
     for summary in summaries:
         shown.add_row(summary.policy, *_cells(summary))
@@ -40,7 +40,9 @@ def _flags(summaries: Sequence[Summary]) -> Table:
 
 def _empty(title: str, *headings: str) -> Table:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.add_column("\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold")
+    shown.add_column(
+        "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", no_wrap=True
+    )
     for heading in headings:
         shown.add_column(heading, justify="right", no_wrap=True)
     return shown

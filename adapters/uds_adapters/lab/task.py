@@ -10,7 +10,7 @@ from . import data
 from .encode import Collator, Encoder, Example, pad_id
 from .errors import LabError
 from .evaluate import HeldOut
-from .model import load_tokenizer
+from .model import load_tokenizer, quiet
 from .settings import Source
 
 __all__ = ["Task", "prepare"]
@@ -44,10 +44,11 @@ def prepare(source: Source, /, *, seed: int) -> Task:
         Where a file, a record, a folder or an option is not as it should be.
     """
     train, heldout = _records(source, seed)
-    tokenizer = load_tokenizer(source.model)
-    encoder = Encoder(tokenizer=tokenizer, template=source.template, max_length=source.max_length)
-    examples, kept = encoder(train)
-    measured, _ = encoder(heldout)
+    with quiet():
+        tokenizer = load_tokenizer(source.model)
+        encoder = Encoder(tokenizer=tokenizer, template=source.template, max_length=source.max_length)
+        examples, kept = encoder(train)
+        measured, _ = encoder(heldout)
     for name, read, encoded in (("training", train, examples), ("held-out", heldout, measured)):
         if read and not encoded:
             msg = f"no {name} record has a completion within `max_length` = {source.max_length} tokens: raise it"

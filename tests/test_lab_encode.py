@@ -1,0 +1,95 @@
+"""Labels on the completion only, cut and padded."""
+
+import pytest
+import torch
+
+from uds_adapters.lab.data import Record
+from uds_adapters.lab.encode import IGNORE, Collator, Encoder, pad_id
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.tiny import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer(["some words to learn from"], vocab=300)
+
+
+def record(**parts):
+    return Record(where="d.jsonl:1", line=1, raw={}, **parts)
+
+
+def trained_text(tokenizer, example):
+    return tokenizer.decode([token for token in example["labels"] if token != IGNORE])
+
+
+def test_only_the_completion_and_the_end_are_labelled(tokenizer):
+    (example,), _ = Encoder(tokenizer=tokenizer)([record(prompt="ask", completion="answer")])
+    assert tokenizer.decode(example["input_ids"]) == "<s>ask\nanswer</s>"
+    assert trained_text(tokenizer, example) == "answer</s>"
+    pairs = zip(example["input_ids"], example["labels"], strict=True)
+    assert all(label in (token, IGNORE) for token, label in pairs)
+
+
+def test_text_alone_is_all_labelled_but_the_beginning(tokenizer):
+    (example,), _ = Encoder(tokenizer=tokenizer)([record(completion="words")])
+    assert trained_text(tokenizer, example) == "words</s>"
+    assert example["labels"][0] == IGNORE
+
+
+def test_the_template_joins(tokenizer):
+    encoder = Encoder(tokenizer=tokenizer, template="Q: {prompt} A: {completion}!")
+    (example,), _ = encoder([record(prompt="{x}", completion="y")])
+    assert tokenizer.decode(example["input_ids"]) == "<s>Q: {x} A: y!</s>"
+    assert trained_text(tokenizer, example) == "y!</s>"
+    with pytest.raises(LabError, match="`template`"):
+        Encoder(tokenizer=tokenizer, template="{completion} {prompt}")
+
+
+TURNS = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"})
+
+
+def test_messages_without_a_chat_template(tokenizer):
+    (example,), _ = Encoder(tokenizer=tokenizer)([record(messages=TURNS)])
+    assert tokenizer.decode(example["input_ids"]) == "<s>user: hi\nassistant: ho</s>"
+    assert trained_text(tokenizer, example) == "ho</s>"
+
+
+def test_messages_through_the_chat_template():
+    tokenizer = build_tokenizer(["words"], vocab=300)
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    (example,), _ = Encoder(tokenizer=tokenizer)([record(messages=TURNS)])
+    assert tokenizer.decode(example["input_ids"]) == "[user]hi[assistant]ho"
+    assert trained_text(tokenizer, example) == "ho"
+    tokenizer.chat_template = "{{ messages | length }}"
+    with pytest.raises(LabError, match=r"d\.jsonl:1: .*chat template"):
+        Encoder(tokenizer=tokenizer)([record(messages=TURNS)])
+
+
+def test_what_is_too_long_is_cut_and_what_has_no_completion_left_out(tokenizer):
+    records = [record(prompt="p" * 30, completion="c"), record(prompt="p", completion="c" * 30)]
+    examples, kept = Encoder(tokenizer=tokenizer, max_length=8)(records)
+    assert kept == records[1:]
+    assert [len(example["input_ids"]) for example in examples] == [8]
+    assert [example["index"] for example in examples] == [0]
+    with pytest.raises(LabError, match="`max_length`"):
+        Encoder(tokenizer=tokenizer, max_length=1)
+
+
+def test_the_collator_pads_on_the_right(tokenizer):
+    examples = [
+        {"index": 7, "input_ids": [1, 2, 3], "labels": [IGNORE, 2, 3]},
+        {"index": 9, "input_ids": [4], "labels": [4]},
+    ]
+    batch = Collator(pad_id(tokenizer))(examples)
+    pad = tokenizer.pad_token_id
+    expected = {
+        "input_ids": [[1, 2, 3], [4, pad, pad]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [[IGNORE, 2, 3], [4, IGNORE, IGNORE]],
+        "index": [7, 9],
+    }
+    assert {name: value.tolist() for name, value in batch.items()} == expected
+    assert all(value.dtype == torch.int64 for value in batch.values())

@@ -1,0 +1,95 @@
+"""One run: the real Trainer, a record of what was chosen, and time that adds up."""
+
+import pytest
+
+import uds_core as uds
+from uds_adapters.lab import demo
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.model import load_model, quiet
+from uds_adapters.lab.run import candidate_order, make_policy, run
+from uds_adapters.lab.settings import Settings
+from uds_adapters.lab.task import prepare
+
+SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3, eval_every=2)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=2)
+    return prepare(demo.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0), seed=0)
+
+
+def trained(task, policy, folder, *, settings=SETTINGS, seed=0, **more):
+    options = {"tokenizer": task.tokenizer, "train": task.train, "collator": task.collator, "heldout": task.measure()}
+    with quiet():
+        model = load_model(task.model)
+        return run(model, policy=policy, seed=seed, settings=settings, folder=folder, **options, **more)
+
+
+def test_options_go_to_the_policies_that_take_them():
+    assert isinstance(make_policy("full", keep=0.5, seed=3), uds.Full)
+    assert make_policy("random", keep=0.5, seed=3) == uds.Random(keep=0.5, seed=3)
+    with pytest.raises(LabError, match=r"unknown policy 'best'; known: .*uds"):
+        make_policy("best", keep=0.5, seed=3)
+
+
+def test_candidates_come_in_whole_batches_without_repetition():
+    order = candidate_order(10, batch_size=4, steps=5, seed=0)
+    assert len(order) == 20
+    for epoch in (order[:8], order[8:16]):
+        assert len(set(epoch)) == 8
+    assert (
+        order
+        == candidate_order(10, batch_size=4, steps=5, seed=0)
+        != candidate_order(10, batch_size=4, steps=5, seed=1)
+    )
+
+
+@pytest.mark.parametrize("policy", ["random", "uds"])
+def test_the_record_of_a_run(task, tmp_path, policy):
+    steps = []
+    result = trained(task, policy, tmp_path, after_step=steps.append)
+    assert steps == [1, 2, 3, 4]
+    order = candidate_order(len(task.train), batch_size=8, steps=4, seed=0)
+    for number, chosen in enumerate(result.selected):
+        assert len(chosen) == 2
+        assert set(chosen) <= set(order[8 * number : 8 * number + 8])
+    assert (result.steps, result.candidates, result.samples) == (4, 32, 8)
+    assert [(e.step, e.samples) for e in result.evaluations] == [(0, 0), (2, 4), (4, 8)]
+    assert result.evaluations[0].seconds == pytest.approx(0.0, abs=0.1)
+    candidates = sum(len(task.train[index]["input_ids"]) for index in order)
+    chosen = [task.train[index] for step in result.selected for index in step]
+    assert result.tokens == {
+        "candidates": candidates,
+        "forwarded_for_scoring": candidates if policy == "uds" else 0,
+        "forwarded_for_training": sum(len(example["input_ids"]) for example in chosen),
+        "trained": sum(label != -100 for example in chosen for label in example["labels"][1:]),
+    }
+
+
+def test_seconds_add_up_without_evaluation(task, tmp_path):
+    seconds = trained(task, "uds", tmp_path).seconds
+    assert seconds["scoring"] + seconds["forward_backward"] + seconds["rest"] == pytest.approx(seconds["total"])
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_full_at_keep_one_equals_uds_at_keep_one(task, tmp_path):
+    settings = Settings(keep=1.0, batch_size=8, steps=3, learning_rate=1e-3)
+    losses = [[e.loss for e in trained(task, p, tmp_path, settings=settings).evaluations] for p in ("full", "uds")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_a_run_can_be_repeated(task, tmp_path):
+    first, again, other = (trained(task, "uds", tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert first.selected == again.selected
+    assert first.evaluations[-1].loss == pytest.approx(again.evaluations[-1].loss, abs=1e-5)
+    assert first.selected != other.selected
+
+
+def test_lora_trains_adapters_and_saves_them(task, tmp_path):
+    settings = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-2, lora_rank=2)
+    result = trained(task, "uds", tmp_path, settings=settings, save=True)
+    assert result.evaluations[-1].loss != result.evaluations[0].loss
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "model.safetensors").exists()

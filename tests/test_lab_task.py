@@ -1,0 +1,43 @@
+"""A source becomes training and held-out examples, or a sentence that says why not."""
+
+from dataclasses import replace
+
+import pytest
+
+from uds_adapters.lab import demo
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.task import prepare
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
+    return demo.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0)
+
+
+def test_a_held_out_file(source):
+    task = prepare(replace(source, limit=30, eval_limit=5), seed=0)
+    assert (len(task.train), len(task.heldout), task.left_out) == (30, 5, 0)
+    assert [example["index"] for example in task.train] == list(range(30))
+    assert [record.line for record in task.records] == list(range(1, 31))
+
+
+def test_a_held_out_share_is_left_out_of_training(source):
+    alone = replace(source, eval_data=None, holdout=0.25)
+    task = prepare(alone, seed=0)
+    assert (len(task.train), len(task.heldout)) == (30, 10)
+    assert len({record.line for record in task.records}) == 30
+    assert prepare(alone, seed=1).records != task.records
+
+
+def test_nothing_held_out(source):
+    task = prepare(replace(source, eval_data=None, holdout=0.0), seed=0)
+    assert (len(task.train), task.heldout, task.measure()) == (40, [], None)
+
+
+def test_what_does_not_fit_is_left_out(source):
+    whole = prepare(source, seed=0)
+    length = sorted(len(example["input_ids"]) for example in whole.train)[5]
+    assert prepare(replace(source, max_length=length), seed=0).left_out > 0
+    with pytest.raises(LabError, match="`max_length` = 2"):
+        prepare(replace(source, max_length=2), seed=0)

@@ -141,3 +141,33 @@ class UDS:
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
         self.memory.extend(sketches[chosen])
         return chosen, scores
+
+
+class Released:
+    """The released algorithm with its Fourier matrices written out in complex numbers, and a deque for the queue."""
+
+    def __init__(self, *, count, alpha, memory, signs, indices):
+        self.count, self.alpha = count, alpha
+        self.queue = deque(maxlen=memory)
+        self.signs, self.indices = signs, indices
+
+    def side(self, side):
+        """(r, n): sqrt(n / r) times rows of Re(F D), F not normalised."""
+        n, rows = len(self.signs[side]), self.indices[side]
+        fourier = np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n)
+        return np.sqrt(n / len(rows)) * (fourier @ np.diag(self.signs[side]).astype(complex)).real[rows]
+
+    def sketch(self, logits):
+        """Samples right-filled with zero rows to the length of the time side."""
+        left, right = self.side(0), self.side(1)
+        filled = np.zeros((len(logits), left.shape[1], right.shape[1]))
+        filled[:, : logits.shape[1]] = logits
+        return np.array([(left @ (sample @ right.T)).ravel() for sample in filled])
+
+    def step(self, logits):
+        utility = np.array([np.linalg.svd(x, compute_uv=False).sum() for x in logits])
+        sketches = self.sketch(logits)
+        scores = utility + self.alpha * mean_distance(sketches, self.queue)
+        chosen = sorted(range(len(scores)), key=lambda i: -scores[i])[: self.count]
+        self.queue.extend(sketches[chosen])
+        return chosen, scores

@@ -8,7 +8,7 @@ from .choice import Budget, Drawn, greedy, gumbel_top_k, top_k
 from .head import Head
 from .losses import cross_entropy
 from .memory import Memory, Reservoir, diversity
-from .policies import UDS, Full, Longest, MaxLoss, Random
+from .policies import UDS, Full, Longest, MaxLoss, Random, Reference, isometric_alpha, published_alpha
 from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
 from .sketch import FourierSketch, PairedSketch
 from .spectrum import frobenius_norm, nuclear_norm
@@ -31,6 +31,7 @@ __all__ = [
     "PairedSketch",
     "Policy",
     "Random",
+    "Reference",
     "Reservoir",
     "Selection",
     "Spreads",
@@ -42,9 +43,11 @@ __all__ = [
     "get",
     "greedy",
     "gumbel_top_k",
+    "isometric_alpha",
     "names",
     "nuclear_norm",
     "pool",
+    "published_alpha",
     "register",
     "restore",
     "spread",

@@ -1,0 +1,250 @@
+"""Reference mode: the selection of the authors' released code, number for number, for checking published settings."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .._array import Array, array_namespace, constant, to_numpy
+from ..choice import Budget, top_k
+from ..head import Head
+from ..logits import DenseLogits, Logits
+from ..memory import Memory, diversity
+from ..policy import Candidates, Features, Selection, register
+from ..spectrum import nuclear_norm
+
+__all__ = ["Reference", "isometric_alpha", "published_alpha"]
+
+_STREAM = 4  # apart from the streams of our own sketches under the same seed
+
+
+@register("reference")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    r"""Keep what the authors' released code keeps, given the same signs and indices.
+
+    .. math:: s_i = \|L_i\|_* + \alpha \frac1m \sum_{j=1}^m \|z_i - q_j\|_2, \quad
+        z = \operatorname{vec}(G_2 L G_1^T), \quad G = \sqrt{n/r}\, S \operatorname{Re}(F) D
+
+    All rows of the padded batch are scored, filled with zero rows to `time`. D: signs. F: the Fourier transform,
+    not normalised. S: r of its n rows, drawn with replacement. q_j: the sketches of samples chosen lately.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    alpha
+        Factor on diversity as published; `isometric_alpha` turns it into one for `UDS`.
+    memory
+        Number of chosen samples remembered.
+    time
+        Length that samples are filled to; longer ones are an error, as they are there.
+    rank
+        Rows drawn of the (time, vocabulary) side.
+    seed
+        Seed of what `signs` and `indices` do not give.
+    signs
+        NumPy arrays of -1 and 1, (time side (time,), vocabulary side (vocab,)), or None: drawn from the seed.
+    indices
+        NumPy arrays of whole numbers below ``time`` and ``vocab``, (time side (rank[0],), vocabulary side
+        (rank[1],)), or None: drawn from the seed.
+
+    Raises
+    ------
+    ValueError
+        Where options do not fit one another; in `examine`, where a sample is longer than `time`.
+
+    Notes
+    -----
+    For checking and comparing only: lengths are inflated by about ``sqrt(time vocab) / 2``, and the score of a sample
+    depends on how much its batch was padded, and on which side. `UDS` has neither. Where the released code has no
+    defined answer, this has one: ties go to the lower index, and a sample that is not finite is chosen last and never
+    remembered. O(batch (time width min(time, width) + memory r)) through a prepared head, with r numbers in a sketch.
+    Source: UDS, arXiv 2510.16882.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    alpha: float = 1.5e-3
+    memory: int = 1024
+    time: int = 512
+    rank: tuple[int, int] = (8, 128)
+    seed: int = 0
+    signs: tuple[Any, Any] | None = None
+    indices: tuple[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        Budget(keep=self.keep, count=self.count)
+        if not self.alpha >= 0:
+            msg = f"`alpha` must be a number of at least 0, got {self.alpha}"
+            raise ValueError(msg)
+        sizes = {"memory": self.memory, "time": self.time, "rank[0]": self.rank[0], "rank[1]": self.rank[1]}
+        for name, value in sizes.items():
+            if value < 1:
+                msg = f"`{name}` must be at least 1, got {value}"
+                raise ValueError(msg)
+        if self.signs is not None:
+            self._check_signs(self.signs[0], "signs[0]", self.time)
+        for side, rank in enumerate(self.rank):
+            if self.indices is not None and np.shape(self.indices[side]) != (rank,):
+                msg = f"`indices[{side}]` must have shape ({rank},) to fit `rank`, got {np.shape(self.indices[side])}"
+                raise ValueError(msg)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`utility` (batch,), `sketch` (batch, rank[0] rank[1]) and `length` (batch,), all rows counted."""
+        logits = candidates.logits
+        return {
+            "utility": nuclear_norm(logits, method="svd"),
+            "sketch": self._recipe(logits)(logits),
+            "length": candidates.lengths("all"),
+        }
+
+    def init(self, features: Features, /) -> Memory:
+        """An empty memory."""
+        sketch = features["sketch"]
+        return Memory.empty(self.memory, sketch.shape[1], like=sketch)
+
+    def choose(
+        self, state: Memory | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Memory]:
+        """Scores are utility + alpha x diversity; the chosen enter the memory best first."""
+        state = self.init(features) if state is None else state
+        utility, sketch, length = features["utility"], features["sketch"], features["length"]
+        far = diversity(sketch, state)
+        scores = utility + self.alpha * far
+        indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
+        selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
+        return selection, state.push(_sound(sketch, scores, indices))
+
+    def _recipe(self, logits: Logits) -> "_ReleasedSketch":
+        _, rows, vocab = logits.shape
+        if rows > self.time:
+            msg = (
+                f"`logits` have {rows} rows, more than `time`={self.time}, beyond which the released code breaks: "
+                "cut the samples, give a larger `time`, or use `UDS`, which has no such limit"
+            )
+            raise ValueError(msg)
+        sides = [self._side(0, self.time), self._side(1, vocab)]
+        return _ReleasedSketch(*sides)
+
+    def _side(self, side: int, n: int) -> "_Side":
+        drawn = _drawn(self.seed, side, n, self.rank[side])
+        if self.signs is not None:
+            self._check_signs(self.signs[side], f"signs[{side}]", n)
+            drawn = drawn._replace(signs=np.asarray(self.signs[side]).astype(np.int8).tobytes())
+        if self.indices is not None:
+            index = np.asarray(self.indices[side])
+            if index.min() < 0 or index.max() >= n:
+                msg = f"`indices[{side}]` must lie in [0, {n}), got {index.min()} to {index.max()}"
+                raise ValueError(msg)
+            drawn = drawn._replace(rows=index.astype(np.int32).tobytes())
+        return drawn
+
+    @staticmethod
+    def _check_signs(signs: Any, name: str, n: int) -> None:
+        if np.shape(signs) != (n,) or not (np.abs(signs) == 1).all():
+            msg = f"`{name}` must be {n} numbers -1 or 1, got {signs!r} of shape {np.shape(signs)}"
+            raise ValueError(msg)
+
+
+def isometric_alpha(published: float, /, *, time: int, vocab: int) -> float:
+    r"""The alpha of `UDS` that weighs diversity as a published one does in the released code.
+
+    .. math:: \alpha_{\text{isometric}} = \frac{\sqrt{T V}}{2} \alpha_{\text{published}}
+
+    Parameters
+    ----------
+    published
+        As in the paper's tables and scripts.
+    time, vocab
+        Length T that the released code fills samples to (512), and size V of the vocabulary, padding included:
+        152,064 in Qwen2.5-7B, where 1.5e-3 becomes 6.6.
+
+    Returns
+    -------
+    float
+        For ``UDS(alpha=..., length="none", centre="none")``.
+
+    Notes
+    -----
+    The released projection lengthens by sqrt(n / 2) on each side: its transform is not normalised, and the real part
+    keeps half. So one published value is another trade-off for another vocabulary. It stands here, and not with the
+    trade-off, because it is a fact about that projection.
+    """
+    return published * _inflation(time, vocab)
+
+
+def published_alpha(isometric: float, /, *, time: int, vocab: int) -> float:
+    """The published alpha, for `Reference`, of an alpha of `UDS`: the inverse of `isometric_alpha`."""
+    return isometric / _inflation(time, vocab)
+
+
+def _inflation(time: int, vocab: int) -> float:
+    for name, size in (("time", time), ("vocab", vocab)):
+        if size < 1:
+            msg = f"`{name}` must be at least 1, got {size}"
+            raise ValueError(msg)
+    return (time * vocab) ** 0.5 / 2
+
+
+def _sound(sketch: Array, scores: Array, indices: Array) -> Array:
+    """The chosen sketches, best first, without those that are not finite: one would spoil all later distances."""
+    xp = array_namespace(sketch)
+    finite = xp.isfinite(scores) & xp.all(xp.isfinite(sketch), axis=1)
+    chosen = to_numpy(indices)[to_numpy(xp.take(finite, indices))]
+    return xp.take(sketch, constant(chosen, like=sketch), axis=0)
+
+
+class _Side(NamedTuple):
+    """Constants of one side as bytes: hashable, so that a head knows its part of the sketch again."""
+
+    signs: bytes  # (n,) int8
+    rows: bytes  # (r,) int32
+
+
+@dataclass(frozen=True)
+class _ReleasedSketch:
+    """The released projection: z = vec(G2 L G1^T), the vocabulary side first."""
+
+    time: _Side
+    vocab: _Side
+
+    def __call__(self, logits: Logits, /) -> Array:
+        """Sketch of each sample, (batch, ranks)."""
+        columns = logits.projection(self)
+        xp = array_namespace(columns)
+        # the zero rows that fill a sample to `time` add nothing, so the table ends with the sample
+        table = constant(self._time_table(columns.shape[1]), like=columns, dtype=columns.dtype)
+        return xp.reshape(xp.matrix_transpose(table) @ columns, (columns.shape[0], table.shape[1] * columns.shape[2]))
+
+    def vocabulary(self, source: Head | DenseLogits, /) -> Array:
+        """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
+        xp = array_namespace(source.like)
+        like, dtype = source.like, source.dtype
+        signs, rows = _arrays(self.vocab)
+        n = len(signs)
+        # Re F[k] = Re F[n - k] for real input: the real FFT has all that is wanted
+        index = constant(np.minimum(rows, n - rows).astype(np.int32), like=like)
+        turn = constant(signs, like=like, dtype=dtype)
+        parts = [xp.real(xp.take(xp.fft.rfft(strip * turn), index, axis=-1)) for strip in source.strips()]
+        return xp.concat(parts, axis=-2) * (n / len(rows)) ** 0.5
+
+    def _time_table(self, length: int) -> np.ndarray:
+        """G2 transposed for rows 0 to `length`: (length, rank)."""
+        signs, rows = _arrays(self.time)
+        n = len(signs)
+        angle = np.arange(length, dtype=np.int64)[:, None] * rows % n * (2 * np.pi / n)
+        return np.cos(angle) * signs[:length, None] * (n / len(rows)) ** 0.5
+
+
+def _arrays(side: _Side) -> tuple[np.ndarray, np.ndarray]:
+    return np.frombuffer(side.signs, dtype=np.int8), np.frombuffer(side.rows, dtype=np.int32).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(seed: int, side: int, n: int, rank: int) -> _Side:
+    generator = np.random.default_rng([seed, _STREAM, side])
+    signs = generator.integers(0, 2, size=n, dtype=np.int8) * 2 - 1
+    return _Side(signs.tobytes(), generator.integers(0, n, size=rank, dtype=np.int32).tobytes())

@@ -61,9 +61,7 @@ def test_policies_are_known_by_name():
     assert uds.names() == ["full", "longest", "maxloss", "random", "reference", "uds"]
     assert uds.get("uds") is uds.UDS
     assert uds.get("maxloss")(keep=0.5) == uds.MaxLoss(keep=0.5)
-    with pytest.raises(
-        ValueError, match="unknown policy 'nope'; known: full, longest, .*, uds"
-    ):
+    with pytest.raises(ValueError, match=r"unknown policy 'nope'; known: full, longest, .*, uds"):
         uds.get("nope")
 
 

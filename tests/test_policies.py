@@ -358,6 +358,28 @@ def test_diversity_prefers_what_is_unlike_the_memory(backend):
     assert picks(policy, backend, state, (pair, mask, labels))[0] == [1]
 
 
+def test_auto_chooses_alike_when_all_logits_are_multiplied(backend):
+    policy = uds.UDS(keep=0.5, memory=8, dim=16)
+    states = [None, None]
+    for step in range(6):
+        hidden, mask, labels = samples(step)
+        got = []
+        for i, factor in enumerate((1.0, 7.3)):
+            indices, _, states[i] = picks(policy, backend, states[i], (factor * hidden, mask, labels))
+            got.append(indices)
+        assert got[0] == got[1]
+
+
+def test_without_diversity_a_vocabulary_said_twice_changes_no_choice(backend):
+    hidden, mask, labels = samples(0)
+    policy = uds.UDS(keep=0.5, memory=8, dim=16, alpha=0.0)
+    got = []
+    for logits in (hidden @ WEIGHT.T, np.tile(hidden @ WEIGHT.T, 2)):
+        given = uds.Candidates(backend.array(logits, "float32"), mask=backend.array(mask), labels=backend.array(labels))
+        got.append(backend.numpy(policy.choose(None, policy.examine(given))[0].indices).tolist())
+    assert got[0] == got[1]
+
+
 def twins(seed=0, copies=3):
     """A pool that holds its best sample several times over, and others."""
     hidden, mask, labels = samples(seed, batch=BATCH + copies - 1)

@@ -77,6 +77,22 @@ def paired_sketch(logits, mask, *, dim, seed):
     return np.array(out)
 
 
+def shifted_sketch(logits, mask, *, dim, seed):
+    """One bucket and one sign for each pair of position and column."""
+    vocab = logits.shape[2]
+    generator = np.random.default_rng([seed, 3])
+    order = generator.permutation(vocab)
+    sign = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2.0 - 1.0
+    place = np.argsort(np.random.default_rng([seed, 3, 1]).permutation(dim))
+    out = np.zeros((len(logits), dim))
+    for i, (sample, m) in enumerate(zip(logits, mask, strict=True)):
+        for row, p in zip(scored_rows(sample, m), position(m), strict=True):
+            of_position = signs(seed, 0, p // 512, (512, 1))[p % 512, 0]
+            for turn, token in enumerate(order):
+                out[i, (place[turn % dim] + p) % dim] += of_position * sign[turn] * row[token]
+    return out
+
+
 def mean_distance(sketches, memory):
     if len(memory) == 0:
         return np.zeros(len(sketches))

@@ -10,7 +10,7 @@ from .losses import cross_entropy
 from .memory import Memory, Reservoir, diversity
 from .policies import UDS, Full, Longest, MaxLoss, Random, Reference, isometric_alpha, published_alpha
 from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
-from .sketch import FourierSketch, PairedSketch
+from .sketch import FourierSketch, PairedSketch, ShiftedSketch
 from .spectrum import frobenius_norm, nuclear_norm
 from .state import flatten, restore
 from .tradeoff import Spreads, combine, spread
@@ -34,6 +34,7 @@ __all__ = [
     "Reference",
     "Reservoir",
     "Selection",
+    "ShiftedSketch",
     "Spreads",
     "combine",
     "cross_entropy",

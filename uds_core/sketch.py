@@ -5,21 +5,20 @@ same sketch on every library. Rows are keyed by a sample's own positions, counte
 padding nor batch-mates change a sketch.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import draws
 from ._array import Array, array_namespace, constant
+from .draws import Stream
 from .head import Head
 from .logits import DenseLogits, as_logits
 from .rows import positions
+from .shifts import shifted_sum
 
-__all__ = ["FourierSketch", "PairedSketch", "Sketch"]
-
-_POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long sample extends a short one's
-_TIME, _VOCAB, _FREQUENCIES, _FOLD = range(4)  # independent random streams of one seed
+__all__ = ["FourierSketch", "PairedSketch", "ShiftedSketch", "Sketch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +76,8 @@ class FourierSketch:
         """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
         xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
-        signs = constant(_signs(self.seed, _VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
-        wanted = _hartley_rows(self.seed, _VOCAB, self.vocab, self.rank[1])
+        signs = constant(draws.signs(self.seed, Stream.VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
+        wanted = draws.rows(self.seed, Stream.VOCAB, self.vocab, self.rank[1])
         # row k <= n/2 is Re - Im of the real FFT, its mirror n - k is Re + Im
         mirrored = wanted > self.vocab // 2
         index = constant(np.where(mirrored, self.vocab - wanted, wanted), like=like)
@@ -89,10 +88,10 @@ class FourierSketch:
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """G2 transposed for positions 0 to `length`: (length, rank)."""
-        wanted = _hartley_rows(self.seed, _TIME, self.time, self.rank[0]).astype(np.int64)
+        wanted = draws.rows(self.seed, Stream.TIME, self.time, self.rank[0]).astype(np.int64)
         at = np.arange(length, dtype=np.int64)
         angle = (at[:, None] % self.time) * wanted[None, :] % self.time * (2 * np.pi / self.time)
-        table = (np.cos(angle) + np.sin(angle)) * _position_signs(self.seed, length, 1) / len(wanted) ** 0.5
+        table = (np.cos(angle) + np.sin(angle)) * draws.position_signs(self.seed, length, 1) / len(wanted) ** 0.5
         return constant(table, like=like, dtype=dtype)
 
 
@@ -142,29 +141,78 @@ class PairedSketch:
         """F and all v_j along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
         like, dtype = source.like, source.dtype
         buckets = min(2 * self.dim, self.vocab)
-        index, signs = _fold(self.seed, self.vocab, buckets)
-        turns = range(index.shape[0])
-        # the first term is not added to zeros, so that the sum keeps the memory order of its terms
-        folded = sum(
-            (
-                constant(signs[turn], like=like, dtype=dtype) * source.take(constant(index[turn], like=like))
-                for turn in turns[1:]
-            ),
-            start=constant(signs[0], like=like, dtype=dtype) * source.take(constant(index[0], like=like)),
-        )
-        pairs = constant(_signs(self.seed, _VOCAB, 0, (buckets, self.dim)), like=like, dtype=dtype)
+        folded = _folded(source, *draws.fold(self.seed, self.vocab, buckets))
+        pairs = constant(draws.signs(self.seed, Stream.VOCAB, 0, (buckets, self.dim)), like=like, dtype=dtype)
         return folded @ pairs
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """All u_j / sqrt(d) for positions 0 to `length`: (length, dim)."""
-        return constant(_position_signs(self.seed, length, self.dim) / self.dim**0.5, like=like, dtype=dtype)
+        return constant(draws.position_signs(self.seed, length, self.dim) / self.dim**0.5, like=like, dtype=dtype)
 
 
-Sketch: TypeAlias = FourierSketch | PairedSketch
+@dataclass(frozen=True, kw_only=True)
+class ShiftedSketch:
+    r"""Rows of a logits matrix folded into d buckets, turned by their position, and summed with random signs.
+
+    .. math:: z = \sum_t s_t \, P^t F^T L_t
+
+    F: the vocabulary's columns dealt at random into d buckets, with random signs. P: the cyclic shift by one bucket.
+    L_t: row t. s_t: random signs. Each pair of position and column thus has one bucket and one sign: a count sketch of
+    the whole matrix, made of a count sketch of each side.
+
+    Parameters
+    ----------
+    time
+        Length that samples usually have. Signs of positions are drawn as needed, so it changes nothing.
+    vocab
+        The logits' third size.
+    dim
+        Numbers d in a sketch.
+    seed
+        Seed of all constants.
+
+    Notes
+    -----
+    E |z|^2 = |L|_F^2 over seeds, with a relative variance of about (2 + 2 c) / d for samples of at most d rows, where
+    c = |L L^T|_F^2 / |L|_F^4 is 1 for a matrix of rank one and small for a flat spectrum; 2 / d is what a dense matrix
+    of d rows of signs has. `PairedSketch` has (2 + 7 c) / d. O(time (vocab + dim)) for a dense sample, O(time width
+    dim) through a prepared head. Source: Pham & Pagh, KDD 2013 (tensor sketch), here of matrices that are no products.
+    """
+
+    time: int
+    vocab: int
+    dim: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_sizes(time=self.time, vocab=self.vocab, dim=self.dim)
+
+    def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
+        """Sketch of each sample, (batch, dim), in the dtype computed in.
+
+        `logits`: (batch, time, vocab) or ``head(hidden)``; `mask`: (batch, time), true for scored rows, default all.
+        """
+        logits = as_logits(logits).scored(mask)
+        columns, signs = _sides(self, logits, None)
+        return shifted_sum(columns * signs, mask=logits.mask)
+
+    def vocabulary(self, source: Head | DenseLogits, /) -> Array:
+        """F^T along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
+        index, signs = draws.fold(self.seed, self.vocab, self.dim)
+        # where there are more buckets than columns, the empty ones must lie anywhere, or rows would meet too often
+        order = draws.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
+        return _folded(source, index[:, order], signs[:, order])
+
+    def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
+        """All s_t for positions 0 to `length`: (length, 1)."""
+        return constant(draws.position_signs(self.seed, length, 1), like=like, dtype=dtype)
+
+
+Sketch: TypeAlias = FourierSketch | PairedSketch | ShiftedSketch
 
 
 def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Array]:
-    """What both sketches pair: vocabulary features (batch, time, .) and the time side at each row's own position."""
+    """What a sketch brings together: vocabulary features (batch, time, .) and the time side at each row's position."""
     logits = as_logits(logits).scored(mask)
     if logits.shape[2] != sketch.vocab:
         msg = f"`logits` have a vocabulary of {logits.shape[2]}, the sketch was made for `vocab`={sketch.vocab}"
@@ -179,41 +227,19 @@ def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Arra
     return columns, xp.reshape(xp.take(table, at, axis=0), (batch, time, table.shape[1]))
 
 
+def _folded(source: Head | DenseLogits, index: np.ndarray, signs: np.ndarray) -> Array:
+    """Columns of `source` summed into buckets with signs; one turn deals one column to each bucket."""
+    like, dtype = source.like, source.dtype
+    dealt = (
+        constant(sign, like=like, dtype=dtype) * source.take(constant(columns, like=like))
+        for columns, sign in zip(index, signs, strict=True)
+    )
+    # the first term is not added to zeros, so that the sum keeps the memory order of its terms
+    return sum(dealt, start=next(dealt))
+
+
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             msg = f"`{name}` must be at least 1, got {size}"
             raise ValueError(msg)
-
-
-def _generator(seed: int, *keys: int) -> np.random.Generator:
-    return np.random.default_rng([seed, *keys])
-
-
-@functools.lru_cache(maxsize=32)
-def _signs(seed: int, stream: int, block: int, shape: tuple[int, ...]) -> np.ndarray:
-    return _generator(seed, stream, block).integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
-
-
-def _position_signs(seed: int, length: int, columns: int) -> np.ndarray:
-    blocks = range(-(-length // _POSITION_BLOCK))
-    drawn = [_signs(seed, _TIME, block, (_POSITION_BLOCK, columns)) for block in blocks]
-    return np.concatenate([np.empty((0, columns), np.int8), *drawn])[:length]
-
-
-@functools.lru_cache(maxsize=32)
-def _hartley_rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
-    drawn = _generator(seed, _FREQUENCIES, side).choice(length, size=min(rank, length), replace=False)
-    return np.sort(drawn).astype(np.int32)
-
-
-@functools.lru_cache(maxsize=4)
-def _fold(seed: int, vocab: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which columns fall into which bucket, (turns, buckets), and with which sign; 0 where a bucket is short by one."""
-    generator = _generator(seed, _FOLD)
-    turns = -(-vocab // buckets)
-    index = np.zeros(turns * buckets, dtype=np.int32)
-    signs = np.zeros(turns * buckets, dtype=np.int8)
-    index[:vocab] = generator.permutation(vocab)
-    signs[:vocab] = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2 - 1
-    return index.reshape(turns, buckets), signs.reshape(turns, buckets)

@@ -6,8 +6,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .. import draws
 from .._array import Array, array_namespace, constant, to_numpy
 from ..choice import Budget, top_k
+from ..draws import Stream
 from ..head import Head
 from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity
@@ -15,8 +17,6 @@ from ..policy import Candidates, Features, Selection, register
 from ..spectrum import nuclear_norm
 
 __all__ = ["Reference", "isometric_alpha", "published_alpha"]
-
-_STREAM = 4  # apart from the streams of our own sketches under the same seed
 
 
 @register("reference")
@@ -245,6 +245,6 @@ def _arrays(side: _Side) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _drawn(seed: int, side: int, n: int, rank: int) -> _Side:
-    generator = np.random.default_rng([seed, _STREAM, side])
+    generator = draws.generator(seed, Stream.RELEASED, side)
     signs = generator.integers(0, 2, size=n, dtype=np.int8) * 2 - 1
     return _Side(signs.tobytes(), generator.integers(0, n, size=rank, dtype=np.int32).tobytes())

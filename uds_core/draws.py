@@ -1,0 +1,57 @@
+"""Random constants of the sketches: drawn by NumPy from a seed, so that every library and process has the same."""
+
+import functools
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = ["Stream", "fold", "generator", "position_signs", "rows", "signs"]
+
+_POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long sample extends a short one's
+
+
+class Stream(IntEnum):
+    """Independent random streams of one seed."""
+
+    TIME = 0
+    VOCAB = 1
+    FREQUENCIES = 2
+    FOLD = 3
+    RELEASED = 4
+
+
+def generator(seed: int, *keys: int) -> np.random.Generator:
+    """A generator of its own for each seed and keys."""
+    return np.random.default_rng([seed, *keys])
+
+
+@functools.lru_cache(maxsize=32)
+def signs(seed: int, stream: int, block: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers -1 and 1, int8."""
+    return generator(seed, stream, block).integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
+
+
+def position_signs(seed: int, length: int, columns: int) -> np.ndarray:
+    """Signs of the positions 0 to `length`, (length, columns); those of a longer sample begin with them."""
+    blocks = range(-(-length // _POSITION_BLOCK))
+    drawn = [signs(seed, Stream.TIME, block, (_POSITION_BLOCK, columns)) for block in blocks]
+    return np.concatenate([np.empty((0, columns), np.int8), *drawn])[:length]
+
+
+@functools.lru_cache(maxsize=32)
+def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
+    """At most `rank` of `length` rows of a transform, drawn without replacement, in order."""
+    drawn = generator(seed, Stream.FREQUENCIES, side).choice(length, size=min(rank, length), replace=False)
+    return np.sort(drawn).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def fold(seed: int, vocab: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which columns fall into which bucket, (turns, buckets), and with which sign; 0 where a bucket is short by one."""
+    drawing = generator(seed, Stream.FOLD)
+    turns = -(-vocab // buckets)
+    index = np.zeros(turns * buckets, dtype=np.int32)
+    sign = np.zeros(turns * buckets, dtype=np.int8)
+    index[:vocab] = drawing.permutation(vocab)
+    sign[:vocab] = drawing.integers(0, 2, size=vocab, dtype=np.int8) * 2 - 1
+    return index.reshape(turns, buckets), sign.reshape(turns, buckets)

@@ -16,6 +16,7 @@ from uds_adapters.lab.settings import Settings
         {"epochs": 0.0},
         {"learning_rate": -1.0},
         {"eval_every": 0},
+        {"threads": 0},
     ],
     ids=str,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .run import RunResult, make_policy, run
 from .settings import Settings, Source
 from .summary import summarise, verdict
 from .task import Task
+from .threads import threads
 
 __all__ = ["claim", "compare", "describe", "save"]
 
@@ -57,25 +59,24 @@ def compare(
     its model in `folder`, so that the last one stays.
     """
     check(policies, seeds=seeds, settings=settings)
-    _warm_up(task, settings, folder)
     heldout = task.measure()
     results: list[RunResult] = []
-    for seed in seeds:
-        for policy in policies:
-            with quiet():
-                result = run(
-                    load_model(task.model),
-                    tokenizer=task.tokenizer,
-                    train=task.train,
-                    collator=task.collator,
-                    policy=policy,
-                    seed=seed,
-                    settings=settings,
-                    folder=folder,
-                    heldout=heldout,
-                    after_step=_told(progress, policy, seed),
-                    save=save_model,
-                )
+    with threads(settings.threads), quiet():
+        _warm_up(task, settings, folder)
+        for seed, policy in itertools.product(seeds, policies):
+            result = run(
+                load_model(task.model),
+                tokenizer=task.tokenizer,
+                train=task.train,
+                collator=task.collator,
+                policy=policy,
+                seed=seed,
+                settings=settings,
+                folder=folder,
+                heldout=heldout,
+                after_step=_told(progress, policy, seed),
+                save=save_model,
+            )
             results.append(result)
     return results
 
@@ -147,19 +148,16 @@ def save(results: Mapping[str, Any], folder: Path, /) -> Path:
 
 def _warm_up(task: Task, settings: Settings, folder: Path) -> None:
     """One step that is thrown away, so that the first run does not pay for what libraries load late."""
-    settings = Settings(**{**asdict(settings), "steps": 1})
-    with quiet():
-        model = load_model(task.model)
-        run(
-            model,
-            tokenizer=task.tokenizer,
-            train=task.train,
-            collator=task.collator,
-            policy="uds",
-            seed=0,
-            settings=settings,
-            folder=folder,
-        )
+    run(
+        load_model(task.model),
+        tokenizer=task.tokenizer,
+        train=task.train,
+        collator=task.collator,
+        policy="uds",
+        seed=0,
+        settings=replace(settings, steps=1),
+        folder=folder,
+    )
 
 
 def _told(progress: Progress | None, policy: str, seed: int) -> Callable[[int], None] | None:
@@ -177,7 +175,5 @@ def _versions() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    versions["device"] = (
-        torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    )
+    versions["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
     return versions

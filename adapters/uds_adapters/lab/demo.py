@@ -10,11 +10,12 @@ from . import generate
 from .model import quiet
 from .settings import Settings, Source
 from .task import Task
+from .threads import threads
 from .tiny import build_model, build_tokenizer, pretrain
 
 __all__ = ["SETTINGS", "Sizes", "flags", "make"]
 
-SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3)
+SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3, threads=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +46,9 @@ def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int]
     generate.write(heldout, folder / "heldout.jsonl")
     tokenizer = build_tokenizer([*texts, *(f"{item.prompt}\n{item.completion}" for item in train)])
     model = build_model(tokenizer, seed=seed)
-    pretrain(
-        model,
-        tokenizer=tokenizer,
-        texts=texts,
-        steps=sizes.pretraining_steps,
-        seed=seed,
-        after_step=after_step,
-    )
+    steps = sizes.pretraining_steps
+    with threads(SETTINGS.threads):
+        pretrain(model, tokenizer=tokenizer, texts=texts, steps=steps, seed=seed, after_step=after_step)
     with quiet():
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")

@@ -71,6 +71,9 @@ def settings(
     lora_rank: Annotated[int, _training("Rank of the adapters.")] = 8,
     bf16: Annotated[bool, _training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
     eval_every: Annotated[int | None, _training("Steps between evaluations.", show_default="about 8 a run")] = None,
+    threads: Annotated[
+        int | None, _training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
+    ] = None,
 ) -> Settings:
     """How it is trained."""
     usual = 2e-4 if lora else 5e-5
@@ -83,6 +86,7 @@ def settings(
         lora_rank=lora_rank if lora else None,
         bf16=bf16,
         eval_every=eval_every,
+        threads=threads,
     )
 
 

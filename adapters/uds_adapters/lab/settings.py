@@ -65,6 +65,8 @@ class Settings:
         Compute in bfloat16 (autocast); weights stay in float32.
     eval_every
         Steps between evaluations, or None for about eight a run.
+    threads
+        Of the CPU, or None for as many as PyTorch takes.
     """
 
     keep: float = 0.25
@@ -75,19 +77,20 @@ class Settings:
     lora_rank: int | None = None
     bf16: bool = False
     eval_every: int | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:
             msg = f"`keep` must be a share in (0, 1], got {self.keep}: 0.25 trains on a quarter of the candidates"
             raise LabError(msg)
-        at_least_one = {"batch_size": self.batch_size, "steps": self.steps, "eval_every": self.eval_every}
-        for name, value in at_least_one.items():
+        for name in ("batch_size", "steps", "eval_every", "threads"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 msg = f"`{name}` must be at least 1, got {value}"
                 raise LabError(msg)
-        for name, value in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
-            if not value > 0:
-                msg = f"`{name}` must be greater than 0, got {value}"
+        for name in ("epochs", "learning_rate"):
+            if not getattr(self, name) > 0:
+                msg = f"`{name}` must be greater than 0, got {getattr(self, name)}"
                 raise LabError(msg)
 
     def total_steps(self, examples: int, /) -> int:

@@ -26,7 +26,8 @@ p.verdict { font-size: 1.05rem; border-left: 4px solid #d55e00; padding-left: .8
 p.note { color: #666; margin: .2rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums } .wide { overflow-x: auto }
 th, td { padding: .3rem .55rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap }
-th { color: #555; font-weight: 600; white-space: normal; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
+th { color: #555; font-weight: 600; white-space: normal; vertical-align: bottom }
+th:first-child, td:first-child { text-align: left }
 .plain td { text-align: left; white-space: normal; overflow-wrap: anywhere }
 .plain td:first-child { color: #555; white-space: nowrap }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em }

@@ -25,6 +25,7 @@ OURS = {  # file -> rooms of ours that it may import
     "draws": set(),
     "shifts": {"_array", "rows"},
     "sketch": {"_array", "rows", "head", "logits", "draws", "shifts"},
+    "distortion": {"_array", "head", "logits"},
     "choice": {"_array", "memory"},
     "policy": {"_array", "rows", "logits"},
     "state": {"_array"},

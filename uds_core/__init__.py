@@ -5,6 +5,7 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 
 from ._array import Array
 from .choice import Budget, Drawn, greedy, gumbel_top_k, top_k
+from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .head import Head
 from .losses import cross_entropy
 from .memory import Memory, Reservoir, diversity
@@ -20,6 +21,7 @@ __all__ = [
     "Array",
     "Budget",
     "Candidates",
+    "Distortion",
     "Drawn",
     "Features",
     "FourierSketch",
@@ -38,8 +40,10 @@ __all__ = [
     "Spreads",
     "combine",
     "cross_entropy",
+    "distortion",
     "diversity",
     "flatten",
+    "fourier_rank",
     "frobenius_norm",
     "get",
     "greedy",
@@ -51,6 +55,7 @@ __all__ = [
     "published_alpha",
     "register",
     "restore",
+    "sketch_size",
     "spread",
     "top_k",
 ]

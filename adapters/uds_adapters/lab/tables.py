@@ -22,7 +22,7 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     title = "Means a run" + (" ± standard deviation over seeds" if several else "")
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
-    names = ("\nheld-out loss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
+    names = ("held-out\nloss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
     seconds = ("scoring\ns", "fwd+bwd\ns", "rest\ns", "total\ns")
     shown = _empty(title, *names, *seconds)
     for summary in summaries:
@@ -39,7 +39,7 @@ def _flags(summaries: Sequence[Summary]) -> Table:
 
 
 def _empty(title: str, *headings: str) -> Table:
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     shown.add_column(
         "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", no_wrap=True
     )

@@ -27,6 +27,7 @@ def test_everything_is_there():
 
 def test_nothing_held_out_and_a_single_seed():
     assert "±" not in shown(spread=None)
+    assert "One seed" in shown(spread=None)
     assert "before training" not in shown(loss=None, loss_before=None, spread=None)
 
 

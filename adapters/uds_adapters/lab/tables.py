@@ -19,7 +19,7 @@ def tables(summaries: Sequence[Summary], /) -> list[Table]:
 
 def _costs(summaries: Sequence[Summary]) -> Table:
     several = any(summary.spread is not None for summary in summaries)
-    title = "Means a run" + (" ± standard deviation over seeds" if several else "")
+    title = "Means ± standard deviation over seeds" if several else "One seed"
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
     names = ("held-out\nloss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")

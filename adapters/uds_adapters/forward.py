@@ -53,10 +53,9 @@ class Scorer:
         inputs = {name: value for name, value in batch.items() if name not in _NOT_FOR_SCORING}
         inputs["use_cache"] = False
         labels, mask = batches.shifted_labels(batch), batch.get("attention_mask")
+        tokens = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
         with torch.no_grad(), evaluating(self.model):
-            logits = self._logits(
-                inputs, (batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]).shape[1]
-            )
+            logits = self._logits(inputs, tokens.shape[1])
         torch.clear_autocast_cache()  # older torch would hand the weights cast without gradients to the training pass
         return uds.Candidates(logits, mask=mask, labels=labels)
 
@@ -68,23 +67,29 @@ class Scorer:
         if probe.hidden is None:
             self._warn("the head's hook did not run (a compiled model?)")
             return logits[:, -time:]
-        head = self._explaining(probe.hidden, logits)
+        head = self._explaining(probe, logits)
         if head is not None:
             return head(probe.hidden[:, -time:])
         self._warn("the head's weight does not explain the model's logits (LoRA on the head? soft-capping?)")
         return model(**inputs)["logits"][:, -time:]
 
-    def _explaining(self, hidden: torch.Tensor, logits: torch.Tensor) -> uds.Head | None:
-        """The head under the first hypothesis about its scale that gives the logits of the first position."""
-        weight = getattr(self._head_module, "weight", None)
-        if weight is None or hidden.ndim != 3 or weight.shape[-1] != hidden.shape[-1]:
+    def _explaining(self, probe: HeadProbe, logits: torch.Tensor) -> uds.Head | None:
+        """The head under the hypothesis about its scale that gives the logits of the first position, if one does."""
+        module, hidden = self._head_module, probe.hidden
+        weight = getattr(module, "weight", None)
+        if weight is None or hidden is None or hidden.ndim != 3 or weight.shape[-1] != hidden.shape[-1]:
             return None
+        if getattr(self._config, "final_logit_softcapping", None):
+            return None  # in half precision, capping of small logits looks like rounding
+        bias = getattr(module, "bias", None)
         with outside_autocast(hidden):
-            for scale in self._scales():
-                head = self._head(weight.detach(), scale)
-                if _agree(head, hidden[:, :1], logits):
-                    return head
-        return None
+            product = torch.nn.functional.linear(hidden[:, :1].to(weight.dtype), weight, bias)
+            errors = {scale: _error(product.float() * scale, logits[:, :1].float()) for scale in self._scales()}
+        scale = min(errors, key=errors.__getitem__)
+        coarsest = max(
+            torch.finfo(dtype).eps for dtype in (product.dtype, logits.dtype, probe.autocast or logits.dtype)
+        )
+        return self._head(weight.detach(), scale) if errors[scale] <= max(4 * coarsest, 1e-4) else None
 
     def _head(self, weight: torch.Tensor, scale: float) -> uds.Head:
         bias = getattr(self._head_module, "bias", None)
@@ -99,8 +104,6 @@ class Scorer:
 
     def _scales(self) -> Iterator[float]:
         """Hypotheses, none trusted: configurations use the same name in opposite senses, or not at all."""
-        if self._frozen is not None:
-            yield self._frozen.scale
         yield 1.0
         for name in _SCALES:
             value = getattr(self._config, name, None)
@@ -118,11 +121,15 @@ class Scorer:
 
 
 class HeadProbe:
-    """While entered: keeps what goes into `head` as `hidden`, and hands the head its first position only."""
+    """While entered: keeps what goes into `head` as `hidden`, and hands the head its first position only.
+
+    `autocast` is the dtype that the head computes in, where autocast says so: its output may be cast back afterwards.
+    """
 
     def __init__(self, head: torch.nn.Module) -> None:
         self.head = head
         self.hidden: torch.Tensor | None = None
+        self.autocast: torch.dtype | None = None
 
     def __enter__(self) -> HeadProbe:
         self._hook = self.head.register_forward_pre_hook(self._keep, with_kwargs=True)
@@ -134,6 +141,8 @@ class HeadProbe:
     def _keep(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden = args[0] if args else kwargs["input"]
         self.hidden, first = hidden, hidden[:, :1]
+        kind = hidden.device.type
+        self.autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return ((first, *args[1:]), kwargs) if args else (args, {**kwargs, "input": first})
 
 
@@ -157,17 +166,13 @@ def outside_autocast(like: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _agree(head: uds.Head, hidden: torch.Tensor, logits: torch.Tensor) -> bool:
-    """Whether the head gives the model's own logits of one position, to the rounding of their dtype."""
-    expected = logits[:, :1].float()
-    got = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float() * head.scale
-    if expected.shape != got.shape:
-        return False
-    coarsest = max((torch.finfo(x.dtype).eps for x in (hidden, head.weight, logits)), default=0.0)
-    finite = torch.isfinite(expected).all(-1)
-    error = (got - expected)[finite].abs()
-    size = expected[finite].abs()
-    return error.numel() == 0 or bool(error.max() <= max(4 * coarsest, 1e-4) * size.max() + 1e-6)
+def _error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference where `expected` is finite, in units of its largest entry."""
+    if got.shape != expected.shape:
+        return float("inf")
+    finite = torch.isfinite(expected)
+    differences = torch.where(finite, got - expected, 0.0).abs().max()
+    return float(differences / torch.where(finite, expected, 0.0).abs().max().clamp(min=1e-12))
 
 
 def _bare(model: torch.nn.Module) -> torch.nn.Module:

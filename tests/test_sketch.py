@@ -138,6 +138,17 @@ def test_blocks_of_shifted_rows_join_without_a_seam(backend):
     np.testing.assert_allclose(backend.numpy(shifted_sum(backend.array(rows))), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles_under_jax(kind):
+    jax = pytest.importorskip("jax")
+    rng = np.random.default_rng(0)
+    logits, mask = jax.numpy.asarray(rng.normal(size=(2, 6, VOCAB)), dtype="float32"), np.ones((2, 6), bool)
+    mask[0, :2] = False
+    sketch = recipe(kind)
+    compiled = jax.jit(lambda logits, mask: sketch(logits, mask=mask))(logits, jax.numpy.asarray(mask))
+    np.testing.assert_allclose(compiled, expected(sketch, np.asarray(logits), mask), atol=1e-3)
+
+
 def test_every_process_has_the_same_constants():
     """Other numbers are another projection than the one that saved memories were made with."""
     logits = np.cos(np.arange(120.0)).reshape(1, 4, 30)

@@ -16,6 +16,7 @@ POLICIES = {
     "uds": uds.UDS(keep=0.5, memory=8, dim=16),
     "uds alpha": uds.UDS(keep=0.5, memory=8, dim=16, alpha=0.7, length="none", centre="none"),
     "uds fourier": uds.UDS(keep=0.5, memory=8, dim=16, sketch="fourier", length="mean", method="svd"),
+    "uds shifted": uds.UDS(keep=0.5, memory=8, dim=16, sketch="shifted"),
     "uds tokens": uds.UDS(count=2, memory=8, dim=16, rows="tokens"),
     "uds rank": uds.UDS(keep=0.5, memory=8, dim=16, alpha="rank", weight=0.7),
     "uds greedy": uds.UDS(keep=0.5, memory=8, dim=16, in_batch="greedy"),

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import array_api_extra as xpx
 import numpy as np
 
-from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device
+from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, to_numpy
 
-__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity"]
+__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
 
 _BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
 
@@ -177,6 +177,17 @@ def direct_distances(points: Array, row: Array, /) -> Array:
     xp = array_namespace(points, row)
     apart = points - row
     return xp.sqrt(xp.sum(apart * apart, axis=1))
+
+
+def sound(sketches: Array, indices: Array, known: Array, /) -> Array:
+    """The sketches at `indices` (k,), in order, that may be remembered: one that is not finite spoils all distances.
+
+    `known`: (batch,), false for samples that have no score, or no row.
+    """
+    xp = array_namespace(sketches, indices, known)
+    good = known & xp.all(xp.isfinite(sketches), axis=1)
+    chosen = to_numpy(indices)[to_numpy(xp.take(good, indices))]
+    return xp.take(sketches, constant(chosen, like=sketches), axis=0)
 
 
 def _soft_minimum(apart: Array, temperature: Array) -> Array:

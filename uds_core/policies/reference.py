@@ -7,12 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import draws
-from .._array import Array, array_namespace, constant, to_numpy
+from .._array import Array, array_namespace, constant
 from ..choice import Budget, top_k
 from ..draws import Stream
 from ..head import Head
 from ..logits import DenseLogits, Logits
-from ..memory import Memory, diversity
+from ..memory import Memory, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..spectrum import nuclear_norm
 
@@ -116,7 +116,8 @@ class Reference:
         scores = utility + self.alpha * far
         indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
-        return selection, state.push(_sound(sketch, scores, indices))
+        known = array_namespace(scores).isfinite(scores)
+        return selection, state.push(sound(sketch, indices, known))
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":
         _, rows, vocab = logits.shape
@@ -187,14 +188,6 @@ def _inflation(time: int, vocab: int) -> float:
             msg = f"`{name}` must be at least 1, got {size}"
             raise ValueError(msg)
     return (time * vocab) ** 0.5 / 2
-
-
-def _sound(sketch: Array, scores: Array, indices: Array) -> Array:
-    """The chosen sketches, best first, without those that are not finite: one would spoil all later distances."""
-    xp = array_namespace(sketch)
-    finite = xp.isfinite(scores) & xp.all(xp.isfinite(sketch), axis=1)
-    chosen = to_numpy(indices)[to_numpy(xp.take(finite, indices))]
-    return xp.take(sketch, constant(chosen, like=sketch), axis=0)
 
 
 class _Side(NamedTuple):

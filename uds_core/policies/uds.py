@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-import numpy as np
-
-from .._array import Array, array_namespace, constant, device, to_numpy
+from .._array import Array, array_namespace, device
 from ..choice import Budget, greedy, gumbel_top_k, top_k
 from ..logits import Logits
-from ..memory import Distance, Memory, Reservoir, distances, diversity
+from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Candidates, Features, Selection, register
-from ..sketch import FourierSketch, PairedSketch, Sketch
+from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Combined, Spreads, combine, median, nothing_seen, shift_in
 
@@ -67,7 +65,7 @@ class UDS:
     distance
         To the memory: ``"mean"``, ``"nearest"`` or ``"softmin"``; see `diversity`.
     sketch, dim
-        ``"paired"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
+        ``"paired"``, ``"shifted"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
     method
         How the nuclear norm is computed; see `nuclear_norm`.
     temperature
@@ -97,7 +95,7 @@ class UDS:
     memory: int = 1024
     replace: Literal["fifo", "reservoir"] = "fifo"
     distance: Distance = "mean"
-    sketch: Literal["paired", "fourier"] = "paired"
+    sketch: Literal["paired", "shifted", "fourier"] = "paired"
     dim: int = 1024
     method: NuclearMethod = "auto"
     temperature: float | None = None
@@ -140,6 +138,7 @@ class UDS:
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, UDSState]:
         """Scores are utility + alpha x diversity; only the chosen enter the memory, and only after the choice."""
+        xp = array_namespace(features["sketch"])
         state = self.init(features) if state is None else state
         utility, ratio = self._utility(state, features)
         far, nearest = self._diversity(state, features)
@@ -153,8 +152,9 @@ class UDS:
             parts={"utility": utility, "diversity": far},
             metrics={"alpha": combined.alpha},
         )
-        remembered = _remembered(features["sketch"], indices, combined.scores, features["length"])
-        return selection, UDSState(state.memory.push(remembered), spreads, ratio, nearest, state.step + 1)
+        known = xp.isfinite(combined.scores) & (features["length"] > 0)
+        memory = state.memory.push(sound(features["sketch"], indices, known))
+        return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
         """Utility of each candidate, and the window of ratios after them."""
@@ -203,8 +203,9 @@ class UDS:
 
     def _recipe(self, logits: Logits) -> Sketch:
         vocab = logits.shape[2]
-        if self.sketch == "paired":
-            return PairedSketch(time=_FOURIER_TIME, vocab=vocab, dim=self.dim, seed=self.seed)
+        if self.sketch != "fourier":
+            kind = PairedSketch if self.sketch == "paired" else ShiftedSketch
+            return kind(time=_FOURIER_TIME, vocab=vocab, dim=self.dim, seed=self.seed)
         rank = (min(_FOURIER_TIME_RANK, self.dim), max(1, self.dim // _FOURIER_TIME_RANK))
         return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=self.seed)
 
@@ -229,21 +230,13 @@ def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     return xp.astype(mean, sketch.dtype, copy=False), xp.where(sound, nearest, xp.full_like(nearest, xp.nan))
 
 
-def _remembered(sketch: Array, indices: Array, scores: Array, length: Array) -> Array:
-    """The chosen sketches, best first, without those of empty and non-finite samples."""
-    xp = array_namespace(sketch)
-    sound = xp.isfinite(scores) & xp.all(xp.isfinite(sketch), axis=1) & (length > 0)
-    chosen = to_numpy(indices)[to_numpy(xp.take(sound, indices))]
-    return xp.take(sketch, constant(chosen.astype(np.int32), like=sketch), axis=0)
-
-
 _WORDS = {
     "rows": ("labels", "tokens"),
     "length": ("none", "sqrt", "mean"),
     "in_batch": ("none", "mean", "greedy"),
     "replace": ("fifo", "reservoir"),
     "distance": get_args(Distance),
-    "sketch": ("paired", "fourier"),
+    "sketch": ("paired", "shifted", "fourier"),
     "method": get_args(NuclearMethod),
 }
 

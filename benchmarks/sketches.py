@@ -168,8 +168,8 @@ def plot() -> None:
         title = f"{model}\nV = {here[0]['vocab']:,}, first singular value {here[0]['first_share']:.0%}"
         axes[0, column].set_title(title, fontsize=9)
         axes[1, column].set_xlabel("numbers in the sketch")
-    axes[0, 0].set_ylabel("spread of sketched / true distance")
-    axes[1, 0].set_ylabel("rank correlation of mean distances")
+    axes[0, 0].set_ylabel("spread of distances")
+    axes[1, 0].set_ylabel("rank agreement of means")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.1, 1, 1))
     FIGURE.parent.mkdir(parents=True, exist_ok=True)

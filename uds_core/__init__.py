@@ -12,7 +12,7 @@ from .memory import Memory, Reservoir, diversity
 from .policies import UDS, Full, Longest, MaxLoss, Random, Reference, isometric_alpha, published_alpha
 from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
 from .sketch import FourierSketch, PairedSketch, ShiftedSketch
-from .spectrum import frobenius_norm, nuclear_norm
+from .spectrum import frobenius_norm, nuclear_bounds, nuclear_norm
 from .state import flatten, restore
 from .tradeoff import Spreads, combine, spread
 
@@ -50,6 +50,7 @@ __all__ = [
     "gumbel_top_k",
     "isometric_alpha",
     "names",
+    "nuclear_bounds",
     "nuclear_norm",
     "pool",
     "published_alpha",

@@ -14,6 +14,8 @@ __all__ = [
     "check_device",
     "constant",
     "device",
+    "has_float64",
+    "is_accelerator",
     "is_traced",
     "qr_triangle",
     "to_numpy",
@@ -59,7 +61,22 @@ def widen(x: Array, /) -> Array:
 def accumulation_dtype(x: Array, /) -> Any:
     """float64 where the device of `x` has it, else float32 (MPS, JAX without x64)."""
     xp = array_namespace(x)
-    return xp.float64 if _has_float64(xp, device(x)) else xp.float32
+    return xp.float64 if has_float64(x) else xp.float32
+
+
+def has_float64(x: Array, /) -> bool:
+    """Whether the device of `x` computes in float64."""
+    return _has_float64(array_namespace(x), device(x))
+
+
+def is_accelerator(x: Array, /) -> bool:
+    """Whether `x` lies on a device that is much better at matrix products than at decompositions (GPU, TPU)."""
+    if array_api_compat.is_jax_array(x):  # a traced array does not say where it will lie: there, JAX's own choice
+        places = [device(x), *array_namespace(x).__array_namespace_info__().devices()]
+        return next(place.platform for place in places if hasattr(place, "platform")) != "cpu"
+    if array_api_compat.is_torch_array(x):
+        return x.device.type != "cpu"
+    return array_api_compat.is_cupy_array(x)
 
 
 def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None) -> Array:

@@ -1,14 +1,19 @@
-"""Utility: the nuclear norm of each logits matrix, and the Frobenius norm beside it."""
+"""Utility: the nuclear norm of each logits matrix, bounds of it, and the Frobenius norm beside it."""
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
 
-from ._array import Array, accumulation_dtype, array_namespace, device
+from ._array import Array, array_namespace, has_float64, is_accelerator
+from .estimators import Captured, by_eigenvalues, by_polar, by_polar_of_gram, by_singular_values, captured
+from .gram import columns, gram, groups, parts, squares, triangle
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES
 
-__all__ = ["NuclearMethod", "frobenius_norm", "nuclear_norm"]
+__all__ = ["NuclearMethod", "frobenius_norm", "nuclear_bounds", "nuclear_norm"]
 
-NuclearMethod = Literal["auto", "svd", "eigh"]
+NuclearMethod = Literal["auto", "svd", "eigh", "polar", "randomized", "frobenius"]
+
+_WIDE = 8  # a matrix so many times as wide as high is made square before the polar iteration
 
 
 def nuclear_norm(
@@ -17,6 +22,8 @@ def nuclear_norm(
     *,
     mask: Array | None = None,
     method: NuclearMethod = "auto",
+    rank: int = 32,
+    seed: int = 0,
     block_bytes: int = BLOCK_BYTES,
 ) -> Array:
     r"""Sum of the singular values of each sample's logits matrix, scored rows only.
@@ -32,10 +39,15 @@ def nuclear_norm(
         (batch, time), true for the rows that are scored. Default: all.
     method
         ``"svd"``: singular values, exact to rounding. ``"eigh"``: roots of the eigenvalues of the smaller Gram matrix,
-        accumulated in float64 where the device has it; singular values below ``sqrt(n eps)`` of the largest are lost
-        (of relative size 1e-8 in float64). ``"auto"``: ``"svd"`` for float64 input, ``"eigh"`` otherwise.
+        accumulated in float64 where the device has it; singular values below 1.4 n^(1/4) sqrt(eps) of the largest are
+        lost. ``"polar"``: the product with the orthogonal polar factor, by matrix products alone; those below 1e-6 are
+        lost in part. ``"randomized"``: a lower bound, see `nuclear_bounds`. ``"frobenius"``: `frobenius_norm` in its
+        place. ``"auto"``: ``"svd"`` for float64 logits, ``"polar"`` on accelerators and without float64, ``"eigh"``
+        otherwise.
+    rank, seed
+        Directions that ``"randomized"`` looks at, and the seed of their start.
     block_bytes
-        Extra memory that walking dense logits may take.
+        Extra memory that the walk may take, beside a few n x n matrices: n = min(time, vocab), or min(time, width).
 
     Returns
     -------
@@ -46,22 +58,77 @@ def nuclear_norm(
     Raises
     ------
     TypeError, ValueError
-        Where shapes, dtypes, devices or `method` do not fit.
+        Where shapes, dtypes, devices or options do not fit.
 
     Notes
     -----
-    With n = min(time, width): O(batch time width (width + n)) time on the head route, O(batch time n vocab) on the
-    dense one; batch n^2 numbers of memory. Source: UDS, arXiv 2510.16882; the way through the head is this library's.
+    O(batch time width (width + n)) time on the head route, O(batch time n vocab) on the dense one; ``"randomized"``
+    has `rank` in place of n. Measured errors and times: docs/estimators.md.
+    Source: UDS, arXiv 2510.16882; the way through the head is this library's.
     """
-    if method not in ("auto", "svd", "eigh"):
-        msg = f"`method` must be 'auto', 'svd' or 'eigh', got {method!r}"
+    if method not in get_args(NuclearMethod):
+        msg = f"`method` must be one of {', '.join(map(repr, get_args(NuclearMethod)))}, got {method!r}"
+        raise ValueError(msg)
+    if method == "frobenius":
+        return frobenius_norm(logits, mask=mask, block_bytes=block_bytes)
+    if method == "randomized":
+        return nuclear_bounds(logits, mask=mask, rank=rank, seed=seed, block_bytes=block_bytes)[0]
+    logits = as_logits(logits).scored(mask)
+    estimate = _ESTIMATES[_fitting(logits) if method == "auto" else method]
+    return _each(logits, lambda group: estimate(group, block_bytes), block_bytes)
+
+
+def nuclear_bounds(
+    logits: Any,
+    /,
+    *,
+    mask: Array | None = None,
+    rank: int = 32,
+    seed: int = 0,
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Array, Array]:
+    r"""Lower and upper bound of the nuclear norm, from the leading `rank` directions of each sample.
+
+    .. math:: \|Q^T L\|_* \;\le\; \|L\|_* \;\le\; \|Q^T L\|_* + \sqrt{n - r}\; \|L - Q Q^T L\|_F
+
+    Q: (time, r) orthonormal, found by subspace iteration from a random start.
+
+    Parameters
+    ----------
+    logits, mask, block_bytes
+        As in `nuclear_norm`.
+    rank
+        r, cut to n = min(time, vocab), or min(time, width) through a head.
+    seed
+        Seed of the start.
+
+    Returns
+    -------
+    tuple of two arrays
+        (batch,) both, in the dtype computed in: bounds to its rounding. They meet where r = n.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where shapes, dtypes, devices or options do not fit.
+
+    Notes
+    -----
+    O(batch time vocab rank) dense, O(batch time width (width + rank)) through a head.
+    Source: subspace iteration as in Halko, Martinsson, Tropp, arXiv 0909.4061; the tail by Cauchy-Schwarz.
+    """
+    if rank < 1:
+        msg = f"`rank` must be at least 1, got {rank}"
         raise ValueError(msg)
     logits = as_logits(logits).scored(mask)
     xp = array_namespace(logits.like)
-    if method == "auto":
-        method = "svd" if logits.dtype == xp.float64 else "eigh"
-    total = _by_svd(logits) if method == "svd" else _by_eigh(logits, block_bytes)
-    return xp.astype(total, logits.dtype, copy=False)
+
+    def bounds(group: Logits) -> Array:
+        found, left = _captured(group, rank, seed, block_bytes)
+        return xp.stack([found.nuclear, found.nuclear + left**0.5 * found.rest], axis=1)
+
+    both = _each(logits, bounds, block_bytes)
+    return both[:, 0], both[:, 1]
 
 
 def frobenius_norm(logits: Any, /, *, mask: Array | None = None, block_bytes: int = BLOCK_BYTES) -> Array:
@@ -77,60 +144,64 @@ def frobenius_norm(logits: Any, /, *, mask: Array | None = None, block_bytes: in
     Returns
     -------
     Array
-        (batch,), in the dtype computed in. Not finite for a sample with a non-finite scored row.
+        (batch,), in the dtype computed in. NaN for a sample with a non-finite scored row.
 
     Notes
     -----
     One pass: O(batch time vocab) dense, O(batch time width^2) through a head.
     """
     logits = as_logits(logits).scored(mask)
+
+    def norm(group: Logits) -> Array:
+        total, scale = squares(group, block_bytes=block_bytes)
+        return (total**0.5 * scale)[:, 0, 0]
+
+    return _each(logits, norm, block_bytes)
+
+
+def _each(logits: Logits, estimate: Callable[[Logits], Array], block_bytes: int) -> Array:
+    """`estimate` of each group of samples that fits into `block_bytes`, put together."""
     xp = array_namespace(logits.like)
-    wide = accumulation_dtype(logits.like)
-    parts = [logits.compact()] if logits.derives else (block for _, block in logits.blocks(block_bytes=block_bytes))
-    squares = sum(xp.sum(part * part, axis=(1, 2), dtype=wide) for part in parts)
-    return xp.astype(xp.sqrt(squares), logits.dtype, copy=False)
+    found = [xp.astype(estimate(group), logits.dtype, copy=False) for group in groups(logits, block_bytes=block_bytes)]
+    return found[0] if len(found) == 1 else xp.concat(found, axis=0)
 
 
-def _by_svd(logits: Logits) -> Array:
+def _fitting(logits: Logits) -> str:
+    """What `"auto"` stands for: exact for float64; no eigen-solver where it is slow or has to do with float32."""
     xp = array_namespace(logits.like)
-    compact = logits.compact()
-    finite = xp.all(xp.isfinite(compact), axis=(1, 2))
-    # one bad sample must not stop the batch: zeros go in, NaN comes out
-    compact = xp.where(finite[:, None, None], compact, xp.zeros_like(compact))
-    total = xp.sum(xp.linalg.svdvals(compact), axis=1)
-    return _nan_unless(finite, total)
+    if logits.dtype == xp.float64:
+        return "svd"
+    return "polar" if is_accelerator(logits.like) or not has_float64(logits.like) else "eigh"
 
 
-def _by_eigh(logits: Logits, block_bytes: int) -> Array:
-    xp = array_namespace(logits.like)
-    gram = _gram(logits, block_bytes)
-    finite = xp.all(xp.isfinite(gram), axis=(1, 2))
-    gram = xp.where(finite[:, None, None], gram, xp.zeros_like(gram))
-    values = xp.linalg.eigvalsh(gram)
-    floor = values[:, -1:] * (gram.shape[1] * xp.finfo(gram.dtype).eps)
-    roots = xp.sqrt(xp.where(values > floor, values, xp.zeros_like(values)))
-    return _nan_unless(finite, xp.sum(roots, axis=1))
+def _by_svd(group: Logits, block_bytes: int) -> Array:
+    return by_singular_values(triangle(parts(group, block_bytes=block_bytes)))
 
 
-def _gram(logits: Logits, block_bytes: int) -> Array:
-    """The smaller Gram matrix of each sample, (batch, n, n), accumulated in the widest float there is."""
-    xp = array_namespace(logits.like)
-    wide = accumulation_dtype(logits.like)
-    if logits.derives:
-        compact = xp.astype(logits.compact(), wide, copy=False)
-        turned = xp.matrix_transpose(compact)
-        return compact @ turned if compact.shape[1] <= compact.shape[2] else turned @ compact
-    if logits.shape[2] < logits.shape[1]:
-        compact = xp.astype(logits.compact(), wide, copy=False)
-        return xp.matrix_transpose(compact) @ compact
-    batch, time, _ = logits.shape
-    gram = xp.zeros((batch, time, time), dtype=wide, device=device(logits.like))
-    for _, block in logits.blocks(block_bytes=block_bytes):
-        columns = xp.astype(block, wide, copy=False)
-        gram = gram + columns @ xp.matrix_transpose(columns)
-    return gram
+def _by_eigh(group: Logits, block_bytes: int) -> Array:
+    squared, scale = gram(group, block_bytes=block_bytes)
+    return by_eigenvalues(squared) * scale[:, 0, 0]
 
 
-def _nan_unless(finite: Array, values: Array) -> Array:
-    xp = array_namespace(values)
-    return xp.where(finite, values, xp.full_like(values, xp.nan))
+def _by_polar(group: Logits, block_bytes: int) -> Array:
+    low, high = sorted(group.shape[1:])
+    if high <= _WIDE * low:
+        return by_polar(group.compact())
+    if not has_float64(group.like):
+        return by_polar(triangle(parts(group, block_bytes=block_bytes)))
+    squared, scale = gram(group, block_bytes=block_bytes)
+    return by_polar_of_gram(squared) * scale[:, 0, 0]
+
+
+_ESTIMATES = {"svd": _by_svd, "eigh": _by_eigh, "polar": _by_polar}
+
+
+def _captured(group: Logits, rank: int, seed: int, block_bytes: int) -> tuple[Captured, int]:
+    """What `rank` directions hold of each sample, and how many more there can be."""
+    full = min(group.shape[1:])
+    rank = min(rank, full)
+
+    def pieces() -> Iterator[tuple[int, Array]]:
+        return columns(group, block_bytes=block_bytes)
+
+    return captured(pieces, columns=group.shape[2], rank=rank, seed=seed), full - rank

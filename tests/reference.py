@@ -171,7 +171,7 @@ class Released:
         """(r, n): sqrt(n / r) times rows of Re(F D), F not normalised."""
         n, rows = len(self.signs[side]), self.indices[side]
         fourier = np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n)
-        return np.sqrt(n / len(rows)) * (fourier @ np.diag(self.signs[side]).astype(complex)).real[rows]
+        return np.sqrt(n / len(rows)) * np.real(fourier @ np.diag(self.signs[side]))[rows]
 
     def sketch(self, logits):
         """Samples right-filled with zero rows to the length of the time side."""

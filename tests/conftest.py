@@ -8,6 +8,8 @@ from typing import Any
 
 # one worker a core: more threads would only wait for each other (a test of 1 s took 50)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# JAX compiles anew for each shape, and hardly runs what it compiled
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import array_api_strict
 import numpy as np

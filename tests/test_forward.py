@@ -1,6 +1,7 @@
 """The scoring forward: right candidates from many models, and no trace left behind."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,12 @@ def test_the_head_is_handed_one_position():
     with HeadProbe(model.lm_head) as probe, torch.no_grad():
         logits = model(input_ids=batch["input_ids"]).logits
     assert logits.shape[1] == 1
+    assert probe.hidden is not None
     assert probe.hidden.shape[:2] == batch["input_ids"].shape
+
+
+def head_of(candidates) -> Any:
+    return candidates.logits.head
 
 
 def step(model, batch, rate=0.5):
@@ -119,29 +125,29 @@ def step(model, batch, rate=0.5):
 def test_a_head_that_trains_is_taken_anew_and_scores_stay_right(tied):
     model, batch = tiny.llama(tied=tied), tiny.batch()
     scorer = Scorer(model)
-    heads = {id(scorer(batch).logits.head)}
+    heads = {id(head_of(scorer(batch)))}
     for _ in range(5):
         step(model, batch)
         candidates = scorer(batch)
-        heads.add(id(candidates.logits.head))
-        assert not candidates.logits.head.frozen
+        heads.add(id(head_of(candidates)))
+        assert not head_of(candidates).frozen
     check(candidates, model, batch)
 
 
 def test_a_frozen_head_is_prepared_once_and_scores_stay_right():
     model, batch = tiny.llama(frozen_head=True), tiny.batch()
     scorer = Scorer(model)
-    head = scorer(batch).logits.head
+    head = head_of(scorer(batch))
     factor = head.factor
     for _ in range(5):
         step(model, batch)
         candidates = scorer(batch)
-        assert candidates.logits.head is head
+        assert head_of(candidates) is head
     assert head.factor is factor
     check(candidates, model, batch)
     with torch.no_grad():
         model.lm_head.weight.mul_(2)  # as loading other weights would
-    assert scorer(batch).logits.head is not head
+    assert head_of(scorer(batch)) is not head
     check(scorer(batch), model, batch)
 
 
@@ -150,7 +156,7 @@ def test_lora_on_other_layers_keeps_the_head_frozen():
     config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model, batch = peft.get_peft_model(tiny.llama(), config), tiny.batch()
     candidates = Scorer(model)(batch)
-    assert candidates.logits.head.frozen
+    assert head_of(candidates).frozen
     check(candidates, model, batch)
 
 

@@ -1,5 +1,7 @@
 """Laws that every policy keeps, and what each alone promises."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -51,7 +53,7 @@ def candidates(backend, hidden, mask, labels, *, dense=False):
     return uds.Candidates(head(hidden_), mask=mask_, labels=labels_)
 
 
-def warm(policy, backend, steps=3):
+def warm(policy, backend, steps=3) -> Any:
     """A state with something in it."""
     state = None
     for step in range(steps):
@@ -241,7 +243,7 @@ def test_groups_keep_their_own_and_share_the_state(backend):
 def test_fifty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend, alpha):
     policy = uds.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
     oracle = reference.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
-    state = None
+    state: Any = None
     for step in range(50):
         hidden, mask, labels = samples(step)
         features = policy.examine(candidates(backend, hidden, mask, labels))
@@ -361,7 +363,7 @@ def test_diversity_prefers_what_is_unlike_the_memory(backend):
 
 def test_auto_chooses_alike_when_all_logits_are_multiplied(backend):
     policy = uds.UDS(keep=0.5, memory=8, dim=16)
-    states = [None, None]
+    states: list[Any] = [None, None]
     for step in range(6):
         hidden, mask, labels = samples(step)
         got = []

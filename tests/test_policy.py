@@ -37,7 +37,7 @@ def test_a_mask_of_numbers_is_a_mask(backend):
 
 def test_extras_and_ids_are_carried():
     candidates = uds.Candidates(np.zeros((2, 3, 4)), ids=np.array([7, 8]), reference_loss=np.array([0.1, 0.2]))
-    assert candidates.ids.tolist() == [7, 8]
+    assert list(candidates.ids if candidates.ids is not None else ()) == [7, 8]
     assert candidates.extra["reference_loss"].tolist() == [0.1, 0.2]
 
 

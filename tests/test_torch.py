@@ -96,6 +96,7 @@ def test_metrics_tell_what_was_kept_and_why():
     kept = select(batch)
     tokens = [int((b["labels"][:, 1:] != -100).sum()) for b in (kept, batch)]
     assert select.metrics["kept_tokens_fraction"] == pytest.approx(tokens[0] / tokens[1])
+    assert select.last is not None
     assert select.metrics["utility_mean"] == pytest.approx(float(select.last.parts["utility"].mean()))
     assert select.metrics["diversity_mean"] == 0
     assert select.metrics["scoring_seconds"] > 0

@@ -1,6 +1,7 @@
 """The Hugging Face Trainer with a policy: the gradient of a stock Trainer that was fed the chosen samples."""
 
 import json
+from typing import Any
 
 import pytest
 import tiny
@@ -41,11 +42,12 @@ class Gradients(transformers.TrainerCallback):
         self.steps = []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        assert model is not None
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         self.steps.append(torch.cat([grad.flatten().clone() for grad in grads]))
 
 
-def trainer(folder, *, policy=POLICY, data=None, model=None, cls=UDSTrainer, **options):
+def trainer(folder, *, policy: Any = POLICY, data=None, model=None, cls: Any = UDSTrainer, **options) -> Any:
     seen = Gradients()
     return cls(
         model=tiny.llama() if model is None else model,
@@ -108,7 +110,7 @@ def test_gradient_is_that_of_a_stock_trainer_fed_the_chosen_samples(tmp_path, ac
 def test_gradient_is_that_of_the_token_mean(tmp_path, accumulation):
     chosen, got = trainer(tmp_path, cls=Recording, gradient_accumulation_steps=accumulation, max_steps=1)
     chosen.train()
-    model, total, tokens = tiny.llama(), 0.0, 0
+    model, total, tokens = tiny.llama(), torch.zeros(()), 0
     for batch in chosen.kept:
         number = int((batch["labels"][:, 1:] != -100).sum())
         total, tokens = total + model(**batch).loss * number, tokens + number

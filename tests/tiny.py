@@ -1,5 +1,7 @@
 """Tiny models and batches for the adapters' tests, made on the spot."""
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,7 +9,7 @@ torch = pytest.importorskip("torch")
 VOCAB = 97
 
 
-def llama(*, seed=0, tied=False, dropout=0.0, frozen_head=False):
+def llama(*, seed=0, tied=False, dropout=0.0, frozen_head=False) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -24,7 +26,7 @@ def llama(*, seed=0, tied=False, dropout=0.0, frozen_head=False):
     )
     model = LlamaForCausalLM(config)
     if frozen_head:
-        model.lm_head.weight.requires_grad_(requires_grad=False)
+        model.lm_head.weight.requires_grad = False
     return model
 
 

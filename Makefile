@@ -31,7 +31,7 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready
-	$(FAST_MALLOC) $(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/scoring.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -21,7 +21,7 @@ OURS = {  # file -> rooms of ours that it may import
     "memory": {"_array"},
     "tradeoff": {"_array"},
     "gram": {"_array", "rows", "head", "logits"},
-    "estimators": {"_array", "gram"},
+    "estimators": {"_array", "draws", "gram"},
     "spectrum": {"_array", "rows", "logits", "gram", "estimators"},
     "losses": {"_array", "rows", "logits"},
     "draws": set(),

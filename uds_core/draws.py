@@ -1,4 +1,4 @@
-"""Random constants of the sketches: drawn by NumPy from a seed, so that every library and process has the same."""
+"""Random constants: drawn by NumPy from a seed, so that every library and process has the same."""
 
 import functools
 from enum import IntEnum
@@ -18,6 +18,7 @@ class Stream(IntEnum):
     FREQUENCIES = 2
     FOLD = 3
     RELEASED = 4
+    SUBSPACE = 5
 
 
 def generator(seed: int, *keys: int) -> np.random.Generator:

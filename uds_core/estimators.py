@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import draws
 from ._array import Array, accumulation_dtype, array_namespace, constant, device
 from .gram import largest, nonzero, triangle
 
@@ -19,7 +20,6 @@ _POLAR_LOWER = 1e-6  # `by_polar` loses at most 0.07 of this, relative to its bo
 _CUSHION = 0.02  # made for all of a long interval, a step would send some large values to almost nothing, into rounding
 _MARGIN = 1.01  # the end of an interval would be an unstable fixed point: rounding grew tenfold in each step
 _POWER = 2  # turns of subspace iteration: the gap between kept and lost singular values counts to the fifth power
-_RANDOM_STREAM = 4  # the first four belong to the sketches
 
 
 class Captured(NamedTuple):
@@ -173,7 +173,7 @@ def _best_quintic(low: float, high: float) -> tuple[float, float, float]:
 @functools.lru_cache(maxsize=4)
 def _weights(seed: int, columns: int, rank: int) -> np.ndarray:
     # bytes, not signs alone: of few signs two columns are soon the same
-    return np.random.default_rng([seed, _RANDOM_STREAM]).integers(-127, 128, size=(columns, rank), dtype=np.int8)
+    return draws.generator(seed, draws.Stream.SUBSPACE).integers(-127, 128, size=(columns, rank), dtype=np.int8)
 
 
 def _finite_or_zero(x: Array) -> tuple[Array, Array]:

@@ -109,3 +109,15 @@ def test_wrong_input(source, tmp_path):
         assert said in refused("compare", *options), said
     assert not (tmp_path / "new").exists()
     assert "Missing option '--model'" in refused("compare", "--data", source.data)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
+    import sys
+
+    from uds_adapters import lab
+
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "uds_adapters.lab.cli", raising=False)
+    monkeypatch.delitem(sys.modules, "uds_adapters.lab.options", raising=False)
+    with pytest.raises(SystemExit, match=r"`uds` needs typer, .*pip install 'uds-core\[cli\]'"):
+        lab.main()

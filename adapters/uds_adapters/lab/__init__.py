@@ -11,8 +11,9 @@ def main() -> None:
     """Run the command line; say what to install where it cannot run."""
     try:
         from .cli import main as run
+
+        run()
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
         sys.exit(f"Error: `uds` needs {error.name}, which is not installed: pip install 'uds-core[cli]'")
-    run()

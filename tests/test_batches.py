@@ -61,6 +61,14 @@ def test_trained_tokens_are_rows_with_loss():
             ValueError,
             "packed or padding-free",
         ),
+        ({"input_ids": [[1, 2]]}, TypeError, "`batch` must hold torch tensors, got list"),
+        ({"input_ids": torch.zeros(3)}, ValueError, r"must hold \(batch, time\) tensors"),
+        ({"input_ids": torch.zeros(0, 3)}, ValueError, r"at least one sample, got shape \(0, 3\)"),
+        (
+            {"input_ids": torch.zeros(2, 3), "attention_mask": torch.ones(2, 4)},
+            ValueError,
+            r"`batch\['attention_mask'\]` must have shape \(batch, time\) = \(2, 3\), got \(2, 4\)",
+        ),
         ({"input_ids": torch.zeros(1, 6), "cu_seq_lens_q": torch.tensor([0, 6])}, ValueError, "packed or padding-free"),
     ],
 )

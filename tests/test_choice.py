@@ -90,10 +90,16 @@ def test_tokens_are_spent_in_score_order_and_what_does_not_fit_is_skipped(backen
     scores = np.random.default_rng(batch).permutation(batch) * 1.0
     expected, left = [], tokens
     for i in reference.best_first(scores, length):
-        if length[i] <= left or not expected:
+        if 0 < length[i] <= left or not expected:
             expected.append(i)
             left -= length[i]
     assert pick(backend, scores, length, tokens=tokens) == expected
+
+
+def test_what_tokens_are_left_over_buys_no_broken_and_no_empty_sample(backend):
+    assert pick(backend, [5.0, 4.0, np.nan], [8, 8, 2], tokens=10) == [0]
+    assert pick(backend, [5.0, 4.0, 3.0], [8, 0, 0], tokens=8) == [0]
+    assert pick(backend, [np.nan, 4.0], [3, 0], tokens=8) == [1]
 
 
 def test_each_group_has_its_own_tokens(backend):

@@ -60,6 +60,12 @@ def test_a_sample_that_is_not_finite_is_nan_and_spoils_no_other(backend):
     assert got[1] == pytest.approx(expected[1], rel=1e-5)
 
 
+def test_a_target_outside_the_vocabulary_is_nan(backend):
+    logits = backend.array(np.zeros((3, 2, 4)), "float32")
+    got = backend.numpy(uds.cross_entropy(logits, backend.array([[0, 4], [-1, 0], [-100, 3]])))
+    np.testing.assert_array_equal(np.isnan(got), [True, True, False])
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "words"),
     [

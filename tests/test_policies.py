@@ -227,6 +227,26 @@ def test_a_sample_that_is_not_finite_is_last_and_never_remembered(backend, polic
     assert len(indices) > 1
 
 
+@pytest.mark.parametrize("policy", [uds.UDS(keep=0.5, dim=8), uds.UDS(tokens=9, dim=8)], ids=["share", "tokens"])
+def test_in_the_first_pool_a_broken_sample_is_not_chosen_either(backend, policy):
+    logits = np.random.default_rng(0).normal(size=(2, 4, 9))
+    logits[0, 1, 2] = np.nan
+    features = policy.examine(uds.Candidates(backend.array(logits, "float32")))
+    assert backend.numpy(policy.choose(None, features)[0].indices).tolist() == [1]
+
+
+@pytest.mark.parametrize("options", [{"seed": 1}, {"sketch": "shifted"}, {"length": "none"}, {"centre": np.ones(5)}])
+def test_a_memory_of_other_sketches_is_refused(options):
+    from dataclasses import replace
+
+    features = {"utility": np.ones(2), "sketch": np.ones((2, 8)), "length": np.ones(2)}
+    policy = uds.UDS(memory=4, dim=8)
+    saved = uds.flatten(policy.choose(None, features)[1])
+    assert uds.restore(replace(policy, keep=0.5, alpha=1.0).init(features), saved).memory.size == 2
+    with pytest.raises(ValueError, match="the saved sketches were made with other options"):
+        uds.restore(replace(policy, **options).init(features), saved)
+
+
 def test_groups_keep_their_own_and_share_the_state(backend):
     policy = uds.UDS(count=1, memory=4, dim=8)
     groups = backend.array([0, 0, 0, 1, 1, 1], "int32")
@@ -474,9 +494,13 @@ def test_a_reservoir_outlives_a_saved_state(backend):
         ({"centre": "column"}, "`centre` must be one of"),
         ({"sketch": "count"}, "`sketch` must be one of"),
         ({"method": "fast"}, "`method` must be one of"),
-        ({"memory": 0}, "`memory` must be at least 1"),
-        ({"dim": 0}, "`dim` must be at least 1"),
-        ({"weight": -0.5}, "`weight` must be at least 0"),
+        ({"memory": 0}, "`memory` must be a whole number of at least 1"),
+        ({"dim": 0}, "`dim` must be a whole number of at least 1"),
+        ({"weight": -0.5}, "`weight` must be a number of at least 0"),
+        ({"weight": float("nan")}, "`weight` must be a number of at least 0"),
+        ({"alpha": float("inf")}, "`alpha` must be"),
+        ({"seed": -1}, "`seed` must be a whole number of at least 0"),
+        ({"dim": 10.5}, "`dim` must be a whole number of at least 1"),
         ({"frobenius": 1.5}, r"`frobenius` must be in \[0, 1\]"),
         ({"in_batch": "max"}, "`in_batch` must be one of"),
         ({"replace": "lifo"}, "`replace` must be one of"),

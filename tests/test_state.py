@@ -58,5 +58,15 @@ def test_what_does_not_fit_is_named():
     state = Inner(np.zeros((1, 2)), 0)
     with pytest.raises(ValueError, match=r"missing \['size'\], unknown \['sise'\]"):
         uds.restore(state, {"rows": np.zeros((1, 2)), "sise": np.asarray(0)})
+    with pytest.raises(ValueError, match="'rows' holds int64, not float64: it is damaged"):
+        uds.restore(state, {"rows": np.zeros((1, 2), np.int64), "size": np.asarray(0)})
+    memory = uds.Memory.empty(3, 2, like=np.zeros(1))
+    for size, cursor in ((4, 0), (-1, 0), (2, 3)):
+        damaged = {"rows": np.zeros((3, 2)), "size": np.asarray(size), "cursor": np.asarray(cursor)}
+        with pytest.raises(ValueError, match="which cannot be: the file is damaged"):
+            uds.restore(memory, damaged)
+    reservoir = uds.Reservoir.empty(3, 2, like=np.zeros(1), seed=1)
+    with pytest.raises(ValueError, match="filled with `seed`=2, this policy has 1"):
+        uds.restore(reservoir, uds.flatten(reservoir._replace(seed=2)))
     with pytest.raises(ValueError, match=r"'rows' has shape \(2, 2\), this policy expects \(1, 2\)"):
         uds.restore(state, {"rows": np.zeros((2, 2)), "size": np.asarray(0)})

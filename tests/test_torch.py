@@ -1,5 +1,7 @@
 """`BatchSelector`: any loop."""
 
+from typing import Any
+
 import pytest
 import tiny
 
@@ -120,3 +122,12 @@ def test_a_sample_without_labels_is_left_out():
     select = BatchSelector(tiny.llama(), policy(keep=None, count=5))
     select(batch)
     assert select.last_indices == [0, 1, 3, 4, 5]
+
+
+def test_what_is_no_policy_is_refused_at_construction():
+    wrongs: list[Any] = ["uds", uds.UDS, None]
+    for wrong in wrongs:
+        with pytest.raises(TypeError, match=r"`policy` must be a policy such as uds.UDS\(keep=0.25\)"):
+            BatchSelector(tiny.llama(), wrong)
+    with pytest.raises(ValueError, match="importance weights"):
+        BatchSelector(tiny.llama(), policy(temperature=1.0))

@@ -99,5 +99,11 @@ def test_rank_fusion_adds_ranks(backend):
     np.testing.assert_allclose(backend.numpy(empty.scores), [1 / 6, 5 / 6, 3 / 6], rtol=1e-5)
 
 
+def test_what_is_unknown_stays_unknown_where_its_term_is_left_out(backend):
+    u = backend.array([np.nan, 2.0, 2.0], "float32")
+    got = combine(u, 0 * u, alpha="auto", spreads=Spreads.empty(like=u).seen(u, None))
+    np.testing.assert_array_equal(np.isnan(backend.numpy(got.scores)), [True, False, False])
+
+
 def test_the_public_names_are_these():
     assert (uds.combine, uds.spread, uds.Spreads) == (combine, spread, Spreads)

@@ -22,7 +22,8 @@ class Budget:
     count
         A number of samples.
     tokens
-        A number of scored rows: in score order, what does not fit any more is skipped; at least one sample is kept.
+        A number of scored rows: in score order, what does not fit any more is skipped, as are samples without rows or
+        without a score; at least one sample is kept.
     """
 
     keep: float | None = None
@@ -79,7 +80,7 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     order = _best_first(scores, length)
     if groups is None and budget.tokens is None:
         return xp.astype(order[: budget.size(scores.shape[0])], xp.int32, copy=False)
-    quota = _Quota.of(budget, length, groups)
+    quota = _Quota.of(budget, scores, length, groups)
     kept = [i for i in to_numpy(order).tolist() if quota.take(i)]
     return constant(np.asarray(kept, dtype=np.int32), like=scores)
 
@@ -196,7 +197,7 @@ def greedy(
     """
     xp = array_namespace(scores, sketches, length)
     _check(scores, length, groups)
-    quota = _Quota.of(budget, length, groups)
+    quota = _Quota.of(budget, scores, length, groups)
     left = np.ones(scores.shape[0], dtype=bool)
     nearest = xp.full_like(scores, xp.inf)
     picked: list[int] = []
@@ -216,17 +217,21 @@ def greedy(
 class _Quota:
     """What is left of a budget, for each group; lives on the host for the time of one choice."""
 
-    def __init__(self, budget: Budget, length: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> None:
-        self.budget, self.length, self.groups = budget, length, groups
+    def __init__(
+        self, budget: Budget, *, length: np.ndarray[Any, Any], able: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]
+    ) -> None:
+        self.by_tokens, self.length, self.able, self.groups = budget.tokens is not None, length, able, groups
         names, sizes = np.unique(groups, return_counts=True)
         self.places = {int(name): budget.size(int(size)) for name, size in zip(names, sizes, strict=True)}
         self.tokens = dict.fromkeys(self.places, float("inf") if budget.tokens is None else float(budget.tokens))
         self.first = dict.fromkeys(self.places, True)
 
     @classmethod
-    def of(cls, budget: Budget, length: Array, groups: Array | None) -> "_Quota":
+    def of(cls, budget: Budget, scores: Array, length: Array, groups: Array | None) -> "_Quota":
         lengths = to_numpy(length)
-        return cls(budget, lengths, np.zeros(lengths.shape, dtype=np.int64) if groups is None else to_numpy(groups))
+        able = ~np.isnan(to_numpy(scores)) & (lengths > 0)
+        belongs = np.zeros(lengths.shape, dtype=np.int64) if groups is None else to_numpy(groups)
+        return cls(budget, length=lengths, able=able, groups=belongs)
 
     @property
     def full(self) -> bool:
@@ -235,7 +240,9 @@ class _Quota:
     def take(self, index: int) -> bool:
         """Whether the sample fits; if so, it is charged."""
         group, length = int(self.groups[index]), float(self.length[index])
-        if not self.places[group] or (length > self.tokens[group] and not self.first[group]):
+        # of a budget of tokens nothing is left over that only an empty or a broken sample could take
+        beyond = self.by_tokens and (length > self.tokens[group] or not self.able[index])
+        if not self.places[group] or (beyond and not self.first[group]):
             return False
         self.places[group] -= 1
         self.tokens[group] -= length

@@ -38,7 +38,8 @@ def cross_entropy(
     Returns
     -------
     Array
-        (batch,). 0 for a sample without targets; not finite for one with a non-finite scored row.
+        (batch,). 0 for a sample without targets; NaN for one with a target outside the vocabulary, not finite for one
+        with a non-finite scored row.
 
     Raises
     ------
@@ -62,7 +63,10 @@ def cross_entropy(
     counted = labels != IGNORE
     logits = logits.scored(mask).scored(counted)
     counted = logits.mask
-    rows = _row_losses(logits, xp.where(counted, labels, xp.zeros_like(labels)), block_bytes)
+    targets = xp.where(counted, labels, xp.zeros_like(labels))
+    rows = _row_losses(logits, targets, block_bytes)
+    known = (targets >= 0) & (targets < logits.shape[2])
+    rows = xp.where(known, rows, xp.full_like(rows, xp.nan))
     total = xp.sum(xp.where(counted, rows, xp.zeros_like(rows)), axis=1)
     if reduction == "sum":
         return total

@@ -44,6 +44,11 @@ class Memory(NamedTuple):
             ring = xpx.at(ring)[: rows.shape[0] - before_wrap, ...].set(rows[before_wrap:, ...])
         return Memory(ring, min(self.size + n, capacity), (self.cursor + n) % capacity)
 
+    def check(self, _template: "Memory", /) -> None:
+        """Raise where a restored memory counts rows that it cannot have."""
+        capacity = self.rows.shape[0]
+        _check_counts(self.size, capacity, sound=0 <= self.cursor < capacity)
+
 
 class Reservoir(NamedTuple):
     """A uniform sample of all sketches ever pushed: each is kept with the same probability. A value, like `Memory`.
@@ -79,6 +84,13 @@ class Reservoir(NamedTuple):
                 source[place] = capacity + i
         kept = xp.take(xp.concat([self.rows, rows], axis=0), constant(source, like=rows), axis=0)
         return Reservoir(kept, min(self.size + n, capacity), self.seen + n, self.seed)
+
+    def check(self, template: "Reservoir", /) -> None:
+        """Raise where a restored reservoir counts rows that it cannot have, or was filled from another seed."""
+        _check_counts(self.size, self.rows.shape[0], sound=self.size == min(self.seen, self.rows.shape[0]))
+        if self.seed != template.seed:
+            msg = f"the saved reservoir was filled with `seed`={self.seed}, this policy has {template.seed}"
+            raise ValueError(msg)
 
     def _place(self, number: int) -> int:
         if number < self.rows.shape[0]:
@@ -214,4 +226,10 @@ def _check_rows(rows: Array, memory: Array) -> None:
     array_namespace(rows, memory)
     if rows.ndim != 2 or rows.shape[1] != memory.shape[1]:
         msg = f"`rows` must have shape (n, {memory.shape[1]}) to fit the memory, got {tuple(rows.shape)}"
+        raise ValueError(msg)
+
+
+def _check_counts(size: int, capacity: int, *, sound: bool) -> None:
+    if not (0 <= size <= capacity and sound):
+        msg = f"the saved memory counts {size} rows of {capacity}, which cannot be: the file is damaged"
         raise ValueError(msg)

@@ -33,13 +33,20 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
     Raises
     ------
     ValueError
-        Where a name is missing or unknown, or a shape differs: the policy's options are not those that were saved, or
-        the file is damaged.
+        Where a name is missing or unknown, or a shape, kind or number does not fit: the policy's options are not those
+        that were saved, or the file is damaged.
+
+    Notes
+    -----
+    A part of a state may have a method `check(template)` that raises where what was restored cannot be.
     """
     expected = dict(_leaves(template, ""))
     if set(expected) != set(arrays):
         missing, unknown = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
-        msg = f"the saved state does not fit this policy: missing {missing}, unknown {unknown}"
+        msg = (
+            f"the saved state does not fit this policy: missing {missing}, unknown {unknown}: "
+            "use the policy and the options it was saved with"
+        )
         raise ValueError(msg)
     for name, array in expected.items():
         if tuple(np.shape(arrays[name])) != array.shape:
@@ -47,6 +54,9 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
                 f"the saved state's {name!r} has shape {tuple(np.shape(arrays[name]))}, "
                 f"this policy expects {array.shape}: use the options (memory, dim, ...) it was saved with"
             )
+            raise ValueError(msg)
+        if np.asarray(arrays[name]).dtype.kind != array.dtype.kind:
+            msg = f"the saved state's {name!r} holds {np.asarray(arrays[name]).dtype}, not {array.dtype}: it is damaged"
             raise ValueError(msg)
     return _rebuild(template, arrays, "")
 
@@ -69,4 +79,7 @@ def _rebuild(template: Any, arrays: Mapping[str, Any], prefix: str) -> Any:
         saved = np.asarray(arrays[key])
         return int(saved) if isinstance(value, int) else constant(saved, like=value, dtype=value.dtype)
 
-    return type(template)(*(leaf(name, value) for name, value in zip(template._fields, template, strict=True)))
+    rebuilt = type(template)(*(leaf(name, value) for name, value in zip(template._fields, template, strict=True)))
+    if hasattr(rebuilt, "check"):
+        rebuilt.check(template)
+    return rebuilt

@@ -138,4 +138,5 @@ def _quantile(ordered: Array, count: Array, q: float) -> Array:
 def _ratio(values: Array, scale: Array) -> Array:
     xp = array_namespace(values)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
-    return xp.where(scale > 0, values / safe, xp.zeros_like(values))
+    # NaN stays NaN, also where the term is left out: such a sample must not look like the others
+    return xp.where((scale > 0) | xp.isnan(values), values / safe, xp.zeros_like(values))

@@ -29,6 +29,14 @@ def size(batch: Mapping[str, Any], /) -> int:
     if first is None:
         msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to tell its samples; it has {sorted(batch)}"
         raise ValueError(msg)
+    _check_tensor(first)
+    for name in ("attention_mask", "labels", "shift_labels"):
+        other = batch.get(name)
+        if other is not None and getattr(other, "ndim", 2) == 2 and tuple(other.shape) != tuple(first.shape[:2]):
+            msg = (
+                f"`batch[{name!r}]` must have shape (batch, time) = {tuple(first.shape[:2])}, got {tuple(other.shape)}"
+            )
+            raise ValueError(msg)
     if _is_packed(batch):
         msg = (
             "`batch` is packed or padding-free: its rows are not samples, so there is nothing to choose between. "
@@ -69,6 +77,15 @@ def trained_tokens(batch: Mapping[str, Any], /) -> int:
         return int((labels != IGNORE).sum())
     mask = batch.get("attention_mask")
     return int(mask.sum()) if mask is not None else batch["input_ids"].numel()
+
+
+def _check_tensor(first: Any) -> None:
+    if not isinstance(first, torch.Tensor):
+        msg = f"`batch` must hold torch tensors, got {type(first).__name__}: let the collator return tensors"
+        raise TypeError(msg)
+    if first.ndim < 2 or 0 in first.shape:
+        msg = f"`batch` must hold (batch, time) tensors with at least one sample, got shape {tuple(first.shape)}"
+        raise ValueError(msg)
 
 
 def _take_value(name: str, value: Any, indices: torch.Tensor, number: int) -> Any:

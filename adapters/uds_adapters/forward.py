@@ -96,8 +96,9 @@ class Scorer:
         bias = None if bias is None else bias.detach()
         if any(parameter.requires_grad for parameter in self._head_module.parameters()):
             return uds.Head(weight, bias, scale, frozen=False)
-        # a version counter misses fused optimizers, which no frozen weight meets; it does see a weight loaded anew
-        key = (scale, *((t.data_ptr(), t._version, t.device) for t in (weight, bias) if t is not None))
+        # a version counter sees a weight loaded anew, but not what is written through `.data`: some rows tell of that
+        some = weight[:: max(1, weight.shape[0] // 64)].double().sum().item()
+        key = (scale, some, *((t.data_ptr(), t._version, t.device) for t in (weight, bias) if t is not None))
         if self._frozen is None or self._frozen_key != key:
             self._frozen, self._frozen_key = uds.Head(weight, bias, scale), key
         return self._frozen

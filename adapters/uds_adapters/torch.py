@@ -49,6 +49,7 @@ class BatchSelector:
     """
 
     def __init__(self, model: torch.nn.Module, policy: uds.Policy) -> None:
+        _check_policy(policy)
         self.model, self.policy = model, policy
         self.last: uds.Selection | None = None
         self.last_indices: list[int] = []
@@ -130,3 +131,12 @@ class BatchSelector:
         metrics["kept_tokens_fraction"] = batches.trained_tokens(kept) / max(batches.trained_tokens(batch), 1)
         metrics["scoring_seconds"] = took
         self.metrics = metrics
+
+
+def _check_policy(policy: Any) -> None:
+    if isinstance(policy, type) or not isinstance(policy, uds.Policy):
+        msg = f"`policy` must be a policy such as uds.UDS(keep=0.25), got {policy!r}; uds.get(name) finds one by name"
+        raise TypeError(msg)
+    if getattr(policy, "temperature", None) is not None:
+        msg = "`policy` draws samples with importance weights (`temperature`), which this adapter does not apply yet"
+        raise ValueError(msg)

@@ -1,9 +1,10 @@
 """Utility-Diversity Sampling."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from .._array import Array, array_namespace, device
+from .._array import Array, array_namespace, device, to_numpy
 from ..choice import Budget, greedy, gumbel_top_k, top_k
 from ..logits import Logits
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
@@ -26,6 +27,16 @@ class UDSState(NamedTuple):
     ratio: Array  # (window,): nuclear over Frobenius norm of the latest candidates
     nearest: Array  # (window,): distance of the latest candidates to the nearest other one of their pool
     step: int
+    recipe: int  # what the remembered sketches were made with
+
+    def check(self, template: "UDSState", /) -> None:
+        """Raise where the restored sketches cannot be compared with those that are still to come."""
+        if self.recipe != template.recipe:
+            msg = (
+                "the saved sketches were made with other options: use the `sketch`, `dim`, `seed`, `rows`, `length` "
+                "and `centre` of the policy that was saved, or start without its state"
+            )
+            raise ValueError(msg)
 
 
 @register("uds")
@@ -132,7 +143,7 @@ class UDS:
         else:
             memory = Reservoir.empty(self.memory, sketch.shape[1], like=sketch, seed=self.seed)
         nothing = nothing_seen(like=sketch)
-        return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0)
+        return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0, self._fingerprint())
 
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
@@ -154,7 +165,7 @@ class UDS:
         )
         known = xp.isfinite(combined.scores) & (features["length"] > 0)
         memory = state.memory.push(sound(features["sketch"], indices, known))
-        return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1)
+        return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
         """Utility of each candidate, and the window of ratios after them."""
@@ -209,6 +220,11 @@ class UDS:
         rank = (min(_FOURIER_TIME_RANK, self.dim), max(1, self.dim // _FOURIER_TIME_RANK))
         return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=self.seed)
 
+    def _fingerprint(self) -> int:
+        centre = self.centre if isinstance(self.centre, str) else to_numpy(self.centre).tobytes()
+        options = (self.sketch, self.dim, self.seed, self.rows, self.length, centre)
+        return zlib.crc32(repr(options).encode())
+
     def _divisor(self, length: Array, logits: Logits) -> Array:
         xp = array_namespace(length)
         length = xp.astype(length, logits.dtype, copy=False)
@@ -251,12 +267,16 @@ def _check_words(policy: UDS) -> None:
 
 def _check_numbers(policy: UDS) -> None:
     _ = policy.budget
-    if policy.alpha not in ("auto", "rank") and (isinstance(policy.alpha, str) or not policy.alpha >= 0):
+    if policy.alpha not in ("auto", "rank") and (isinstance(policy.alpha, str) or not 0 <= policy.alpha < float("inf")):
         msg = f"`alpha` must be 'auto', 'rank' or a number of at least 0, got {policy.alpha!r}"
         raise ValueError(msg)
-    for name, least in (("weight", 0), ("memory", 1), ("dim", 1)):
-        if getattr(policy, name) < least:
-            msg = f"`{name}` must be at least {least}, got {getattr(policy, name)}"
+    if not 0 <= policy.weight < float("inf"):
+        msg = f"`weight` must be a number of at least 0, got {policy.weight}"
+        raise ValueError(msg)
+    for name, least in (("memory", 1), ("dim", 1), ("seed", 0)):
+        value = getattr(policy, name)
+        if value != int(value) or value < least:
+            msg = f"`{name}` must be a whole number of at least {least}, got {value}"
             raise ValueError(msg)
     if not 0 <= policy.frobenius <= 1:
         msg = f"`frobenius` must be in [0, 1], got {policy.frobenius}"

@@ -64,6 +64,7 @@ def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
         ({"keep": 2}, "`keep` must be a share"),
         ({"count": 0}, "`count` must be a whole number of at least 1, got 0"),
         ({"count": 1.5}, "`count` must be a whole number"),
+        ({"count": 2.0}, "`count` must be a whole number"),
         ({"keep": 0.5, "count": 1}, "give one of `keep`, `count` and `tokens`, got keep=0.5, count=1"),
         ({"tokens": 0}, "`tokens` must be a whole number of at least 1"),
     ],

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from uds_adapters.batches import IGNORE
 from uds_adapters.lab.data import Record
-from uds_adapters.lab.encode import IGNORE, Collator, Encoder, pad_id
+from uds_adapters.lab.encode import Collator, Encoder, pad_id
 from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.tiny import build_tokenizer
 

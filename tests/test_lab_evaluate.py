@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from uds_adapters.lab.encode import IGNORE, Collator, Example
+from uds_adapters.batches import IGNORE
+from uds_adapters.lab.encode import Collator, Example
 from uds_adapters.lab.evaluate import HeldOut
 from uds_adapters.lab.tiny import build_model, build_tokenizer
 

@@ -1,6 +1,7 @@
 """From scores to the samples that are trained on."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Budget:
             msg = f"`keep` must be a share in (0, 1], got {self.keep}; for a number of samples use `count`"
             raise ValueError(msg)
         for name, value in (("count", self.count), ("tokens", self.tokens)):
-            if value is not None and (value < 1 or value != int(value)):
+            if value is not None and not (isinstance(value, Integral) and value >= 1):
                 msg = f"`{name}` must be a whole number of at least 1, got {value}; for a share use `keep`"
                 raise ValueError(msg)
 

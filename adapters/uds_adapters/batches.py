@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["shifted_labels", "size", "take", "trained_tokens"]
+__all__ = ["IGNORE", "shifted_labels", "size", "take", "trained_tokens"]
 
 IGNORE = -100
 

@@ -70,7 +70,7 @@ class Scorer:
         head = self._explaining(probe, logits)
         if head is not None:
             return head(probe.hidden[:, -time:])
-        self._warn("the head's weight does not explain the model's logits (LoRA on the head? soft-capping?)")
+        self._warn("the head's weight does not explain the model's logits (LoRA on the head? soft-capping? quantised?)")
         return model(**inputs)["logits"][:, -time:]
 
     def _explaining(self, probe: HeadProbe, logits: torch.Tensor) -> uds.Head | None:
@@ -79,6 +79,8 @@ class Scorer:
         weight = getattr(module, "weight", None)
         if weight is None or hidden is None or hidden.ndim != 3 or weight.shape[-1] != hidden.shape[-1]:
             return None
+        if not weight.is_floating_point():
+            return None  # quantised: its numbers are not the layer's
         if getattr(self._config, "final_logit_softcapping", None):
             return None  # in half precision, capping of small logits looks like rounding
         bias = getattr(module, "bias", None)

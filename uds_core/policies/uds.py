@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from .._array import Array, array_namespace, device, to_numpy
@@ -122,7 +123,7 @@ class UDS:
         return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`utility` (batch,), `frobenius` (batch,), `sketch` (batch, dim) and `length` (batch,) of each candidate."""
+        """`sketch` (batch, dim), `length` (batch,); `utility` and `frobenius` (batch,), each where it is asked for."""
         mask = candidates.scored(self.rows)
         logits = candidates.logits.centred(self.centre)
         length = candidates.lengths(self.rows)
@@ -235,15 +236,15 @@ class UDS:
 def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     """Mean and nearest distance (batch,) of each candidate to the others that are finite and not empty."""
     xp = array_namespace(sketch)
-    sound = present & xp.all(xp.isfinite(sketch), axis=1)
-    apart = distances(sketch, xp.where(sound[:, None], sketch, xp.zeros_like(sketch)))
+    able = present & xp.all(xp.isfinite(sketch), axis=1)
+    apart = distances(sketch, xp.where(able[:, None], sketch, xp.zeros_like(sketch)))
     itself = xp.eye(sketch.shape[0], dtype=apart.dtype, device=device(apart)) > 0
-    others = sound[None, :] & ~itself
+    others = able[None, :] & ~itself
     number = xp.sum(xp.astype(others, apart.dtype), axis=1)
     total = xp.sum(xp.where(others, apart, xp.zeros_like(apart)), axis=1)
     mean = total / xp.where(number > 0, number, xp.ones_like(number))
     nearest = xp.min(xp.where(others, apart, xp.full_like(apart, xp.inf)), axis=1)
-    return xp.astype(mean, sketch.dtype, copy=False), xp.where(sound, nearest, xp.full_like(nearest, xp.nan))
+    return xp.astype(mean, sketch.dtype, copy=False), xp.where(able, nearest, xp.full_like(nearest, xp.nan))
 
 
 _WORDS = {
@@ -275,7 +276,7 @@ def _check_numbers(policy: UDS) -> None:
         raise ValueError(msg)
     for name, least in (("memory", 1), ("dim", 1), ("seed", 0)):
         value = getattr(policy, name)
-        if value != int(value) or value < least:
+        if not isinstance(value, Integral) or value < least:
             msg = f"`{name}` must be a whole number of at least {least}, got {value}"
             raise ValueError(msg)
     if not 0 <= policy.frobenius <= 1:

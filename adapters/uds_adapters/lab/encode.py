@@ -8,13 +8,12 @@ from typing import Any, TypedDict
 
 import torch
 
+from ..batches import IGNORE
 from .data import Record
 from .errors import LabError
 from .settings import DEFAULT_TEMPLATE
 
-__all__ = ["IGNORE", "Collator", "Encoder", "Example", "pad_id"]
-
-IGNORE = -100
+__all__ = ["Collator", "Encoder", "Example", "pad_id"]
 
 
 class Example(TypedDict):

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from ..batches import IGNORE
 from ..forward import evaluating
-from .encode import IGNORE, Collator, Example
+from .encode import Collator, Example
 
 __all__ = ["HeldOut"]
 

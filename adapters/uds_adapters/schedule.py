@@ -1,0 +1,153 @@
+"""When to select, and how much to keep by then."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Literal
+
+import uds_core as uds
+
+__all__ = ["Schedule"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    r"""Which steps select, and the share that each of them keeps.
+
+    .. math:: n = \frac{\text{step} - \text{start}}{\text{every}}, \quad t = \min(n / \text{steps}, 1), \quad
+        \text{keep}_n = \text{keep} + (\text{initial} - \text{keep}) \times
+        \{0, \; 1 - t, \; \tfrac12 (1 + \cos \pi t)\}
+
+    for ``"constant"``, ``"linear"`` and ``"cosine"``. Steps with a whole n of at least 0 select, all others train the
+    whole batch.
+
+    Parameters
+    ----------
+    start_step
+        The first step that selects, counted from 0: the steps before it warm the model up.
+    every
+        Every `every`-th step selects, `start_step` the first of them.
+    keep
+        ``"constant"``: the policy's own share always. ``"linear"``, ``"cosine"``: from `initial` to the policy's own
+        `keep`, up or down.
+    initial
+        Share in (0, 1] that the first selecting step keeps.
+    steps
+        Number of selecting steps after which the policy's own `keep` is reached, exactly, and stays. Needed by
+        ``"linear"`` and ``"cosine"``.
+
+    Raises
+    ------
+    ValueError
+        Where options are out of range, or do not go with one another.
+
+    Notes
+    -----
+    A function of the step alone, so a resumed run goes on as if it had never stopped. Over the selecting steps 0 to
+    `steps`, both included, the mean share is (initial + keep) / 2 for ``"linear"`` and for ``"cosine"``.
+
+    Examples
+    --------
+    >>> schedule = Schedule(start_step=100, keep="linear", initial=1.0, steps=400)
+    >>> schedule.policy(uds.UDS(keep=0.25), 99) is None
+    True
+    >>> [schedule.policy(uds.UDS(keep=0.25), step).keep for step in (100, 300, 500)]
+    [1.0, 0.625, 0.25]
+    """
+
+    start_step: int = 0
+    every: int = 1
+    keep: Literal["constant", "linear", "cosine"] = "constant"
+    initial: float = 1.0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_whole("start_step", self.start_step, least=0)
+        _check_whole("every", self.every, least=1)
+        if self.keep not in ("constant", "linear", "cosine"):
+            msg = f"`keep` must be 'constant', 'linear' or 'cosine', got {self.keep!r}; the policy has the share"
+            raise ValueError(msg)
+        if not 0.0 < self.initial <= 1.0:
+            msg = f"`initial` must be a share in (0, 1], got {self.initial}"
+            raise ValueError(msg)
+        if self.keep == "constant":
+            if self.steps is not None or self.initial != 1.0:
+                msg = "`steps` and `initial` change nothing with keep='constant': give keep='linear' or 'cosine'"
+                raise ValueError(msg)
+        elif self.steps is None:
+            msg = f"keep={self.keep!r} needs `steps`, the number of selecting steps until the policy's own share"
+            raise ValueError(msg)
+        else:
+            _check_whole("steps", self.steps, least=1)
+
+    def policy(self, policy: uds.Policy, step: int, /) -> uds.Policy | None:
+        """The policy to choose with at `step`, or None: train the whole batch.
+
+        Parameters
+        ----------
+        policy
+            One that `check` lets pass.
+        step
+            Number of the step, from 0.
+
+        Returns
+        -------
+        Policy or None
+            `policy` itself, or a copy with this step's `keep`. What it remembers fits all of them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the policy cannot be scheduled, or `step` is no whole number of at least 0.
+        """
+        _check_whole("step", step, least=0)
+        number, between = divmod(step - self.start_step, self.every)
+        if number < 0 or between:
+            return None
+        if self.steps is None or number >= self.steps:
+            return policy
+        self.check(policy)
+        # a policy that may be scheduled is a dataclass, which no static type can say
+        scheduled: Any = policy
+        return dataclasses.replace(scheduled, keep=self._share(scheduled.keep, number / self.steps))
+
+    def check(self, policy: uds.Policy, /) -> None:
+        """Raise where `policy` has no share that this schedule could change.
+
+        Raises
+        ------
+        TypeError
+            Where it is no dataclass with an option `keep`.
+        ValueError
+            Where its `keep` is not given.
+        """
+        if self.keep == "constant":
+            return
+        name, remedy = type(policy).__name__, "or use Schedule(keep='constant')"
+        if not dataclasses.is_dataclass(policy) or "keep" not in {field.name for field in dataclasses.fields(policy)}:
+            msg = (
+                f"keep={self.keep!r} changes the policy's `keep`, but {name} has no such option (a dataclass field): "
+                f"choose another policy, {remedy}"
+            )
+            raise TypeError(msg)
+        if getattr(policy, "keep", None) is None:
+            msg = (
+                f"keep={self.keep!r} ends at the policy's `keep`, but {name} was made without one: "
+                f"give it a share (`count` and `tokens` cannot be scheduled), {remedy}"
+            )
+            raise ValueError(msg)
+
+    def _share(self, last: float, t: float) -> float:
+        part = 1.0 - t if self.keep == "linear" else 0.5 * (1.0 + math.cos(math.pi * t))
+        share = last + (self.initial - last) * part
+        # rounding may step over either end
+        return min(max(share, min(self.initial, last)), max(self.initial, last))
+
+
+def _check_whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        msg = f"`{name}` must be a whole number of at least {least}, got {value!r}"
+        raise ValueError(msg)

@@ -59,17 +59,22 @@ def fourier_sketch(logits, mask, *, time, rank, seed):
     return np.array(out)
 
 
+def fold(vocab, buckets, seed):
+    """F as a matrix: each run of columns is turned by a number of its own, and each column has a sign."""
+    generator = np.random.default_rng([seed, 3])
+    turns = generator.integers(0, buckets, size=int(np.ceil(vocab / buckets)))
+    sign = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2.0 - 1.0
+    out = np.zeros((vocab, buckets))
+    for token in range(vocab):
+        out[token, (token % buckets + turns[token // buckets]) % buckets] = sign[token]
+    return out
+
+
 def paired_sketch(logits, mask, *, dim, seed):
     """u_j^T (L F) v_j / sqrt(d), with F written out as a matrix."""
     vocab = logits.shape[2]
     buckets = min(2 * dim, vocab)
-    generator = np.random.default_rng([seed, 3])
-    order = generator.permutation(vocab)
-    sign = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2.0 - 1.0
-    fold = np.zeros((vocab, buckets))
-    for place, token in enumerate(order):
-        fold[token, place % buckets] = sign[place]
-    right = fold @ signs(seed, 1, 0, (buckets, dim))
+    right = fold(vocab, buckets, seed) @ signs(seed, 1, 0, (buckets, dim))
     out = []
     for sample, m in zip(logits, mask, strict=True):
         left = np.stack([signs(seed, 0, p // 512, (512, dim))[p % 512] for p in position(m)])
@@ -79,17 +84,13 @@ def paired_sketch(logits, mask, *, dim, seed):
 
 def shifted_sketch(logits, mask, *, dim, seed):
     """One bucket and one sign for each pair of position and column."""
-    vocab = logits.shape[2]
-    generator = np.random.default_rng([seed, 3])
-    order = generator.permutation(vocab)
-    sign = generator.integers(0, 2, size=vocab, dtype=np.int8) * 2.0 - 1.0
-    place = np.argsort(np.random.default_rng([seed, 3, 1]).permutation(dim))
+    folded = fold(logits.shape[2], dim, seed)[:, np.random.default_rng([seed, 3, 1]).permutation(dim)]
     out = np.zeros((len(logits), dim))
     for i, (sample, m) in enumerate(zip(logits, mask, strict=True)):
         for row, p in zip(scored_rows(sample, m), position(m), strict=True):
             of_position = signs(seed, 0, p // 512, (512, 1))[p % 512, 0]
-            for turn, token in enumerate(order):
-                out[i, (place[turn % dim] + p) % dim] += of_position * sign[turn] * row[token]
+            for bucket, value in enumerate(row @ folded):
+                out[i, (bucket + p) % dim] += of_position * value
     return out
 
 

@@ -47,12 +47,12 @@ def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def fold(seed: int, vocab: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which columns fall into which bucket, (turns, buckets), and with which sign; 0 where a bucket is short by one."""
+def fold(seed: int, vocab: int, buckets: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """How `vocab` columns are dealt into buckets: a turn for each run of `buckets` columns, a sign for each column.
+
+    Column c falls into bucket (c + the turn of its run) mod buckets, so that two columns of one run never meet, and two
+    of different runs do with probability 1 / buckets, as under a random permutation; but runs are read in order.
+    """
     drawing = generator(seed, Stream.FOLD)
-    turns = -(-vocab // buckets)
-    index = np.zeros(turns * buckets, dtype=np.int32)
-    sign = np.zeros(turns * buckets, dtype=np.int8)
-    index[:vocab] = drawing.permutation(vocab)
-    sign[:vocab] = drawing.integers(0, 2, size=vocab, dtype=np.int8) * 2 - 1
-    return index.reshape(turns, buckets), sign.reshape(turns, buckets)
+    turns = drawing.integers(0, buckets, size=-(-vocab // buckets))
+    return tuple(turns.tolist()), drawing.integers(0, 2, size=vocab, dtype=np.int8) * 2 - 1

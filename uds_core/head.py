@@ -84,11 +84,9 @@ class Head:
         """Rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
         return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
 
-    def take(self, index: Array, /) -> Array:
-        """Columns `index` of the transposed augmented head, (columns, n)."""
-        xp = array_namespace(self.weight)
-        bias = None if self.bias is None else xp.take(self.bias, index)
-        return xp.matrix_transpose(self._augmented(xp.take(self.weight, index, axis=0), bias))
+    def piece(self, start: int, stop: int, /) -> Array:
+        """Columns `start` to `stop` of the transposed augmented head, (columns, n)."""
+        return array_namespace(self.weight).matrix_transpose(self.rows(start, stop))
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
         """The transposed augmented head in strips (n, vocab), as long as the vocabulary."""

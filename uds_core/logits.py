@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ._array import Array, array_namespace, wide_dtype, widen
 from .head import HeadLogits
-from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, is_row_centre, sound_rows
+from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, finite_rows, held_rows, is_row_centre
 
 __all__ = ["DenseLogits", "Logits", "as_logits"]
 
@@ -24,6 +24,7 @@ class DenseLogits:
     values: Array
     mask: Array | None = None
     shift: Array | None = None
+    finite: Array | None = None  # (batch, time, 1), seen once so that no block has to look again; None: all are
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,19 +51,18 @@ class DenseLogits:
         batch, time, vocab = self.shape
         step = block_items(batch * time, block_bytes)
         for start in range(0, vocab, step):
-            yield start, self._block(start, min(start + step, vocab))
+            yield start, self.piece(start, min(start + step, vocab))
 
     def compact(self) -> Array:
         """The matrices themselves, widened."""
-        return self._block(0, self.shape[2])
+        return self.piece(0, self.shape[2])
 
-    def take(self, index: Array, /) -> Array:
-        """Columns `index` of the vocabulary, (batch, time, n)."""
-        xp = array_namespace(self.values)
+    def piece(self, start: int, stop: int, /) -> Array:
+        """Columns `start` to `stop` of the vocabulary, (batch, time, n)."""
         shift = self.shift
         if shift is not None and shift.shape[2] > 1:
-            shift = xp.take(shift, index, axis=2)
-        return self._finished(xp.take(self.values, index, axis=2), shift, self.mask)
+            shift = shift[:, :, start:stop]
+        return _finished(self.values[:, :, start:stop], shift, self.mask, self.finite)
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
         """The matrices in strips of rows (batch, n, vocab), as long as the vocabulary."""
@@ -70,10 +70,11 @@ class DenseLogits:
         step = block_items(batch * vocab, block_bytes)
         for start in range(0, time, step):
             here = slice(start, min(start + step, time))
-            shift, mask = self.shift, self.mask
+            shift = self.shift
             if shift is not None and shift.shape[1] > 1:
                 shift = shift[:, here, ...]
-            yield self._finished(self.values[:, here, ...], shift, None if mask is None else mask[:, here])
+            mask, finite = (None if x is None else x[:, here, ...] for x in (self.mask, self.finite))
+            yield _finished(self.values[:, here, ...], shift, mask, finite)
 
     def projection(self, sketch: Any, /) -> Array:
         """`sketch.vocabulary` along the vocabulary: (batch, time, features)."""
@@ -97,21 +98,11 @@ class DenseLogits:
 
     def samples(self, start: int, stop: int, /) -> DenseLogits:
         """Samples `start` to `stop` alone."""
-        mask = None if self.mask is None else self.mask[start:stop, ...]
+        mask, finite = (None if x is None else x[start:stop, ...] for x in (self.mask, self.finite))
         shift = self.shift
         if shift is not None and shift.shape[0] == self.shape[0]:
             shift = shift[start:stop, ...]
-        return replace(self, values=self.values[start:stop, ...], mask=mask, shift=shift)
-
-    def _block(self, start: int, stop: int) -> Array:
-        shift = self.shift
-        if shift is not None and shift.shape[2] > 1:
-            shift = shift[:, :, start:stop]
-        return self._finished(self.values[:, :, start:stop], shift, self.mask)
-
-    def _finished(self, values: Array, shift: Array | None, mask: Array | None) -> Array:
-        values = widen(values)
-        return sound_rows(values if shift is None else values - shift, mask)
+        return replace(self, values=self.values[start:stop, ...], mask=mask, shift=shift, finite=finite)
 
 
 Logits: TypeAlias = DenseLogits | HeadLogits
@@ -125,4 +116,9 @@ def as_logits(logits: Any, /) -> Logits:
     if logits.ndim != 3:
         msg = f"`logits` must have shape (batch, time, vocab), got {tuple(logits.shape)}"
         raise ValueError(msg)
-    return DenseLogits(logits)
+    return DenseLogits(logits, finite=finite_rows(logits) if logits.shape[2] else None)
+
+
+def _finished(values: Array, shift: Array | None, mask: Array | None, finite: Array | None) -> Array:
+    values = widen(values)
+    return held_rows(values if shift is None else values - shift, mask, finite)

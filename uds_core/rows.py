@@ -11,6 +11,8 @@ __all__ = [
     "both_masks",
     "check_centre",
     "check_mask",
+    "finite_rows",
+    "held_rows",
     "is_row_centre",
     "positions",
     "sound_rows",
@@ -48,6 +50,25 @@ def sound_rows(rows: Array, mask: Array | None) -> Array:
     xp = array_namespace(rows)
     rows = xp.where(xp.isfinite(rows), rows, xp.full_like(rows, xp.nan))
     return rows if mask is None else xp.where(mask[:, :, None], rows, xp.zeros_like(rows))
+
+
+def finite_rows(rows: Array, /) -> Array:
+    """(..., 1): whether all numbers of each row (..., n) are finite. Two reductions, which copy nothing."""
+    xp = array_namespace(rows)
+    # NaN passes through both, an infinity through one of them
+    return xp.isfinite(xp.max(rows, axis=-1, keepdims=True)) & xp.isfinite(xp.min(rows, axis=-1, keepdims=True))
+
+
+def held_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
+    """Zeros outside `mask`, NaN in rows that are not `finite` (batch, time, 1); None says that all are: one pass."""
+    xp = array_namespace(rows)
+    if mask is None:
+        return rows if finite is None else xp.where(finite, rows, xp.full_like(rows[..., :1], xp.nan))
+    scored = mask[:, :, None]
+    nothing = xp.zeros(scored.shape, dtype=rows.dtype, device=device(rows))
+    if finite is None:
+        return xp.where(scored, rows, nothing)
+    return xp.where(finite & scored, rows, xp.where(scored, xp.full_like(nothing, xp.nan), nothing))
 
 
 def both_masks(first: Array | None, second: Array | None) -> Array | None:

@@ -1,15 +1,106 @@
-"""What a batch is: a mapping of tensors whose leading axis is the sample. How many it holds, and how to take some."""
+"""What a batch is: a mapping of tensors that holds samples, as padded rows or as documents in one row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-__all__ = ["IGNORE", "shifted_labels", "size", "take", "trained_tokens"]
+from .documents import Documents, holds_documents
+from .entries import IGNORE, Indexer, tokens
+from .padded import Rows
 
-IGNORE = -100
+__all__ = ["IGNORE", "Indexer", "Samples", "join", "shifted_labels", "size", "take", "trained_tokens", "view"]
+
+
+class Samples(Protocol):
+    """The samples of a batch, whatever its form."""
+
+    batch: Mapping[str, Any]
+    """Where they come from."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model's forward needs: all but `labels`, `shift_labels` and `num_items_in_batch`."""
+        ...
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Target of each row (batch, time), already shifted, -100 for none; None where the batch has no labels."""
+        ...
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Which rows are a sample's own (batch, time), boolean; None where all are."""
+        ...
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """Rows of each sample (batch,) that carry loss, int64 on the host; all of its own where there are no labels."""
+        ...
+
+    def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
+        """What the model puts out for each position of this batch, as (batch, time, width)."""
+        ...
+
+    def take(self, indices: Any, /) -> Any:
+        """The samples at `indices` (k,) as a batch of the same form and type, in that order, without idle padding."""
+        ...
+
+    def split(self, size: int, /) -> Sequence[Samples]:
+        """Views of at most `size` consecutive samples each, every one of a batch that the model takes."""
+        ...
+
+
+def view(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Samples:
+    """The samples of a batch.
+
+    Parameters
+    ----------
+    batch
+        What a collator makes: padded rows on either side, or packed and padding-free documents (TRL's, and
+        `DataCollatorWithFlattening`'s).
+    indexer
+        ``indexer(batch, indices) -> batch``: your own rule to take the samples at `indices` (k,), for batches with
+        entries that have no entry a sample, such as images.
+    shift
+        Whether the target of row t is the label of t + 1, as in causal models; False for encoder-decoder models.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where it is not known which parts of the batch belong to which sample.
+    """
+    if shift and holds_documents(batch):
+        return Documents(batch, indexer=indexer)
+    return Rows(batch, indexer=indexer, shift=shift)
+
+
+def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
+    """One batch of the samples of several: rows padded on the side that they are padded on, documents in one line.
+
+    Raises
+    ------
+    ValueError
+        Where the batches are not of one form, or have different entries.
+    """
+    if not batches:
+        msg = "`batches` must hold at least one batch to join, got none"
+        raise ValueError(msg)
+    names = [sorted(batch) for batch in batches]
+    if any(other != names[0] for other in names):
+        msg = f"`batches` must have the same entries to be joined, got {names}"
+        raise ValueError(msg)
+    lines = [shift and holds_documents(batch) for batch in batches]
+    if not any(lines):
+        return Rows.join([Rows(batch, shift=shift) for batch in batches])
+    if any(tokens(batch).shape[0] != 1 for batch in batches):
+        msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
+        raise ValueError(msg)
+    return Documents.join([Documents(batch) for batch in batches])
 
 
 def size(batch: Mapping[str, Any], /) -> int:
@@ -70,13 +161,14 @@ def shifted_labels(batch: Mapping[str, Any], /) -> torch.Tensor | None:
     return None if labels is None else torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
 
 
-def trained_tokens(batch: Mapping[str, Any], /) -> int:
-    """Rows of the batch that carry loss; all tokens that are not padding where there are no labels."""
-    labels = shifted_labels(batch)
-    if labels is not None:
-        return int((labels != IGNORE).sum())
-    mask = batch.get("attention_mask")
-    return int(mask.sum()) if mask is not None else batch["input_ids"].numel()
+def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
+    """Rows of the batch that carry loss; all tokens that are no padding where there are no labels."""
+    return int(view(batch, indexer=_never, shift=shift).tokens.sum())
+
+
+def _never(_batch: Any, _indices: torch.Tensor) -> Any:
+    # counting takes nothing apart, so that no entry need be refused
+    raise NotImplementedError
 
 
 def _check_tensor(first: Any) -> None:

@@ -1,0 +1,202 @@
+"""Packed and padding-free batches: one row, in which every document is a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from . import entries
+from .entries import IGNORE, Axes, Indexer
+
+__all__ = ["Documents", "holds_documents"]
+
+_ENDS = ("cu_seq_lens_q", "cu_seq_lens_k")  # where documents end, for attention kernels
+_LONGEST = ("max_length_q", "max_length_k")
+
+Border = tuple[int, int]
+"""A document's first position, and the one after its last."""
+
+
+def holds_documents(batch: Mapping[str, Any], /) -> bool:
+    """Whether a batch's one row is a line of documents: it says so, or its positions begin anew."""
+    if entries.tokens(batch).shape[0] != 1:
+        return False
+    if any(batch.get(name) is not None for name in (*_ENDS, "seq_idx")):
+        return True
+    positions = batch.get("position_ids")
+    return positions is not None and positions.ndim == 2 and len(_borders(batch)) > 1
+
+
+class Documents:
+    """A batch whose one row (1, time) holds documents one after the other; see `batches.Samples`.
+
+    They are told apart by `cu_seq_lens_q`, or where `position_ids` do not go on by one, or by `seq_idx`. What the mask
+    covers at the end is no document; without a mask, neither are single tokens there that repeat the very last and have
+    no label, as `pad_to_multiple_of` leaves them. (So a last document of one token is none: it carries no loss.)
+
+    Parameters
+    ----------
+    batch
+        Mapping of tensors (1, time, ...), and of lists with one entry a document.
+    indexer
+        ``indexer(batch, indices) -> batch``: takes documents out of batches with entries of another kind.
+    borders
+        Where the documents are, for a batch that was just made of them.
+    """
+
+    def __init__(
+        self, batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, borders: Sequence[Border] | None = None
+    ) -> None:
+        self.batch, self._indexer, self._time = batch, indexer, entries.tokens(batch).shape[1]
+        self._borders = list(borders) if borders else _borders(batch)
+        self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
+
+    def __len__(self) -> int:
+        return len(self._borders)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model's forward needs."""
+        return entries.inputs(self.batch)
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Target of each row (batch, time), -100 for none and at a document's last; None where there are no labels."""
+        names = [name for name in ("labels", "shift_labels") if self.batch.get(name) is not None]
+        return entries.targets({name: self._apart(self.batch[name], IGNORE) for name in names})
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """Which rows are a document's (batch, time)."""
+        lengths = torch.tensor(_lengths(self._borders))
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return mask.to(entries.tokens(self.batch).device)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """Rows of each document (batch,) that carry loss; all where there are no labels."""
+        if self.labels is None:
+            return torch.tensor(_lengths(self._borders))
+        return (self.labels != IGNORE).sum(1).cpu()
+
+    def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
+        """The model's output (1, positions, width) as (batch, time, width), zeros after a document's end.
+
+        Of more positions than the batch has, the last are meant.
+        """
+        return self._apart(x[:, -self._time :], 0)
+
+    def take(self, indices: Any, /) -> Any:
+        """The documents at `indices` (k,), in that order, one after the other; what tells their borders is made anew.
+
+        Raises
+        ------
+        ValueError, IndexError
+            Where `indices` are no indices of documents.
+        """
+        indices = entries.chosen(indices, len(self))
+        if self._indexer is not None:
+            return entries.indexed(self.batch, indices, self._indexer)
+        borders = [self._borders[i] for i in indices.tolist()]
+        columns = torch.cat([torch.arange(*border) for border in borders])
+        taken = {}
+        for name, value in self.batch.items():
+            samples, time = self._axes[name]
+            taken[name] = entries.picked(entries.picked(value, time, columns), samples, indices)
+        return entries.same_kind(self.batch, _told(taken, _lengths(borders)))
+
+    def split(self, size: int, /) -> list[Documents]:
+        """Views of at most `size` consecutive documents each."""
+        views = []
+        for part in torch.arange(len(self)).split(size):
+            lengths = _lengths([self._borders[i] for i in part.tolist()])
+            borders = None if self._indexer else _borders_of(lengths)
+            views.append(Documents(self.take(part), indexer=self._indexer, borders=borders))
+        return views
+
+    @staticmethod
+    def join(views: Sequence[Documents], /) -> Any:
+        """One batch of the documents of all, one after the other."""
+        parts = [view.take(range(len(view))) for view in views]
+        joined = {}
+        for name in views[0].batch:
+            samples, time = views[0]._axes[name]
+            values = [part[name] for part in parts]
+            told = name in _ENDS or name in _LONGEST
+            joined[name] = values[0] if told else entries.joined(name, values, samples if time is None else time)
+        lengths = [length for view in views for length in _lengths(view._borders)]
+        return entries.same_kind(views[0].batch, _told(joined, lengths))
+
+    def _apart(self, x: torch.Tensor, filler: int) -> torch.Tensor:
+        pieces = [x[0, first:last] for first, last in self._borders]
+        return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=filler)
+
+    def _axes_of(self, name: str, value: Any) -> Axes:
+        if entries.is_shared(value) or name in _ENDS:
+            return Axes()
+        if isinstance(value, torch.Tensor) and not entries.is_media(name):
+            shape = tuple(value.shape)
+            if shape[:2] == (1, self._time) and (len(shape) == 2 or not name.endswith(("mask", "labels"))):
+                return Axes(None, 1)
+            if name == "position_ids" and shape[-2:] == (1, self._time):
+                return Axes(None, value.ndim - 1)
+        if entries.is_one_each(name, value, len(self)):
+            return Axes(0)
+        raise entries.refuse(name, value, len(self), what="documents")
+
+
+def _borders(batch: Mapping[str, Any]) -> list[Border]:
+    """Where the documents are, without what pads their end; the first is one in any case."""
+    tokens = entries.tokens(batch)[0]
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    starts = _starts(batch, len(tokens))
+    borders = [(a, b) for a, b in pairwise(starts) if a < b]
+    if mask is not None:
+        end = int((mask[0] != 0).nonzero().max()) + 1 if mask.any() else 1
+        return [(a, min(b, end)) for a, b in borders if a < end]
+    repeats = (tokens == tokens[-1]).flatten(1).all(1) if tokens.ndim > 1 else tokens == tokens[-1]
+    repeats = repeats if labels is None else repeats & (labels[0] == IGNORE)
+    repeats = repeats.tolist()
+    while len(borders) > 1 and borders[-1][1] - borders[-1][0] == 1 and repeats[borders[-1][0]]:
+        borders.pop()
+    return borders
+
+
+def _starts(batch: Mapping[str, Any], time: int) -> list[int]:
+    """Where documents begin, and where the last one ends."""
+    ends, positions = batch.get(_ENDS[0]), batch.get("position_ids")
+    if ends is not None:
+        return ends.tolist()
+    numbers = positions if positions is not None and positions.ndim == 2 else batch["seq_idx"]
+    step = 1 if numbers is positions else 0
+    anew = (numbers[0, 1:] != numbers[0, :-1] + step).nonzero().flatten() + 1
+    return [0, *anew.tolist(), time]
+
+
+def _told(batch: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
+    """The batch with what tells its documents' borders, in those forms that it has."""
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    for name in _ENDS:
+        if batch.get(name) is not None:
+            batch[name] = ends.to(batch[name])
+    for name in _LONGEST:
+        if batch.get(name) is not None:
+            longest, given = max(lengths), batch[name]
+            batch[name] = given.new_tensor(longest) if isinstance(given, torch.Tensor) else longest
+    if batch.get("seq_idx") is not None:
+        batch["seq_idx"] = (
+            torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[None].to(batch["seq_idx"])
+        )
+    return batch
+
+
+def _lengths(borders: Sequence[Border]) -> list[int]:
+    return [last - first for first, last in borders]
+
+
+def _borders_of(lengths: Sequence[int]) -> list[Border]:
+    ends = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    return list(pairwise(ends))

@@ -1,0 +1,187 @@
+"""The entries of a batch: which of their axes is the samples', which is time's, and which entries are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = [
+    "IGNORE",
+    "Axes",
+    "Indexer",
+    "chosen",
+    "indexed",
+    "inputs",
+    "is_media",
+    "is_one_each",
+    "is_shared",
+    "joined",
+    "picked",
+    "refuse",
+    "same_kind",
+    "targets",
+    "tokens",
+]
+
+IGNORE = -100
+
+Indexer = Callable[[Any, torch.Tensor], Any]
+"""A user's own rule: a batch and indices (k,) to the batch of these samples."""
+
+_FOR_THE_LOSS = ("labels", "shift_labels", "num_items_in_batch")
+# one entry an image, a patch or a clip, never one a sample, though the numbers may agree
+_MEDIA = re.compile(
+    "(^|_)(aspect|audios?|frames|grid|images?|mel|patch(es)?|pixels?|speech|videos?|vision|visual|waveform)(_|$)"
+    "|^(cross_attention_mask|feature_attention_mask|input_features|input_values|spatial_shapes)$"
+)
+
+
+class Axes(NamedTuple):
+    """Where an entry's samples and time steps are counted; None where they are not."""
+
+    samples: int | None = None
+    time: int | None = None
+
+
+def tokens(batch: Any, /) -> torch.Tensor:
+    """The entry that tells the batch's shape: `input_ids`, or `inputs_embeds`, or `labels`; (batch, time, ...).
+
+    Raises
+    ------
+    TypeError
+        Where the batch is not a mapping, or holds no tensors.
+    ValueError
+        Where it has none of the three, or no samples.
+    """
+    if not isinstance(batch, Mapping):
+        msg = f"`batch` must be a mapping of tensors, as transformers' collators make it, got {type(batch).__name__}"
+        raise TypeError(msg)
+    first = next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), None)
+    if first is None:
+        msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to tell its samples; it has {sorted(batch)}"
+        raise ValueError(msg)
+    if not isinstance(first, torch.Tensor):
+        msg = f"`batch` must hold torch tensors, got {type(first).__name__}: let the collator return tensors"
+        raise TypeError(msg)
+    if first.ndim < 2 or 0 in first.shape:
+        msg = f"`batch` must hold (batch, time) tensors with at least one sample, got shape {tuple(first.shape)}"
+        raise ValueError(msg)
+    return first
+
+
+def inputs(batch: Mapping[str, Any], /) -> dict[str, Any]:
+    """What the model's forward needs of a batch, which is all but the loss's."""
+    return {name: value for name, value in batch.items() if name not in _FOR_THE_LOSS}
+
+
+def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor | None:
+    """Target of each row (batch, time): that of the next position, -100 at the last; unshifted as they stand."""
+    if batch.get("shift_labels") is not None:
+        return batch["shift_labels"]
+    labels = batch.get("labels")
+    if labels is None or not shift:
+        return labels
+    return torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
+
+
+def is_shared(value: Any, /) -> bool:
+    """Whether a value belongs to the batch and to no sample: numbers, words, nothing."""
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 0
+    return value is None or isinstance(value, (str, bytes, int, float, complex))
+
+
+def is_media(name: str) -> bool:
+    """Whether an entry's name speaks of images, sound or video, which have no entry a sample."""
+    return _MEDIA.search(name.lower()) is not None
+
+
+def is_one_each(name: str, value: Any, number: int, /) -> bool:
+    """Whether a sequence, or a tensor, has one entry for each of `number` samples."""
+    if isinstance(value, torch.Tensor):
+        return not is_media(name) and value.ndim > 0 and value.shape[0] == number
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != number:
+        return False
+    return all(is_shared(entry) for entry in value)
+
+
+def refuse(name: str, value: Any, number: int, /, *, what: str = "samples") -> ValueError:
+    """The error for an entry that cannot be taken apart."""
+    if isinstance(value, torch.Tensor):
+        kind = f"has shape {tuple(value.shape)}"
+    elif isinstance(value, Sequence):
+        nested = {type(entry).__name__ for entry in value if not is_shared(entry)}
+        kind = f"is a {type(value).__name__} of {len(value)}" + (f" that holds {' and '.join(nested)}" * bool(nested))
+    else:
+        kind = f"is a {type(value).__name__}"
+    return ValueError(
+        f"`batch[{name!r}]` {kind}, and the batch has {number} {what}: it is not known which of its parts belong to "
+        "which sample. Leave it out of the batch, or hand over `indexer`, your own rule "
+        "`indexer(batch, indices) -> batch` that takes the samples at `indices` (k,)"
+    )
+
+
+def chosen(indices: Any, number: int, /) -> torch.Tensor:
+    """`indices` (k,) as int64 on the host, after making sure that they name samples."""
+    given = torch.as_tensor(indices)
+    if given.ndim != 1 or not len(given) or given.is_floating_point() or given.dtype == torch.bool:
+        msg = (
+            "`indices` must be whole numbers (k,), at least one, "
+            f"got shape {tuple(given.shape)} of {str(given.dtype).removeprefix('torch.')}"
+        )
+        raise ValueError(msg)
+    given = given.to("cpu", torch.int64)
+    if int(given.min()) < 0 or int(given.max()) >= number:
+        msg = f"`indices` must lie between 0 and {number - 1}, the batch's samples, got {given.tolist()}"
+        raise IndexError(msg)
+    return given
+
+
+def indexed(batch: Any, indices: torch.Tensor, indexer: Indexer, /) -> Any:
+    """What the user's rule makes of a batch, after making sure that it took as many samples as it was asked for."""
+    taken = indexer(batch, indices)
+    first, whole = tokens(taken), tokens(batch)
+    if whole.shape[0] > 1 and first.shape[0] != len(indices):
+        msg = f"`indexer` was asked for {len(indices)} samples and returned a batch of {first.shape[0]}"
+        raise ValueError(msg)
+    return taken
+
+
+def picked(value: Any, axis: int | None, indices: torch.Tensor, /) -> Any:
+    """The parts of an entry at `indices` along an axis; all of it where there is none."""
+    if axis is None:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.index_select(axis, indices.to(value.device))
+    return type(value)(value[i] for i in indices.tolist())
+
+
+def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
+    """An entry of several batches as one: side by side along an axis; one for all where there is none.
+
+    Raises
+    ------
+    ValueError
+        Where the batches do not agree.
+    """
+    first, shapes = values[0], [tuple(v.shape) for v in values if isinstance(v, torch.Tensor)]
+    if axis is None:
+        if all(type(v) is type(first) and bool(v == first) for v in values):
+            return first
+        msg = f"`batch[{name!r}]` belongs to whole batches and differs between those to join, got {list(values)}"
+        raise ValueError(msg)
+    if not shapes:
+        return type(first)(entry for value in values for entry in value)
+    rests = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
+    if len(shapes) != len(values) or len(rests) != 1:
+        msg = f"`batch[{name!r}]` must agree in all axes but {axis} to be joined, got shapes {shapes}"
+        raise ValueError(msg)
+    return torch.cat(list(values), axis)
+
+
+def same_kind(batch: Mapping[str, Any], entries: dict[str, Any], /) -> Any:
+    """`entries` as the type of mapping that `batch` is."""
+    return entries if type(batch) is dict else type(batch)(entries)  # type: ignore[call-arg]

@@ -1,0 +1,212 @@
+"""Padded batches: every row is a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from . import entries
+from .entries import IGNORE, Axes, Indexer
+
+__all__ = ["Rows"]
+
+# entries with a column for each position: of the model that reads, and of a decoder
+_READ = {"input_ids", "inputs_embeds", "attention_mask", "global_attention_mask", "token_type_ids", "seq_idx"}
+_READ |= {"mm_token_type_ids", "special_tokens_mask", "completion_mask", "assistant_masks", "loss_mask"}
+_WRITTEN = {"labels", "shift_labels", "decoder_input_ids", "decoder_inputs_embeds"}
+_WRITTEN |= {"decoder_attention_mask", "decoder_position_ids"}
+_FLAT = ("attention_mask", "decoder_attention_mask", "labels", "shift_labels")  # (batch, time) and no more axes
+
+
+class Rows:
+    """A batch whose every row is a sample, padded on either side or not at all; see `batches.Samples`.
+
+    Parameters
+    ----------
+    batch
+        Mapping of tensors (batch, time, ...), and of lists with one entry a sample.
+    indexer
+        ``indexer(batch, indices) -> batch``: takes samples out of batches with entries of another kind. What it
+        returns is used as it is, untrimmed.
+    shift
+        Whether the target of row t is the label of t + 1. False for encoder-decoder models: labels, and the output, are
+        then the decoder's.
+    """
+
+    def __init__(self, batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> None:
+        first = entries.tokens(batch)
+        self.batch, self._indexer, self._shift = batch, indexer, shift
+        self._number, self._read = first.shape[:2]
+        self._written = self._read if shift else _decoder_time(batch)
+        for name in sorted(_READ | _WRITTEN):
+            self._check_shape(name)
+        self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
+
+    def __len__(self) -> int:
+        return self._number
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model's forward needs."""
+        return entries.inputs(self.batch)
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Target of each row (batch, time), -100 for none; None where the batch has no labels."""
+        return entries.targets(self.batch, shift=self._shift)
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Which rows are no padding (batch, time); None where the batch does not say."""
+        mask = self.batch.get("attention_mask" if self._shift else "decoder_attention_mask")
+        return None if mask is None else mask != 0
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """Rows of each sample (batch,) that carry loss; all that are no padding where there are no labels."""
+        if self.labels is not None:
+            return (self.labels != IGNORE).sum(1).cpu()
+        if self.mask is not None:
+            return self.mask.sum(1).cpu()
+        return torch.full((self._number,), self._written, dtype=torch.int64)
+
+    def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
+        """The model's output (batch, time, width); of more positions than the batch has, the last are meant."""
+        return x[:, -self._written :]
+
+    def take(self, indices: Any, /) -> Any:
+        """The samples at `indices` (k,), in that order, without columns that are padding in all of them.
+
+        Raises
+        ------
+        ValueError, IndexError
+            Where `indices` are no indices of samples, or the `indexer` took another number of them.
+        """
+        indices = entries.chosen(indices, self._number)
+        if self._indexer is not None:
+            return entries.indexed(self.batch, indices, self._indexer)
+        read = self._columns(indices, decoder=False)
+        written = read if self._shift else self._columns(indices, decoder=True)
+        taken = {}
+        for name, value in self.batch.items():
+            samples, time = self._axes[name]
+            first, last = written if name in _WRITTEN else read
+            part = value if time is None else value.narrow(time, first, last - first)
+            taken[name] = entries.picked(part, samples, indices)
+        return entries.same_kind(self.batch, taken)
+
+    def split(self, size: int, /) -> list[Rows]:
+        """Views of at most `size` consecutive samples each."""
+        parts = torch.arange(self._number).split(size)
+        return [Rows(self.take(part), indexer=self._indexer, shift=self._shift) for part in parts]
+
+    @classmethod
+    def join(cls, views: Sequence[Rows], /) -> Any:
+        """One batch of the samples of all, padded on the side that they are padded on."""
+        if len({view._read for view in views}) > 1 and not any("attention_mask" in view.batch for view in views):
+            views = [cls(_with_mask(view.batch), shift=view._shift) for view in views]
+        return entries.same_kind(views[0].batch, {name: _joined(name, views) for name in views[0].batch})
+
+    def _check_shape(self, name: str) -> None:
+        value = self.batch.get(name)
+        if value is None:
+            return
+        expected = (self._number, self._written if name in _WRITTEN else self._read)
+        shape = tuple(getattr(value, "shape", ()))
+        if shape[:2] == expected and (len(shape) == 2 or name not in _FLAT):
+            return
+        remedy = ": masks that are ready for attention do not tell the padding, let the collator return the 2-d mask"
+        msg = f"`batch[{name!r}]` must have shape (batch, time) = {expected}, got {shape}{remedy * (len(shape) > 2)}"
+        raise ValueError(msg)
+
+    def _axes_of(self, name: str, value: Any) -> Axes:
+        if entries.is_shared(value):
+            return Axes()
+        if name in _READ | _WRITTEN:
+            return Axes(0, 1)
+        if name == "position_ids":  # (batch, time), or (1, time) for all rows, or several kinds (kinds, batch, time)
+            if value.ndim > 1 and value.shape[-1] == self._read and value.shape[-2] in (1, self._number):
+                return Axes(None if value.shape[-2] == 1 else value.ndim - 2, value.ndim - 1)
+        elif entries.is_one_each(name, value, self._number) and not name.startswith("cu_seq"):
+            return Axes(0)
+        raise entries.refuse(name, value, self._number)
+
+    def _may_have_time(self, name: str) -> bool:
+        """Whether an entry nobody knows has as many columns as there are positions, by chance or not."""
+        value = self.batch[name]
+        if self._axes[name] != Axes(0) or not isinstance(value, torch.Tensor) or value.ndim < 2:
+            return False
+        return value.shape[1] in (self._read, self._written)
+
+    def _columns(self, indices: torch.Tensor, *, decoder: bool) -> tuple[int, int]:
+        """First column, and the one after the last, with a token or a target of one of the samples."""
+        whole = (0, self._written if decoder else self._read)
+        mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
+        marks = [] if mask is None else [mask != 0]
+        if decoder or (self._shift and mask is not None):
+            known = (self.batch.get("labels"), self.labels)
+            marks += [target != IGNORE for target in known if target is not None]
+        if not marks or any(self._may_have_time(name) for name in self.batch):
+            return whole  # nothing tells of padding, or trimming could cut numbers that are no columns
+        used = torch.stack([mark.index_select(0, indices.to(mark.device)).any(0) for mark in marks]).any(0)
+        columns = used.nonzero().flatten().tolist() or [0]
+        return (0 if mask is None else columns[0]), columns[-1] + 1
+
+
+def _decoder_time(batch: Mapping[str, Any]) -> int:
+    names = ("labels", "decoder_input_ids", "decoder_inputs_embeds")
+    first = next((batch[name] for name in names if batch.get(name) is not None), None)
+    if first is None:
+        msg = f"`batch` of an encoder-decoder model needs one of {', '.join(names)}; it has {sorted(batch)}"
+        raise ValueError(msg)
+    return first.shape[1]
+
+
+def _with_mask(batch: Mapping[str, Any]) -> dict[str, Any]:
+    # what is about to be padded must tell its padding
+    first = entries.tokens(batch)
+    return {**batch, "attention_mask": torch.ones(first.shape[:2], dtype=torch.int64, device=first.device)}
+
+
+def _joined(name: str, views: Sequence[Rows]) -> Any:
+    values = [view.batch[name] for view in views]
+    axes = views[0]._axes[name]
+    if name == "position_ids":
+        values = [value.expand(*value.shape[:-2], len(view), -1) for value, view in zip(values, views, strict=True)]
+        axes = Axes(values[0].ndim - 2, values[0].ndim - 1)
+    elif all(view._may_have_time(name) for view in views):
+        axes = Axes(0, 1)
+    if axes.time is not None:
+        values = _padded(name, values, axes.time, views)
+    return entries.joined(name, values, axes.samples)
+
+
+def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[Rows]) -> list[torch.Tensor]:
+    """All as long as the longest, with what padding holds, on the side where the batches have theirs."""
+    mask = "decoder_attention_mask" if name.startswith("decoder") else "attention_mask"
+    left = any(_pads_left(view.batch.get(mask)) for view in views)
+    filler = IGNORE if name.endswith("labels") else _pad_id(name, views)
+    longest = max(value.shape[axis] for value in values)
+    padded = []
+    for value in values:
+        shape = list(value.shape)
+        shape[axis] = longest - shape[axis]
+        filling = value.new_full(shape, filler)
+        padded.append(torch.cat([filling, value] if left else [value, filling], axis))
+    return padded
+
+
+def _pads_left(mask: torch.Tensor | None) -> bool:
+    return mask is not None and bool((mask[:, 0] == 0).any()) and bool((mask[:, -1] != 0).all())
+
+
+def _pad_id(name: str, views: Sequence[Rows]) -> int:
+    # the mask covers it, but some models look for the token
+    if name == "input_ids":
+        for view in views:
+            covered = view.batch[name][view.batch["attention_mask"] == 0]
+            if len(covered):
+                return int(covered[0])
+    return 0

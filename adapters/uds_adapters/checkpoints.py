@@ -1,0 +1,231 @@
+"""What a selector remembers, on disk: a safetensors file that is whole or not there, and says what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import uds_core as uds
+from uds_core import __version__
+
+__all__ = ["describe", "differences", "load", "save"]
+
+FORMAT, VERSION = "uds_core.checkpoint", 1
+
+_WITHOUT = "start without it: the selection then begins with an empty memory"
+_REMEDY = f"take another copy of it, or {_WITHOUT}"
+
+
+def save(file: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write `tensors` to `file`, at once: whoever reads it finds the last whole checkpoint, whenever power fails.
+
+    Parameters
+    ----------
+    file
+        A path; its folder is made where there is none.
+    tensors
+        Name -> tensor on any device, as `BatchSelector.state_dict` gives them; may be empty.
+    about
+        What made them, for `load` to compare: anything JSON can say; `describe` gives it for a policy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where `about` is not JSON.
+
+    Notes
+    -----
+    Written to ``<file>.tmp`` beside it, flushed to the disk, then renamed. What a killed run left under that name the
+    next save writes over. A file has one writer: give each process its own.
+    """
+    from safetensors.torch import save as serialise
+
+    file = Path(file)
+    tensors = {name: _host(tensor) for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "version": VERSION, "library": __version__, "about": about}
+    text = _json(header)
+    data = serialise(tensors, metadata={"uds": text, "sha256": _digest(text, tensors)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(file.name + ".tmp")
+    with unfinished.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(file)
+    _sync_folder(file.parent)
+
+
+def load(file: Path | str, *, about: Mapping[str, Any] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of `file`, on the CPU, and what was said about them. Never unpickles anything.
+
+    Parameters
+    ----------
+    file
+        As `save` wrote it.
+    about
+        What is expected: each entry must be as it was saved, except for ``options``. Those of a policy may change where
+        what it remembers still fits (`keep`, `alpha`); which must not, its state's own check knows: see `differences`.
+
+    Raises
+    ------
+    ValueError
+        Where the file is something else, cut off, damaged, of a newer format, or not about what is expected.
+    FileNotFoundError
+        Where there is none.
+    """
+    file = Path(file)
+    tensors, metadata = _read(file)
+    text = metadata.get("uds", "")
+    try:
+        header = json.loads(text)
+        known, version = header["format"] == FORMAT, int(header["version"])
+    except (ValueError, KeyError, TypeError):
+        known, version = False, 0
+    if not known:
+        msg = f"{file} is a safetensors file, but no selector's checkpoint, or a damaged one: {_REMEDY}"
+        raise ValueError(msg)
+    if version > VERSION:
+        msg = (
+            f"{file} has version {version} of the format, written by uds-core {header.get('library')}; "
+            f"this is uds-core {__version__}, which reads up to version {VERSION}: update uds-core"
+        )
+        raise ValueError(msg)
+    if metadata.get("sha256") != _digest(text, tensors):
+        msg = f"{file} is damaged: its data are not those of its checksum: {_REMEDY}"
+        raise ValueError(msg)
+    _check_about(file, header["about"], about or {})
+    return tensors, header["about"]
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], /) -> list[str]:
+    """What differs between two `about`, options one by one: ``["saved with seed=0, now seed=1"]``.
+
+    For the error message where a policy refuses the state that was saved.
+    """
+    old, new = _flat(json.loads(_json(saved))), _flat(json.loads(_json(now)))
+    return [
+        f"saved {_with(old, name)}, now {_with(new, name).removeprefix('with ')}"
+        for name in [*old, *(name for name in new if name not in old)]
+        if (name in old, old.get(name)) != (name in new, new.get(name))
+    ]
+
+
+def describe(policy: uds.Policy, /) -> dict[str, Any]:
+    """A policy as `about`: ``{"policy": name, "options": {...}}``.
+
+    The name is that of the registry, or else the class's own with its module. Options are the fields of a dataclass, or
+    the public attributes of any other object. Arrays are told by shape, dtype and checksum, whatever their library;
+    functions, models and the like by their names.
+    """
+    name = next((name for name in uds.names() if uds.get(name) is type(policy)), _name(type(policy)))
+    if dataclasses.is_dataclass(policy):
+        options = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+    else:
+        options = {name: value for name, value in getattr(policy, "__dict__", {}).items() if not name.startswith("_")}
+    return {"policy": name, "options": _plain(options)}
+
+
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    data = file.read_bytes()  # once: another checkpoint may be renamed to this name meanwhile
+    try:
+        tensors = parse(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        msg = f"{file} is no safetensors file, or was cut off or damaged ({error}): {_REMEDY}"
+        raise ValueError(msg) from error
+    size = int.from_bytes(data[:8], "little")
+    return tensors, json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+
+
+def _check_about(file: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    asked = {name: saved[name] for name in now if name in saved}
+    if differences({**asked, "options": {}}, {**now, "options": {}}):
+        msg = f"{file} does not fit: {'; '.join(differences(asked, now))}: use what it was saved with, or {_WITHOUT}"
+        raise ValueError(msg)
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Options beside the other entries."""
+    return {**{name: value for name, value in about.items() if name != "options"}, **about.get("options", {})}
+
+
+def _with(about: Mapping[str, Any], name: str) -> str:
+    return f"with {name}={about[name]!r}" if name in about else f"without {name}"
+
+
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"\n{name} {tensors[name].dtype} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _host(tensor: torch.Tensor) -> torch.Tensor:
+    # a copy: tensors that share memory cannot be saved
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        msg = f"`about` must be what JSON can say ({error}): use numbers, strings and lists, or `describe(policy)`"
+        raise type(error)(msg) from error
+
+
+class _Held(NamedTuple):
+    array: Any
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say of an option."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (Integral, Real)):
+        number = int(value) if isinstance(value, Integral) else float(value)
+        return number if math.isfinite(number) else str(number)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _array(value)
+    return _name(value if hasattr(value, "__qualname__") else type(value))
+
+
+def _array(value: Any) -> dict[str, Any]:
+    # `flatten` brings arrays of any library to the host; torch alone brings its half floats
+    data = _bytes(_host(value)) if isinstance(value, torch.Tensor) else uds.flatten(_Held(value))["array"].tobytes()
+    dtype = str(value.dtype).rsplit(".", maxsplit=1)[-1]
+    return {"shape": list(value.shape), "dtype": dtype, "sha256": hashlib.sha256(data).hexdigest()[:16]}
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself survive a power failure; Windows has no such call."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -84,3 +84,34 @@ def test_pooling_is_concatenation(backend):
     assert uds.pool(parts[:1]) is parts[0]
     with pytest.raises(ValueError, match="nothing to pool"):
         uds.pool([])
+
+
+def test_a_table_of_the_selection_is_the_score_and_its_parts(backend):
+    selection = uds.Selection(
+        indices=backend.array(np.array([1], np.int32)),
+        scores=backend.array([0.5, float("nan")], "float32"),
+        parts={"utility": backend.array([3.0, 4.0], "float32"), "group": backend.array(np.array([0, 1], np.int32))},
+    )
+    table = selection.table()
+    assert list(table) == ["score", "utility", "group"]
+    assert all(type(column) is np.ndarray for column in table.values())
+    np.testing.assert_array_equal(table["score"], np.array([0.5, np.nan], np.float32))
+    np.testing.assert_array_equal(table["group"], [0, 1])
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_half_scores_are_widened_for_the_table(library):
+    xp = pytest.importorskip(library)
+    scores = xp.asarray([0.5, 2.0], dtype=xp.bfloat16)
+    table = uds.Selection(indices=xp.asarray([0]), scores=scores).table()
+    assert table["score"].dtype == np.float32
+    assert table["score"].tolist() == [0.5, 2.0]
+
+
+def test_every_policy_has_a_table():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 7)).astype(np.float32)
+    candidates = uds.Candidates(logits, labels=np.ones((4, 3), np.int64))
+    for name in uds.names():
+        policy = uds.get(name)()
+        selection, _ = policy.choose(None, policy.examine(candidates))
+        assert {column.shape for column in selection.table().values()} == {(4,)}

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from ._array import Array, array_namespace, check_device, device
+import numpy as np
+
+from ._array import Array, array_namespace, check_device, device, to_numpy, widen
 from .logits import Logits, as_logits
 from .rows import IGNORE, check_mask
 
@@ -107,6 +109,11 @@ class Selection:
     metrics: Mapping[str, Array] = field(default_factory=dict[str, Array])
     """Numbers about the whole pool: name -> (); the effective ``alpha``, for one."""
 
+    def table(self) -> dict[str, np.ndarray]:
+        """What each candidate scored, for reading: `score` and every part, name -> (batch,) on the host."""
+        columns = {"score": self.scores, **self.parts}
+        return {name: to_numpy(_readable(column)) for name, column in columns.items()}
+
 
 @runtime_checkable
 class Policy(Protocol):
@@ -126,6 +133,11 @@ class Policy(Protocol):
     def choose(self, state: Any, features: Features, /, *, groups: Array | None = None) -> tuple[Selection, Any]:
         """The best of the pool, or of each of its groups, and the next state. `state` None means `init(features)`."""
         ...
+
+
+def _readable(x: Array) -> Array:
+    # NumPy has no bfloat16
+    return widen(x) if array_namespace(x).isdtype(x.dtype, "real floating") else x
 
 
 _POLICIES: dict[str, Callable[..., Policy]] = {}

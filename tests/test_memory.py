@@ -178,12 +178,15 @@ def test_a_sketch_that_is_not_finite_spoils_no_other(backend):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: uds.Memory.empty(0, 2, like=np.zeros(1)), "`capacity` must be at least 1"),
+        (lambda: uds.Memory.empty(0, 2, like=np.zeros(1)), "`capacity` must be a whole number of at least 1"),
         (lambda: uds.Memory.empty(3, 2, like=np.zeros(1)).push(np.ones((1, 3))), r"`rows` must have shape \(n, 2\)"),
         (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 4))), "do not fit"),
         (lambda: uds.diversity(*np.ones((2, 2, 3)), distance="max"), "`distance` must be"),  # type: ignore[arg-type]
-        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), neighbours=0), "`neighbours` must be at least 1"),
-        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), temperature=0.0), "`temperature` positive"),
+        (
+            lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), neighbours=0),
+            "`neighbours` must be a whole number of at least 1",
+        ),
+        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), temperature=0.0), "`temperature` must be positive"),
         (lambda: uds.Reservoir.empty(3, 2, like=np.zeros(1)).push(np.ones((1, 3))), r"`rows` must have shape \(n, 2\)"),
     ],
 )

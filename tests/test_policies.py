@@ -311,7 +311,7 @@ def test_random_depends_on_seed_and_step_alone(backend):
     state, drawn = None, []
     for step in range(4):
         indices, _, state = picks(policy, backend, state, samples(0))
-        expected = np.random.default_rng([5, step]).random(BATCH, dtype=np.float32)
+        expected = np.random.default_rng([5, 7, step, 0]).random(BATCH, dtype=np.float32)
         assert indices == np.argsort(-expected)[:2].tolist()
         drawn.append(tuple(indices))
     assert len(set(drawn)) > 1
@@ -491,7 +491,7 @@ def test_a_reservoir_outlives_a_saved_state(backend):
         ({"alpha": "best"}, "`alpha` must be"),
         ({"rows": "all"}, "`rows` must be one of 'labels', 'tokens'"),
         ({"length": "log"}, "`length` must be one of"),
-        ({"centre": "column"}, "`centre` must be one of"),
+        ({"centre": "column"}, "`centre` must be .none., .row. or an array"),
         ({"sketch": "count"}, "`sketch` must be one of"),
         ({"method": "fast"}, "`method` must be one of"),
         ({"memory": 0}, "`memory` must be a whole number of at least 1"),

@@ -118,7 +118,7 @@ def test_published_alphas_are_converted_both_ways():
     assert uds.isometric_alpha(1.0, **qwen) == pytest.approx(4412, abs=0.5)
     assert uds.published_alpha(6.618, **qwen) == pytest.approx(1.5e-3, rel=1e-4)
     assert uds.published_alpha(uds.isometric_alpha(0.3, time=7, vocab=9), time=7, vocab=9) == pytest.approx(0.3)
-    with pytest.raises(ValueError, match="`vocab` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`vocab` must be a whole number of at least 1, got 0"):
         uds.isometric_alpha(1.0, time=512, vocab=0)
 
 
@@ -192,9 +192,9 @@ def test_nothing_is_printed_or_written(capfd, tmp_path, monkeypatch):
         ({"alpha": -1.0}, "`alpha` must be a number of at least 0, got -1.0"),
         ({"alpha": float("nan")}, "`alpha` must be"),
         ({"keep": 0.5}, "`keep`"),
-        ({"memory": 0}, "`memory` must be at least 1"),
-        ({"time": 0}, "`time` must be at least 1"),
-        ({"rank": (3, 0)}, r"`rank\[1\]` must be at least 1"),
+        ({"memory": 0}, "`memory` must be a whole number of at least 1"),
+        ({"time": 0}, "`time` must be a whole number of at least 1"),
+        ({"rank": (3, 0)}, r"`rank\[1\]` must be a whole number of at least 1"),
         ({"signs": (np.ones(3), np.ones(VOCAB))}, r"`signs\[0\]` must be 12 numbers -1 or 1"),
         ({"signs": (np.zeros(TIME), np.ones(VOCAB))}, r"`signs\[0\]` must be 12 numbers -1 or 1"),
         ({"indices": (np.zeros(3, int), np.zeros(9, int))}, r"`indices\[1\]` must have shape \(10,\) to fit `rank`"),

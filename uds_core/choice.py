@@ -1,12 +1,13 @@
 """From scores to the samples that are trained on."""
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import draws, options
 from ._array import Array, array_namespace, check_device, constant, to_numpy
+from .draws import Stream
 from .memory import direct_distances
 
 __all__ = ["Budget", "Drawn", "greedy", "gumbel_top_k", "top_k"]
@@ -36,13 +37,12 @@ class Budget:
         if len(given) > 1:
             msg = f"give one of `keep`, `count` and `tokens`, got {', '.join(f'{k}={v}' for k, v in given.items())}"
             raise ValueError(msg)
-        if self.keep is not None and not 0.0 < self.keep <= 1.0:
-            msg = f"`keep` must be a share in (0, 1], got {self.keep}; for a number of samples use `count`"
-            raise ValueError(msg)
+        if self.keep is not None:
+            remedy = "; for a number of samples use `count`"
+            options.number("keep", self.keep, "a share in (0, 1]", fits=lambda share: 0 < share <= 1, remedy=remedy)
         for name, value in (("count", self.count), ("tokens", self.tokens)):
-            if value is not None and not (isinstance(value, Integral) and value >= 1):
-                msg = f"`{name}` must be a whole number of at least 1, got {value}; for a share use `keep`"
-                raise ValueError(msg)
+            if value is not None:
+                options.whole(name, value, remedy="; for a share use `keep`")
 
     def size(self, batch: int, /) -> int:
         """The most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
@@ -77,7 +77,7 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     O(batch log batch). With `groups` or a budget of tokens the order is brought to the host.
     """
     xp = array_namespace(scores, length)
-    _check(scores, length, groups)
+    _check(scores, length, groups, budget)
     order = _best_first(scores, length)
     if groups is None and budget.tokens is None:
         return xp.astype(order[: budget.size(scores.shape[0])], xp.int32, copy=False)
@@ -100,7 +100,7 @@ def gumbel_top_k(
     *,
     budget: Budget,
     temperature: float,
-    seed: tuple[int, ...],
+    seed: tuple[int, int],
     groups: Array | None = None,
 ) -> Drawn:
     r"""Draw samples without replacement, each next one with probability proportional to exp(score / temperature).
@@ -119,7 +119,7 @@ def gumbel_top_k(
     temperature
         tau, in units of the scores: small is nearly `top_k`, large is nearly uniform.
     seed
-        Whole numbers that the noise depends on, and on nothing else.
+        (seed, step), two whole numbers that the noise depends on, and on nothing else.
 
     Returns
     -------
@@ -132,16 +132,15 @@ def gumbel_top_k(
     O(batch log batch). Source: Kool, van Hoof, Welling, arXiv 1903.06059 (Gumbel-top-k); Duffield, Lund, Thorup (2007),
     priority sampling.
     """
-    if not temperature > 0:
-        msg = f"`temperature` must be positive, got {temperature}"
-        raise ValueError(msg)
+    options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
+    options.check("seed", seed, "(seed, step), two whole numbers", kind=tuple, fits=lambda given: len(given) == 2)
+    _check(scores, length, groups, budget)
     if budget.tokens is not None:
         msg = "`budget` must be `keep` or `count`: there are no unbiased weights for a budget of tokens"
         raise ValueError(msg)
     xp = array_namespace(scores, length)
-    _check(scores, length, groups)
     able = ~xp.isnan(scores) & (length > 0)
-    generator: Any = np.random.default_rng(list(seed))
+    generator: Any = draws.generator(seed[0], Stream.GUMBEL, seed[1])
     noise = constant(generator.gumbel(size=scores.shape[0]), like=scores, dtype=scores.dtype)
     belongs = np.zeros(scores.shape[0], dtype=np.int64) if groups is None else to_numpy(groups)
     indices: list[Array] = []
@@ -196,8 +195,9 @@ def greedy(
     -----
     O(k batch dim): distances are kept up to date with each pick, and taken directly, not through a Gram matrix.
     """
+    options.number("radius", radius, "at least 0", fits=lambda r: r >= 0)
     xp = array_namespace(scores, sketches, length)
-    _check(scores, length, groups)
+    _check(scores, length, groups, budget)
     quota = _Quota.of(budget, scores, length, groups)
     left = np.ones(scores.shape[0], dtype=bool)
     nearest = xp.full_like(scores, xp.inf)
@@ -251,7 +251,8 @@ class _Quota:
         return True
 
 
-def _check(scores: Array, length: Array, groups: Array | None) -> None:
+def _check(scores: Array, length: Array, groups: Array | None, budget: Budget) -> None:
+    options.check("budget", budget, "a Budget", kind=Budget, fits=lambda _: True)
     check_device("length", length, like=scores, like_name="scores")
     batch = scores.shape[0]
     if scores.ndim != 1 or tuple(length.shape) != (batch,):

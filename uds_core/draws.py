@@ -2,16 +2,20 @@
 
 import functools
 from enum import IntEnum
+from numbers import Integral
 
 import numpy as np
 
+from . import options
+
 __all__ = ["Stream", "fold", "generator", "position_signs", "rows", "signs"]
 
+_WORD = 2**32
 _POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long sample extends a short one's
 
 
 class Stream(IntEnum):
-    """Independent random streams of one seed."""
+    """Independent random streams of one seed. A number once given stays: it is part of every sketch ever saved."""
 
     TIME = 0
     VOCAB = 1
@@ -19,11 +23,21 @@ class Stream(IntEnum):
     FOLD = 3
     RELEASED = 4
     SUBSPACE = 5
+    RESERVOIR = 6
+    RANDOM = 7
+    GUMBEL = 8
 
 
-def generator(seed: int, *keys: int) -> np.random.Generator:
-    """A generator of its own for each seed and keys."""
-    return np.random.default_rng([seed, *keys])
+def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
+    """A generator of its own for each seed (below 2**64), stream and key (below 2**32).
+
+    NumPy cuts numbers into words of 32 bits, one after the other, and fills up with zeros, so that ``[1, 2]``,
+    ``[1, 2, 0]`` and ``[1 + 2 * 2**32]`` all start alike. Here the words are always four, each with its own meaning.
+    """
+    options.seed(seed)
+    expected = "a whole number of at least 0 and below 2**32"
+    options.check("key", key, expected, kind=Integral, fits=lambda n: 0 <= n < _WORD)
+    return np.random.default_rng([seed % _WORD, stream, key, seed // _WORD])
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,12 +1,14 @@
 """What was chosen lately, and how far a candidate is from it."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import array_api_extra as xpx
 import numpy as np
 
+from . import draws, options
 from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, to_numpy
+from .draws import Stream
 
 __all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
 
@@ -65,6 +67,7 @@ class Reservoir(NamedTuple):
     @classmethod
     def empty(cls, capacity: int, dim: int, *, like: Array, seed: int = 0) -> "Reservoir":
         """A reservoir of `capacity` rows of `dim` numbers, none filled, of library, dtype and device of `like`."""
+        options.seed(seed)
         return cls(_no_rows(capacity, dim, like=like), 0, 0, seed)
 
     @property
@@ -95,7 +98,7 @@ class Reservoir(NamedTuple):
     def _place(self, number: int) -> int:
         if number < self.rows.shape[0]:
             return number
-        return int(np.random.default_rng([self.seed, number]).integers(number + 1))
+        return int(draws.generator(self.seed, Stream.RESERVOIR, number).integers(number + 1))
 
 
 def diversity(
@@ -139,12 +142,9 @@ def diversity(
     -----
     O(batch m dim), matrix products; a block of rows is widened at a time.
     """
-    if distance not in ("mean", "nearest", "softmin"):
-        msg = f"`distance` must be 'mean', 'nearest' or 'softmin', got {distance!r}"
-        raise ValueError(msg)
-    if neighbours < 1 or not temperature > 0:
-        msg = f"`neighbours` must be at least 1 and `temperature` positive, got {neighbours} and {temperature}"
-        raise ValueError(msg)
+    options.word("distance", distance, get_args(Distance))
+    options.whole("neighbours", neighbours)
+    options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     rows = memory.filled if isinstance(memory, (Memory, Reservoir)) else memory
     xp = array_namespace(sketches, rows)
     apart = distances(sketches, rows)
@@ -216,9 +216,8 @@ def _row_blocks(rows: Array) -> Iterator[Array]:
 
 
 def _no_rows(capacity: int, dim: int, *, like: Array) -> Array:
-    if capacity < 1:
-        msg = f"`capacity` must be at least 1, got {capacity}"
-        raise ValueError(msg)
+    options.whole("capacity", capacity)
+    options.whole("dim", dim)
     return array_namespace(like).zeros((capacity, dim), dtype=like.dtype, device=device(like))
 
 

@@ -1,10 +1,24 @@
 """Utility + alpha x diversity, and the spreads that let one alpha travel between models."""
 
+from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias
 
+from . import options
 from ._array import Array, array_namespace, device
 
-__all__ = ["Alpha", "Combined", "Spreads", "combine", "median", "nothing_seen", "rank", "shift_in", "spread"]
+__all__ = [
+    "Alpha",
+    "Combined",
+    "Spreads",
+    "check_alpha",
+    "check_weight",
+    "combine",
+    "median",
+    "nothing_seen",
+    "rank",
+    "shift_in",
+    "spread",
+]
 
 _WINDOW = 512  # past candidates that a spread is taken over: many batches, yet short beside a training run
 
@@ -66,6 +80,8 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
     -----
     The spread is the interquartile range: one outlier does not move it, and it scales with the logits.
     """
+    check_alpha(alpha)
+    check_weight(weight)
     xp = array_namespace(utility, diversity)
     if alpha == "rank":
         scores = rank(utility) + weight * rank(diversity)
@@ -75,6 +91,22 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
     spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
     scores = _ratio(utility, spread_utility) + weight * _ratio(diversity, spread_diversity)
     return Combined(scores, weight * _ratio(spread_utility, spread_diversity))
+
+
+def check_alpha(alpha: object, /) -> None:
+    """Raise where `alpha` is none that `combine` knows."""
+    options.check(
+        "alpha",
+        alpha,
+        "'auto', 'rank' or a number of at least 0",
+        kind=(str, Real),
+        fits=lambda a: a in ("auto", "rank") if isinstance(a, str) else 0 <= a < float("inf"),
+    )
+
+
+def check_weight(weight: object, /) -> None:
+    """Raise where `weight` is none that `combine` knows."""
+    options.number("weight", weight, "a number of at least 0", fits=lambda w: 0 <= w < float("inf"))
 
 
 def spread(values: Array, /) -> Array:
@@ -106,6 +138,7 @@ def rank(values: Array, /) -> Array:
 
 def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:
     """A window (window,) of latest values, before the first; of the library, dtype and device of `like`."""
+    options.whole("window", window)
     xp = array_namespace(like)
     return xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
 

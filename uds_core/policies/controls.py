@@ -5,8 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .. import draws, options
 from .._array import Array, array_namespace, constant
 from ..choice import Budget, top_k
+from ..draws import Stream
 from ..policy import Candidates, Features, Selection, register
 from .ranked import Ranked, Stateless
 
@@ -64,6 +66,7 @@ class Random:
 
     def __post_init__(self) -> None:
         Budget(keep=self.keep, count=self.count)
+        options.seed(self.seed)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`length`: rows that carry loss."""
@@ -79,7 +82,7 @@ class Random:
         """Scores are uniform in [0, 1), keyed by seed and step."""
         step = 0 if state is None else state.step
         length = features["length"]
-        generator: Any = np.random.default_rng([self.seed, step])
+        generator: Any = draws.generator(self.seed, Stream.RANDOM, step)
         drawn = generator.random(length.shape[0], dtype=np.float32)
         scores = constant(drawn, like=length, dtype=length.dtype)
         indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)

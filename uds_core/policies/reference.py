@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import draws
+from .. import draws, options
 from .._array import Array, array_namespace, constant
 from ..choice import Budget, top_k
 from ..draws import Stream
@@ -77,14 +77,16 @@ class Reference:
 
     def __post_init__(self) -> None:
         Budget(keep=self.keep, count=self.count)
-        if not self.alpha >= 0:
-            msg = f"`alpha` must be a number of at least 0, got {self.alpha}"
-            raise ValueError(msg)
+        options.number("alpha", self.alpha, "a number of at least 0", fits=lambda a: 0 <= a < float("inf"))
+        options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
         sizes = {"memory": self.memory, "time": self.time, "rank[0]": self.rank[0], "rank[1]": self.rank[1]}
         for name, value in sizes.items():
-            if value < 1:
-                msg = f"`{name}` must be at least 1, got {value}"
-                raise ValueError(msg)
+            options.whole(name, value)
+        options.seed(self.seed)
+        for name, value in (("signs", self.signs), ("indices", self.indices)):
+            if value is not None:
+                expected = "two arrays, for time and vocabulary, or None"
+                options.check(name, value, expected, kind=(tuple, list), fits=lambda given: len(given) == 2)
         if self.signs is not None:
             self._check_signs(self.signs[0], "signs[0]", self.time)
         for side, rank in enumerate(self.rank):
@@ -183,10 +185,8 @@ def published_alpha(isometric: float, /, *, time: int, vocab: int) -> float:
 
 
 def _inflation(time: int, vocab: int) -> float:
-    for name, size in (("time", time), ("vocab", vocab)):
-        if size < 1:
-            msg = f"`{name}` must be at least 1, got {size}"
-            raise ValueError(msg)
+    options.whole("time", time)
+    options.whole("vocab", vocab)
     return (time * vocab) ** 0.5 / 2
 
 

@@ -2,9 +2,9 @@
 
 import zlib
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+from .. import options
 from .._array import Array, array_namespace, device, to_numpy
 from ..choice import Budget, greedy, gumbel_top_k, top_k
 from ..logits import Logits
@@ -12,7 +12,7 @@ from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
-from ..tradeoff import Alpha, Combined, Spreads, combine, median, nothing_seen, shift_in
+from ..tradeoff import Alpha, Combined, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
 
 __all__ = ["UDS", "UDSState"]
 
@@ -259,32 +259,25 @@ _WORDS = {
 
 
 def _check_words(policy: UDS) -> None:
-    words = {**_WORDS, "centre": ("none", "row")} if isinstance(policy.centre, str) else _WORDS
-    for name, known in words.items():
-        if getattr(policy, name) not in known:
-            msg = f"`{name}` must be one of {', '.join(map(repr, known))}, got {getattr(policy, name)!r}"
-            raise ValueError(msg)
+    for name, known in _WORDS.items():
+        options.word(name, getattr(policy, name), known)
+    if isinstance(policy.centre, str) or not hasattr(policy.centre, "shape"):
+        options.check(
+            "centre", policy.centre, "'none', 'row' or an array", kind=str, fits=lambda given: given in ("none", "row")
+        )
 
 
 def _check_numbers(policy: UDS) -> None:
     _ = policy.budget
-    if policy.alpha not in ("auto", "rank") and (isinstance(policy.alpha, str) or not 0 <= policy.alpha < float("inf")):
-        msg = f"`alpha` must be 'auto', 'rank' or a number of at least 0, got {policy.alpha!r}"
-        raise ValueError(msg)
-    if not 0 <= policy.weight < float("inf"):
-        msg = f"`weight` must be a number of at least 0, got {policy.weight}"
-        raise ValueError(msg)
-    for name, least in (("memory", 1), ("dim", 1), ("seed", 0)):
-        value = getattr(policy, name)
-        if not isinstance(value, Integral) or value < least:
-            msg = f"`{name}` must be a whole number of at least {least}, got {value}"
-            raise ValueError(msg)
-    if not 0 <= policy.frobenius <= 1:
-        msg = f"`frobenius` must be in [0, 1], got {policy.frobenius}"
-        raise ValueError(msg)
-    if policy.temperature is not None and not policy.temperature > 0:
-        msg = f"`temperature` must be positive or None, got {policy.temperature}"
-        raise ValueError(msg)
-    if policy.temperature is not None and (policy.in_batch == "greedy" or policy.tokens is not None):
+    check_alpha(policy.alpha)
+    check_weight(policy.weight)
+    options.whole("memory", policy.memory)
+    options.whole("dim", policy.dim)
+    options.seed(policy.seed)
+    options.number("frobenius", policy.frobenius, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
+    if policy.temperature is None:
+        return
+    options.number("temperature", policy.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
+    if policy.in_batch == "greedy" or policy.tokens is not None:
         msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
         raise ValueError(msg)

@@ -1,0 +1,62 @@
+"""Options, checked where they are given: an error names the option, says what it may be, and shows what came."""
+
+import reprlib
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check", "number", "seed", "whole", "word"]
+
+_SEEDS = 2**64  # two words of 32 bits; see `draws.generator`
+
+
+def check(
+    name: str,
+    value: object,
+    expected: str,
+    /,
+    *,
+    kind: type | tuple[type, ...],
+    fits: Callable[[Any], bool],
+    remedy: str = "",
+) -> None:
+    """Raise a TypeError where `value` is not of `kind`, a ValueError where it does not fit.
+
+    True and False are of no kind: Python counts them as numbers, but whoever gives one as a number has erred.
+    """
+    known = isinstance(value, kind) and not isinstance(value, bool)
+    if known and fits(value):
+        return
+    msg = f"`{name}` must be {expected}, got {reprlib.repr(value)}"
+    if not known:
+        msg += f" ({type(value).__name__})"
+        raise TypeError(msg + remedy)
+    raise ValueError(msg + remedy)
+
+
+def number(name: str, value: object, expected: str, /, *, fits: Callable[[Any], bool], remedy: str = "") -> None:
+    """A real number, of Python or NumPy, that `fits`; NaN fits where a comparison with it does, which is nowhere."""
+    check(name, value, expected, kind=Real, fits=fits, remedy=remedy)
+
+
+def whole(name: str, value: object, /, *, least: int = 1, remedy: str = "") -> None:
+    """A whole number of at least `least`: 2, but not 2.0."""
+    expected = f"a whole number of at least {least}"
+    check(name, value, expected, kind=Real, fits=lambda n: _is_whole(n) and n >= least, remedy=remedy)
+
+
+def seed(value: object, /) -> None:
+    """A whole number that `draws.generator` takes as a seed."""
+    expected = "a whole number of at least 0 and below 2**64"
+    check("seed", value, expected, kind=Real, fits=lambda n: _is_whole(n) and 0 <= n < _SEEDS)
+
+
+def word(name: str, value: object, known: tuple[str, ...], /) -> None:
+    """One of the words `known`."""
+    check(name, value, f"one of {', '.join(map(repr, known))}", kind=str, fits=lambda given: given in known)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, (int, np.integer))

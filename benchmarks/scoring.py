@@ -1,21 +1,26 @@
-"""Time and memory of `examine` against the authors' algorithm, on the same hidden states in one run.
+"""Time and memory of `examine` against the authors' algorithm, and how both grow, in one run.
 
     python benchmarks/scoring.py            # the head of Qwen2.5-0.5B: 2 samples of 128 tokens
+    python benchmarks/scoring.py --plot     # docs/figures/growth from the committed results
 
-Prints a table and one JSON line. Both sides start from hidden states and the LM head, as a scoring pass has them.
+Prints tables and one JSON line. Both sides start from hidden states and the LM head, as a scoring pass has them.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import growth
 import measure
 import torch
 from authors import Authors
 
 import uds_core as uds
+
+RESULTS = Path(__file__).parent / "results" / "scoring.json"
 
 
 def parse() -> argparse.Namespace:
@@ -27,6 +32,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--plot", action="store_true", help="draw the committed results, measure nothing")
     return parser.parse_args()
 
 
@@ -41,6 +48,10 @@ def tensors(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
 def main() -> None:
     """Measure, and print a table and a JSON line."""
     shape = parse()
+    if shape.plot:
+        result = json.loads(RESULTS.read_text(encoding="utf-8"))
+        growth.plot(result["growth"], result["shape"]["width"])
+        return
     torch.set_num_threads(shape.threads)
     torch.set_grad_enabled(False)
     hidden, weight = tensors(shape)
@@ -80,10 +91,18 @@ def main() -> None:
     exact = uds.nuclear_norm(head(hidden), method="svd")
     error = (exact - authors.examine(hidden @ weight.T)[0]).abs().max() / exact.max()
     report(shape, rows, preparing=preparing, error=float(error))
+    grown, shares = growth.grown(shape.width, repeat=shape.repeat), growth.share(repeat=shape.repeat)
+    growth.report(grown, shares)
+    sizes = {name: getattr(shape, name) for name in ("batch", "time", "width", "vocab", "threads", "repeat")}
+    line = {"benchmark": "scoring", "shape": sizes, "rows": rows, "preparing_seconds": preparing}
+    line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings()}
+    print("\n" + json.dumps(line))
+    if shape.write:
+        RESULTS.write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
 
 
 def report(shape: argparse.Namespace, rows: dict[str, dict[str, float]], *, preparing: float, error: float) -> None:
-    """The table for people, the JSON line for machines."""
+    """The table for people."""
     print(f"B={shape.batch} N={shape.time} h={shape.width} V={shape.vocab}, float32, {shape.threads} thread(s)\n")
     print(f"{'':38}{'ms':>10}{'faster':>10}{'extra MiB':>12}{'less memory':>14}")
     for name, row in rows.items():
@@ -94,8 +113,6 @@ def report(shape: argparse.Namespace, rows: dict[str, dict[str, float]], *, prep
     print(
         f"\npreparing a frozen head, once: {preparing:.1f} s; largest relative difference of utilities: {error:.1e}\n"
     )
-    line = {"benchmark": "scoring", "shape": vars(shape), "rows": rows, "preparing_seconds": preparing}
-    print(json.dumps({**line, "utility_error": error, **measure.surroundings()}))
 
 
 if __name__ == "__main__":

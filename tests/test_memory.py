@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
+from uds_core.memory import distances
 
 
 @given(capacity=st.integers(1, 7), pushes=st.lists(st.integers(0, 9), max_size=12))
@@ -161,6 +162,46 @@ def test_tight_clusters_far_from_the_origin_keep_their_distances(backend):
     z, q = z.astype(np.float32), q.astype(np.float32)
     got = backend.numpy(uds.diversity(backend.array(z), backend.array(q)))
     np.testing.assert_allclose(got, reference.mean_distance(z.astype(float), q.astype(float)), rtol=1e-4)
+
+
+def two_clusters(rng, n, dim=256):
+    """Two tight clusters very far apart, in float32: every second row belongs to the same."""
+    centres = 1000 * rng.normal(size=(2, dim))
+    return (centres[np.arange(n) % 2] + 0.1 * rng.normal(size=(n, dim))).astype(np.float32)
+
+
+@pytest.mark.parametrize("numbers", [2**20, 700, 1])  # at a time: all, a few pairs, one pair
+def test_two_tight_clusters_far_apart_keep_their_distances(backend, monkeypatch, numbers):
+    monkeypatch.setattr("uds_core.memory._PAIR_NUMBERS", numbers)
+    rows = two_clusters(np.random.default_rng(0), 19)
+    z, q = rows[:6], rows[6:]
+    true = np.linalg.norm(z[:, None].astype(float) - q[None].astype(float), axis=2)
+    assert true.max() > 5000 * true.min()
+    np.testing.assert_allclose(backend.numpy(distances(backend.array(z), backend.array(q))), true, rtol=1e-5)
+    nearest = uds.diversity(backend.array(z), backend.array(q), distance="nearest", neighbours=2)
+    np.testing.assert_allclose(backend.numpy(nearest), np.sort(true, axis=1)[:, :2].mean(axis=1), rtol=1e-5)
+
+
+def test_a_copy_is_no_distance_away_and_half_the_digits_are_left_where_nothing_is_taken_anew(backend):
+    rng = np.random.default_rng(1)
+    rows = two_clusters(rng, 12)
+    got = backend.numpy(distances(backend.array(rows), backend.array(rows)))
+    assert (np.diag(got) == 0).all()
+    direction = rng.normal(size=256)
+    for share in np.geomspace(1e-4, 1, 30):  # of the distance to the origin, around which the memory lies
+        pair = np.stack([rows[0], rows[0] + share * np.linalg.norm(rows[0]) / 16 * direction]).astype(np.float32)
+        memory = np.concatenate([pair[1:], -pair[1:]])
+        true = np.linalg.norm(pair[:1].astype(float) - memory.astype(float), axis=1)
+        got = distances(backend.array(pair[:1]), backend.array(memory))
+        np.testing.assert_allclose(backend.numpy(got)[0], true, rtol=1e-3)
+
+
+def test_distances_compile_under_jax():
+    jax = pytest.importorskip("jax")
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(size=(3, 8)).astype(np.float32), rng.normal(size=(5, 8)).astype(np.float32)
+    compiled = jax.jit(uds.diversity)(jax.numpy.asarray(z), jax.numpy.asarray(q))
+    np.testing.assert_allclose(compiled, reference.mean_distance(z, q), rtol=1e-4)
 
 
 def test_an_empty_memory_is_no_distance_away(backend):

@@ -433,6 +433,22 @@ def test_greedy_never_picks_a_copy_while_something_else_is_left(seed):
         assert len(copies & set(picks(policy, backend, state, pool)[0])) == 1
 
 
+def test_greedy_has_a_radius_where_candidates_are_tight_clusters_far_apart(backend):
+    """Of each cluster one, also on devices without float64, where a matrix product sees no distance inside of one."""
+    rng = np.random.default_rng(0)
+    centres = 1000 * rng.normal(size=(2, 64))
+    sketch = centres[np.arange(8) % 2] + 0.1 * rng.normal(size=(8, 64))
+    sketch[2] = sketch[0]
+    features = {"utility": [9, 8, 8.5, 1, 1, 1, 1, 1], "sketch": sketch, "length": np.ones(8)}
+    features = {name: backend.array(values, "float32") for name, values in features.items()}
+    policy = uds.UDS(count=2, alpha=0.0, memory=4, dim=64, in_batch="greedy")
+    selection, state = policy.choose(None, features)
+    assert backend.numpy(selection.indices).tolist() == [0, 1]
+    inside = sketch.astype(np.float32).astype(float)
+    apart = np.linalg.norm(inside[:, None] - inside[None], axis=2) + np.diag(np.full(8, np.inf))
+    np.testing.assert_allclose(backend.numpy(state.nearest)[-8:], apart.min(axis=1), rtol=1e-5)
+
+
 def test_the_in_batch_mean_is_added_to_diversity(backend):
     sample = samples(0)
     policy = uds.UDS(keep=0.5, memory=8, dim=16, in_batch="mean", length="none", centre="none")

@@ -7,12 +7,13 @@ import array_api_extra as xpx
 import numpy as np
 
 from . import draws, options
-from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, to_numpy
+from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, is_traced, to_numpy
 from .draws import Stream
 
 __all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
 
 _BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
+_PAIR_NUMBERS = 2**20  # numbers of near pairs that are subtracted at a time
 
 Distance: TypeAlias = Literal["mean", "nearest", "softmin"]
 
@@ -162,7 +163,8 @@ def distances(points: Array, rows: Array, /) -> Array:
     """Euclidean distance of each of `points` (n, dim) to each of `rows` (m, dim): (n, m), in the widest float.
 
     The rows' mean is taken out of both sides first: distances do not change by a shift, and without it the matrix
-    product loses all digits on clusters far from the origin.
+    product loses all digits on clusters far from the origin. It still does on pairs that are near to each other and far
+    from that mean: those are taken directly. O(n m dim): a matrix product, and dim numbers for each near pair.
     """
     xp = array_namespace(points, rows)
     check_device("rows", rows, like=points, like_name="points")
@@ -173,21 +175,28 @@ def distances(points: Array, rows: Array, /) -> Array:
     if rows.shape[0] == 0:
         return xp.zeros((points.shape[0], 0), dtype=wide, device=device(points))
     centre = sum(xp.sum(block, axis=0, dtype=wide) for block in _row_blocks(rows)) / rows.shape[0]
-    points = xp.astype(points, wide, copy=False) - centre
-    lengths = xp.sum(points * points, axis=1)[:, None]
+    centred = xp.astype(points, wide, copy=False) - centre
+    lengths = xp.sum(centred * centred, axis=1)[:, None]
     parts: list[Array] = []
     for block in _row_blocks(rows):
         others = xp.astype(block, wide, copy=False) - centre
-        squares = lengths + xp.sum(others * others, axis=1)[None, :] - 2.0 * (points @ xp.matrix_transpose(others))
+        terms = lengths + xp.sum(others * others, axis=1)[None, :]
+        squares = terms - 2.0 * (centred @ xp.matrix_transpose(others))
         # rounding may leave a small negative square; NaN stays NaN
-        parts.append(xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares)))
+        apart = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
+        # below this share of its terms, less than half of a square's digits are left
+        near = squares < xp.finfo(wide).eps ** 0.5 * terms
+        parts.append(_near_directly(apart, near, points, block))
     return xp.concat(parts, axis=1)
 
 
-def direct_distances(points: Array, row: Array, /) -> Array:
-    """Euclidean distance of each of `points` (n, dim) to one `row` (dim,): (n,). Exact zero between equals."""
-    xp = array_namespace(points, row)
-    apart = points - row
+def direct_distances(points: Array, rows: Array, /) -> Array:
+    """Euclidean distance of each of `points` (n, dim) to its own of `rows` (n, dim), or to one (dim,): (n,).
+
+    Exact zero between equals.
+    """
+    xp = array_namespace(points, rows)
+    apart = points - rows
     return xp.sqrt(xp.sum(apart * apart, axis=1))
 
 
@@ -208,6 +217,28 @@ def _soft_minimum(apart: Array, temperature: Array) -> Array:
     temperature = xp.where(temperature > 0, temperature, xp.ones_like(temperature))[:, None]
     weights = xp.exp((xp.min(apart, axis=1, keepdims=True) - apart) / temperature)
     return xp.sum(weights * apart, axis=1) / xp.sum(weights, axis=1)
+
+
+def _near_directly(apart: Array, near: Array, points: Array, rows: Array) -> Array:
+    """Distances `apart` (n, m), where `near` (n, m) is true taken anew from `points` and `rows`, without a product."""
+    xp = array_namespace(apart)
+    if is_traced(apart):  # how many are near is not known there
+        return apart
+    at = np.flatnonzero(to_numpy(near))
+    if at.size == 0:
+        return apart
+    numbers: list[Array] = [xp.reshape(apart, (-1,))]
+    pairs = max(1, _PAIR_NUMBERS // rows.shape[1])
+    for start in range(0, at.size, pairs):
+        i, j = np.divmod(at[start : start + pairs].astype(np.int32), rows.shape[0])
+        left, right = (
+            xp.astype(xp.take(side, constant(index, like=side), axis=0), apart.dtype, copy=False)
+            for side, index in ((points, i), (rows, j))
+        )
+        numbers.append(direct_distances(left, right))
+    source = np.arange(near.shape[0] * near.shape[1], dtype=np.int32)
+    source[at] = source.size + np.arange(at.size)
+    return xp.reshape(xp.take(xp.concat(numbers), constant(source, like=apart), axis=0), apart.shape)
 
 
 def _row_blocks(rows: Array) -> Iterator[Array]:

@@ -37,7 +37,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cli]" --group test --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cli,trl,lightning]" --group test --group dev
 	touch $@
 
 clean:

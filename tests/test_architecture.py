@@ -116,6 +116,7 @@ def test_importing_the_core_imports_no_framework():
         ("import uds_adapters.schedule", set()),
         ("import uds_adapters.torch", {"torch"}),
         ("import uds_adapters.transformers", {"torch"}),
+        ("import uds_adapters.trl", {"torch"}),
     ],
 )
 def test_adapters_import_no_framework_but_their_own(statement, allowed):

@@ -1,0 +1,131 @@
+"""Selection inside the Lightning Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+import uds_core as uds
+
+from .torch import BatchSelector
+
+__all__ = ["UDSCallback"]
+
+
+class UDSCallback(Callback):
+    """``Trainer(callbacks=[UDSCallback(policy)])``: `training_step` sees the chosen samples of each batch.
+
+    The loader's batch size counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples are trained on.
+    Batches must be dictionaries: their contents are replaced when a batch is about to be trained on, on its device and
+    with the newest weights. Validation, testing and prediction see whole batches.
+
+    Parameters
+    ----------
+    policy
+        Any `uds_core` policy.
+    model
+        Name of the attribute of the LightningModule that holds the language model, such as ``"model"``. None finds it:
+        the module itself, or the one model inside it that has output embeddings.
+    **options
+        Those of `BatchSelector`.
+
+    Attributes
+    ----------
+    selector
+        The `BatchSelector` that chooses; None before `fit`. Saved in Lightning's checkpoints, and restored from them.
+
+    Raises
+    ------
+    TypeError
+        While fitting, where batches are no dictionaries.
+    ValueError
+        When fitting starts, where the language model is not found, or there are several processes.
+
+    Notes
+    -----
+    Metrics of each batch are logged as `uds/utility_mean` and so on. The loss stays what `training_step` makes of it:
+    with ``accumulate_grad_batches`` Lightning takes the mean over batches of their means, selection or not. Lightning
+    does not restore torch's random generators, so runs with dropout do not resume to the bit, selection or not.
+
+    Examples
+    --------
+    >>> trainer = Trainer(callbacks=[UDSCallback(uds.UDS(keep=0.25))])  # doctest: +SKIP
+    """
+
+    def __init__(self, policy: uds.Policy, *, model: str | None = None, **options: Any) -> None:
+        self.policy, self.model, self.options = policy, model, options
+        self.selector: BatchSelector | None = None
+        self._loaded: dict[str, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the language model, and take up what a checkpoint remembers."""
+        if trainer.world_size > 1:
+            msg = (
+                f"`UDSCallback` chooses in one process, the Trainer has {trainer.world_size}: use devices=1 and "
+                "num_nodes=1, or call a `BatchSelector` in `training_step` and save its `state_dict()` on each process"
+            )
+            raise ValueError(msg)
+        self.selector = BatchSelector(_language_model(pl_module, self.model, self.policy), self.policy, **self.options)
+        if self._loaded:
+            self.selector.load_state_dict(self._loaded)
+            self._loaded = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Leave the chosen samples in `batch`, and log what the selection tells."""
+        del batch_idx
+        if not isinstance(batch, MutableMapping):
+            msg = (
+                f"`UDSCallback` needs batches that are dictionaries of tensors, got {type(batch).__name__}: let the "
+                "collator return a dictionary, or call a `BatchSelector` in `training_step`"
+            )
+            raise TypeError(msg)
+        assert self.selector is not None  # fitting has started
+        with trainer.precision_plugin.forward_context():
+            kept = self.selector(batch)
+        if kept is not batch:
+            batch.clear()
+            batch.update(kept)
+        pl_module.log_dict({f"uds/{name}": value for name, value in self.selector.metrics.items()}, batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the policy remembers."""
+        return self._loaded if self.selector is None else self.selector.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.selector, self._loaded = None, dict(state_dict)  # for the next `on_fit_start`
+
+
+def _language_model(module: torch.nn.Module, name: str | None, policy: uds.Policy) -> torch.nn.Module:
+    if name is not None:
+        model = module
+        for part in name.split("."):
+            model = getattr(model, part, None)
+        if not isinstance(model, torch.nn.Module):
+            msg = f"`model` names no module: {type(module).__name__} has no submodule {name!r}"
+            raise ValueError(msg)
+        return model
+    found = list(_outermost(module, ""))
+    if len(found) == 1:
+        return found[0][1]
+    if not getattr(policy, "needs_logits", True):
+        return module
+    names = [path for path, _ in found]
+    msg = (
+        f"{type(module).__name__} must hold one model with output embeddings to score with, found "
+        f"{names or 'none'}: name its attribute, as in UDSCallback(policy, model={names[0] if names else 'model'!r})"
+    )
+    raise ValueError(msg)
+
+
+def _outermost(module: torch.nn.Module, path: str) -> Any:
+    """Names and modules with output embeddings that lie in no other such module."""
+    find = getattr(module, "get_output_embeddings", None)
+    if callable(find) and find() is not None:
+        yield path, module
+        return
+    for name, child in module.named_children():
+        yield from _outermost(child, f"{path}.{name}" if path else name)

@@ -1,0 +1,49 @@
+"""Selection inside TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .transformers import UDSTrainerMixin
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+else:
+    SFTTrainer = object  # the name below is made on demand, so that this module alone does not import TRL
+
+__all__ = ["UDSSFTTrainer"]
+
+_DOC = """`trl.SFTTrainer` with a policy; it chooses in every batch mode of TRL.
+
+What a *sample* is follows from the mode: a row of a padded batch; a document with `padding_free`, and with `packing`
+too (strategy `bfd`, TRL's own), where `per_device_train_batch_size` counts packed rows of several documents each; a
+window of `max_length` tokens, whatever documents it holds, with the packing strategy `wrapped`.
+
+Parameters
+----------
+policy
+    Any `uds_core` policy.
+*args, **kwargs
+    Those of `UDSTrainerMixin` and of `trl.SFTTrainer`.
+
+Notes
+-----
+TRL trains through a fused LM head and makes no logits. The scoring forward asks for none of the fused outputs: it runs
+the model's own head, at one position, and keeps what went in. TRL's metrics (`num_tokens`, `entropy`,
+`mean_token_accuracy`) tell of the chosen samples.
+"""
+
+if TYPE_CHECKING:
+
+    class UDSSFTTrainer(UDSTrainerMixin, SFTTrainer):
+        """`trl.SFTTrainer` with a policy."""
+
+
+def __getattr__(name: str) -> Any:
+    if name != "UDSSFTTrainer":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    globals()[name] = type(name, (UDSTrainerMixin, SFTTrainer), {"__doc__": _DOC, "__module__": __name__})
+    return globals()[name]

@@ -73,6 +73,8 @@ ALLOWED = {  # what an adapter may import from outside, beside torch and our cor
     "checkpoints": {"safetensors"},
     "audit": {"pyarrow"},
     "transformers": {"transformers", "safetensors"},
+    "trl": {"trl"},
+    "lightning": {"lightning"},
 }
 
 

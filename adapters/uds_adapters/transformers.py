@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import uds_core as uds
 
+from . import batches, checkpoints
 from .torch import BatchSelector
 
 if TYPE_CHECKING:
@@ -23,13 +26,19 @@ class UDSTrainerMixin(Trainer):
     """Puts a policy into any subclass of `transformers.Trainer`: ``class Mine(UDSTrainerMixin, AnyTrainer)``.
 
     `per_device_train_batch_size` counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples are trained
-    on in each micro-batch. Each micro-batch is chosen from when the Trainer draws it, before it counts the tokens that
-    the loss is divided by, so gradients are those of a Trainer that was fed the chosen samples.
+    on in each micro-batch. They are chosen when the Trainer draws its batches, before it counts the tokens that the
+    loss is divided by, so gradients are those of a Trainer that was fed the chosen samples.
 
     Parameters
     ----------
     policy
         Any `uds_core` policy.
+    scope
+        ``"micro"``: each micro-batch is chosen from. ``"step"``: all micro-batches of an optimizer step are one pool,
+        and the chosen are split evenly over as many batches.
+    selection
+        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `indexer`, `id_field`, `audit`. The step
+        of a schedule is the Trainer's `global_step`.
     *args, **kwargs
         The Trainer's own.
 
@@ -45,15 +54,29 @@ class UDSTrainerMixin(Trainer):
     micro-batches since the last log.
     """
 
-    def __init__(self, *args: Any, policy: uds.Policy, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        policy: uds.Policy,
+        scope: Literal["micro", "step"] = "micro",
+        selection: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if scope not in ("micro", "step"):
+            msg = f"`scope` must be 'micro' or 'step', got {scope!r}"
+            raise ValueError(msg)
         super().__init__(*args, **kwargs)
-        self.selector = BatchSelector(cast("Any", self.model), policy)
+        _check_arguments(self.args)
+        self.scope = scope
+        self.selector = BatchSelector(cast("Any", self.model), policy, **(selection or {}))
         self._uds_metrics: list[dict[str, float]] = []
         self._uds_logged_at = time.perf_counter()
 
-    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
         """Draw the step's micro-batches through the selector."""
-        return super().get_batch_samples(_Selecting(self, epoch_iterator), *args, **kwargs)
+        drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
+        kept = map(self._uds_select, drawn) if self.scope == "micro" else self._uds_window(drawn)
+        return super().get_batch_samples(kept, num_batches, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the selection's metrics to what the Trainer logs of training."""
@@ -62,9 +85,35 @@ class UDSTrainerMixin(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _uds_select(self, batch: Any) -> Any:
-        kept = self.selector(self._prepare_inputs(batch))
+        kept = self.selector(batch, step=self.state.global_step)
         self._uds_metrics.append(self.selector.metrics)
         return kept
+
+    def _uds_window(self, drawn: Iterator[Any]) -> Iterator[Any]:
+        window = list(drawn)
+        if not window:
+            return
+        kept, _ = self.selector.window(window, step=self.state.global_step)
+        self._uds_metrics.append(self.selector.metrics)
+        yield from kept
+        for _ in range(len(window) - len(kept)):  # the Trainer counts micro-batches
+            yield self._uds_blank(kept[0])
+
+    def _uds_blank(self, batch: Any) -> Any:
+        if not self.model_accepts_loss_kwargs:
+            msg = (
+                "fewer samples were chosen than there are micro-batches, and the model's loss is a mean of its own, "
+                "which nothing can be added to: keep more, or set a smaller `gradient_accumulation_steps`"
+            )
+            raise ValueError(msg)
+        return batches.blank(batch)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # called once before the selector is there; the Trainer keeps the list that it made
+        name = self.selector.id_field if hasattr(self, "selector") else None
+        if name is not None and name not in (self._signature_columns or []):
+            self._signature_columns = [*(self._signature_columns or []), name]
 
     def _uds_summary(self) -> dict[str, float]:
         now = time.perf_counter()
@@ -84,40 +133,36 @@ class UDSTrainerMixin(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        from safetensors.torch import save_file
-
-        Path(output_dir).mkdir(parents=True, exist_ok=True)  # other processes may arrive before the first one made it
-        save_file(self.selector.state_dict(), self._uds_file(output_dir))
+        checkpoints.save(self._uds_file(output_dir), self.selector.state_dict(), self._uds_about())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        from safetensors.torch import load_file
-
         file = self._uds_file(checkpoint)
         if not file.is_file():
             warnings.warn(
                 f"no {file}: the checkpoint knows no selection, which starts with an empty memory", stacklevel=2
             )
             return
-        self.selector.load_state_dict(load_file(file))
+        state, about = checkpoints.load(file, about=self._uds_about())
+        self.selector.load_state_dict(state, about=about)
+
+    def _uds_about(self) -> dict[str, Any]:
+        return {**checkpoints.describe(self.selector.policy), "scope": self.scope}
 
     def _uds_file(self, folder: str) -> Path:
         return Path(folder) / f"uds_{self.args.process_index}.safetensors"
 
 
-class _Selecting:
-    """An iterator object, not a generator: closing it must not exhaust the Trainer's own."""
-
-    def __init__(self, trainer: UDSTrainerMixin, batches: Any) -> None:
-        self.trainer, self.batches = trainer, batches
-
-    def __iter__(self) -> _Selecting:
-        return self
-
-    def __next__(self) -> Any:
-        return self.trainer._uds_select(next(self.batches))
+def _check_arguments(args: Any) -> None:
+    if args.n_gpu > 1:
+        msg = (
+            f"the Trainer would copy the model to {args.n_gpu} GPUs in one process (DataParallel), which slows scoring "
+            "down and splits the chosen batch: start one process a GPU with `torchrun` or `accelerate launch`, or show "
+            "one GPU with CUDA_VISIBLE_DEVICES=0"
+        )
+        raise ValueError(msg)
 
 
 if TYPE_CHECKING:

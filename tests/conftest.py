@@ -37,6 +37,7 @@ class Backend:
     xp: Any
     device: Any = None
     floats: tuple[str, ...] = ("float32", "float64")
+    missing: str = ""  # what it lacks on this machine, so that its tests are skipped
 
     def array(self, values: Any, dtype: str | None = None) -> Any:
         values = np.asarray(values)
@@ -45,11 +46,17 @@ class Backend:
         if dtype is None and values.dtype == np.int64 and self.name == "jax":
             dtype = "int32"
         values = values if dtype is None else values.astype(dtype)
+        if self.name == "cupy":  # its arrays lie on the current GPU, and a device is a number there
+            return self.xp.asarray(values)
         return self.xp.asarray(values) if self.device is None else self.xp.asarray(values, device=self.device)
 
     def numpy(self, x: Any) -> np.ndarray:
         if self.name.startswith("strict"):
             x = x.to_device(array_api_strict.Device("CPU_DEVICE"))
+        if self.name == "torch:cuda":
+            x = x.cpu()
+        if self.name == "cupy":  # NumPy may not read it: no silent transfer
+            x = x.get()
         return np.asarray(x)
 
 
@@ -64,21 +71,32 @@ def _backends() -> list[Any]:
         import array_api_compat.torch
 
         found.append(Backend("torch", array_api_compat.torch))
-        found.append(cuda_backend())
+        torch = importlib.import_module("torch")
+        found.append(Backend("torch:cuda", array_api_compat.torch, "cuda", missing=_no_gpu(torch)))
+    found.append(_cupy())
     if importlib.util.find_spec("jax"):
         import jax.numpy
 
         found.append(Backend("jax", jax.numpy, floats=("float32",)))
-    return [pytest.param(b, id=b.name) if isinstance(b, Backend) else b for b in found]
+    return [_parameter(backend) for backend in found]
 
 
-def cuda_backend() -> Any:
-    import array_api_compat.torch
+def _cupy() -> Backend:
+    if not importlib.util.find_spec("cupy"):
+        return Backend("cupy", None, "cuda", missing="needs CuPy, which is not installed")
+    import array_api_compat.cupy
 
-    torch = importlib.import_module("torch")
-    reason = "needs a CUDA device, and there is none"
-    marks = [] if torch.cuda.is_available() else [pytest.mark.skip(reason=reason)]
-    return pytest.param(Backend("torch:cuda", array_api_compat.torch, "cuda"), id="torch:cuda", marks=marks)
+    return Backend("cupy", array_api_compat.cupy, "cuda", missing=_no_gpu(importlib.import_module("cupy")))
+
+
+def _no_gpu(library: Any) -> str:
+    """Why tests on its GPU are left out; empty where there is one. Of torch and CuPy."""
+    return "" if library.cuda.is_available() else "needs a CUDA device, and there is none"
+
+
+def _parameter(backend: Backend) -> Any:
+    marks = [pytest.mark.skip(reason=backend.missing)] if backend.missing else []
+    return pytest.param(backend, id=backend.name, marks=marks)
 
 
 @pytest.fixture(params=_backends())

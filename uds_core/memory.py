@@ -185,7 +185,7 @@ def distances(points: Array, rows: Array, /) -> Array:
         # rounding may leave a small negative square; NaN stays NaN
         apart = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
         # below this share of its terms, less than half of a square's digits are left
-        near = squares < xp.finfo(wide).eps ** 0.5 * terms
+        near = squares < float(xp.finfo(wide).eps) ** 0.5 * terms
         parts.append(_near_directly(apart, near, points, block))
     return xp.concat(parts, axis=1)
 

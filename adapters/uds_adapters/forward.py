@@ -1,208 +1,183 @@
-"""The scoring forward: one pass without gradients from which the policy's candidates come, leaving no trace."""
+"""The scoring forward: passes without gradients, in micro-batches, from which the policy's features come."""
 
 from __future__ import annotations
 
-import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import uds_core as uds
 
-from . import batches
+from . import batches, models
+from .heads import HeadReader, capped
+from .probe import HeadProbe, evaluating, outside_autocast, undisturbed
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "outside_autocast"]
 
-_NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch")
-_SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
+_DENSE_BYTES = 256 * 2**20  # for logits that must be made, where one sample's need no more
 
 
 class Scorer:
-    """Candidates from a model: hidden states caught at its head, which is verified in every pass.
+    """Features from a model: hidden states caught at its head, which is verified in every pass.
 
     Parameters
     ----------
     model
-        A causal language model with `get_output_embeddings`, bare or in a wrapper (PEFT, DDP, `torch.compile`).
+        A causal or encoder-decoder language model with `get_output_embeddings`, bare or in a wrapper (PEFT, DDP,
+        DataParallel, `torch.compile`).
+    softcap
+        Of models that cap their logits (Gemma 2): ``"exact"`` scores what the model puts out, made of the hidden states
+        for some samples at a time; ``"ignore"`` scores the logits before the cap, which are never made.
+    score_batch_size
+        Samples in one forward pass; None: all at once. Halved, with a warning, each time that memory runs out.
+
+    Attributes
+    ----------
+    shift
+        Whether the target of row t is the label of t + 1: False for encoder-decoder models. `batches.view` wants it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the model has no head to catch hidden states at, or an option is none.
 
     Notes
     -----
-    The pass runs in evaluation mode (each module's own flag restored), without gradients, cache, labels or use of any
-    random generator. The head sees one position only, so no logits are made; where the head's weight does not explain
-    the logits of that position (LoRA on the head, soft-capping), a second pass makes the real logits, with one warning.
-    A frozen head is prepared once. One that trains, or was loaded anew, is prepared for each pass.
+    A pass runs in evaluation mode, without gradients, cache, labels or a change to global random generators. The head
+    sees one position only, so no logits are made. Where nothing known explains the logits of that position, a second
+    pass makes all of them, with one warning. A frozen head is prepared once, one that trains in each call.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
-        bare = _bare(model)
-        self._head_module = _head_module(bare)
-        self._config = getattr(bare, "config", None)
-        if getattr(self._config, "is_encoder_decoder", False):
-            msg = "encoder-decoder models are not supported: their decoder needs the labels that scoring leaves out"
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        softcap: Literal["exact", "ignore"] = "exact",
+        score_batch_size: int | None = None,
+    ) -> None:
+        if softcap not in ("exact", "ignore"):
+            msg = f"`softcap` must be 'exact' or 'ignore', got {softcap!r}"
             raise ValueError(msg)
-        self._frozen: uds.Head | None = None
-        self._frozen_key: tuple[Any, ...] | None = None
-        self._warned = False
+        if score_batch_size is not None and score_batch_size < 1:
+            msg = f"`score_batch_size` must be a positive number of samples, or None for all, got {score_batch_size}"
+            raise ValueError(msg)
+        self.model, self.softcap, self.score_batch_size = model, softcap, score_batch_size
+        self._bare = models.bare(model)
+        self._reader = HeadReader(models.head_module(self._bare), self._bare)
+        self.shift = not models.is_encoder_decoder(self._bare)
+        self._warned: set[str] = set()
+
+    def examine(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
+        """The policy's features of all samples, in their order."""
+        self._reader.refresh()
+        with undisturbed(self.model):
+            return uds.pool(list(self._pieces(samples, policy)))
 
     def __call__(self, batch: Mapping[str, Any], /) -> uds.Candidates:
-        """The candidates of a batch, with next-token labels; one forward pass."""
-        batches.size(batch)
-        inputs = {name: value for name, value in batch.items() if name not in _NOT_FOR_SCORING}
-        inputs["use_cache"] = False
-        labels, mask = batches.shifted_labels(batch), batch.get("attention_mask")
-        tokens = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
-        with torch.no_grad(), evaluating(self.model):
-            logits = self._logits(inputs, tokens.shape[1])
-        torch.clear_autocast_cache()  # older torch would hand the weights cast without gradients to the training pass
-        return uds.Candidates(logits, mask=mask, labels=labels)
+        """The candidates of a batch, in one piece whatever memory it takes."""
+        self._reader.refresh()
+        with undisturbed(self.model):
+            return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=math.inf))
 
-    def _logits(self, inputs: dict[str, Any], time: int) -> Any:
-        """Logits of the last `time` rows, the batch's own: prompt tuning puts virtual tokens before them."""
-        model = _eager(self.model)
-        with HeadProbe(self._head_module) as probe:
-            logits = model(**inputs)["logits"]
-        if probe.hidden is None:
-            self._warn("the head's hook did not run (a compiled model?)")
-            return logits[:, -time:]
-        head = self._explaining(probe, logits)
-        if head is not None:
-            return head(probe.hidden[:, -time:])
-        self._warn("the head's weight does not explain the model's logits (LoRA on the head? soft-capping? quantised?)")
-        return model(**inputs)["logits"][:, -time:]
+    def _pieces(self, samples: batches.Samples, policy: uds.Policy) -> Iterator[uds.Features]:
+        """Features, one micro-batch after the other."""
+        waiting = [samples]
+        while waiting:
+            piece = waiting.pop()
+            size = self.score_batch_size or len(piece)
+            if len(piece) > size:
+                waiting += reversed(piece.split(size))
+                continue
+            try:
+                features = [_examined(candidates, policy) for candidates in self._candidates(piece)]
+            except (RuntimeError, MemoryError) as error:
+                if len(piece) == 1 or not _is_out_of_memory(error):
+                    raise
+                features = None
+            if features is None:  # out of the handler, where the error keeps what the pass had made
+                self._step_down(len(piece))
+                waiting.append(piece)
+            else:
+                yield uds.pool(features)
 
-    def _explaining(self, probe: HeadProbe, logits: torch.Tensor) -> uds.Head | None:
-        """The head under the hypothesis about its scale that gives the logits of the first position, if one does."""
-        module, hidden = self._head_module, probe.hidden
-        weight = getattr(module, "weight", None)
-        if weight is None or hidden is None or hidden.ndim != 3 or weight.shape[-1] != hidden.shape[-1]:
-            return None
-        if not weight.is_floating_point():
-            return None  # quantised: its numbers are not the layer's
-        if getattr(self._config, "final_logit_softcapping", None):
-            return None  # in half precision, capping of small logits looks like rounding
-        bias = getattr(module, "bias", None)
-        with outside_autocast(hidden):
-            product = torch.nn.functional.linear(hidden[:, :1].to(weight.dtype), weight, bias)
-            errors = {scale: _error(product.float() * scale, logits[:, :1].float()) for scale in self._scales()}
-        scale = min(errors, key=errors.__getitem__)
-        coarsest = max(
-            torch.finfo(dtype).eps for dtype in (product.dtype, logits.dtype, probe.autocast or logits.dtype)
+    def _step_down(self, size: int) -> None:
+        self.score_batch_size = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._warn(
+            "too little memory to score that many samples at once: half of them from now on, and again half where that "
+            "is still too much. Set `score_batch_size` to save the failed attempts"
         )
-        return self._head(weight.detach(), scale) if errors[scale] <= max(4 * coarsest, 1e-4) else None
 
-    def _head(self, weight: torch.Tensor, scale: float) -> uds.Head:
-        bias = getattr(self._head_module, "bias", None)
-        bias = None if bias is None else bias.detach()
-        if any(parameter.requires_grad for parameter in self._head_module.parameters()):
-            return uds.Head(weight, bias, scale, frozen=False)
-        # a version counter sees a weight loaded anew, but not what is written through `.data`: some rows tell of that
-        some = weight[:: max(1, weight.shape[0] // 64)].double().sum().item()
-        key = (scale, some, *((t.data_ptr(), t._version, t.device) for t in (weight, bias) if t is not None))
-        if self._frozen is None or self._frozen_key != key:
-            self._frozen, self._frozen_key = uds.Head(weight, bias, scale), key
-        return self._frozen
-
-    def _scales(self) -> Iterator[float]:
-        """Hypotheses, none trusted: configurations use the same name in opposite senses, or not at all."""
-        yield 1.0
-        for name in _SCALES:
-            value = getattr(self._config, name, None)
-            if isinstance(value, (int, float)) and value not in (0, 1):
-                yield float(value)
-                yield 1.0 / value
-
-    def _warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{reason}: scores come from the full logits, which are right but slower and need their memory",
-                stacklevel=4,
-            )
-
-
-class HeadProbe:
-    """While entered: keeps what goes into `head` as `hidden`, and hands the head its first position only.
-
-    `autocast` is the dtype that the head computes in, where autocast says so: its output may be cast back afterwards.
-    """
-
-    def __init__(self, head: torch.nn.Module) -> None:
-        self.head = head
-        self.hidden: torch.Tensor | None = None
-        self.autocast: torch.dtype | None = None
-
-    def __enter__(self) -> HeadProbe:
-        self._hook = self.head.register_forward_pre_hook(self._keep, with_kwargs=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._hook.remove()
-
-    def _keep(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        hidden = args[0] if args else kwargs["input"]
-        self.hidden, first = hidden, hidden[:, :1]
-        kind = hidden.device.type
-        self.autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return ((first, *args[1:]), kwargs) if args else (args, {**kwargs, "input": first})
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is as it was, also those that were in evaluation mode before."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextlib.contextmanager
-def outside_autocast(like: torch.Tensor) -> Iterator[None]:
-    """For arithmetic on scores: without gradients, and in the dtypes that it asks for."""
-    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-        yield
-
-
-def _error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference where `expected` is finite, in units of its largest entry."""
-    if got.shape != expected.shape:
-        return float("inf")
-    finite = torch.isfinite(expected)
-    differences = torch.where(finite, got - expected, 0.0).abs().max()
-    return float(differences / torch.where(finite, expected, 0.0).abs().max().clamp(min=1e-12))
-
-
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    # wrappers of torch keep the model under one of two names
-    while True:
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module
-            if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel))
-            else None
+    def _candidates(self, samples: batches.Samples, dense_bytes: float = _DENSE_BYTES) -> Iterator[uds.Candidates]:
+        """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
+        inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
+        with HeadProbe(self._reader.module, self._reader.linear) as probe:
+            logits = self._forward(inputs)
+        explained = None if probe.hidden is None else self._reader.explain(probe.seen, logits)
+        if explained is None or probe.hidden is None:
+            logits = self._all_logits(probe, logits, inputs)
+            yield _of(samples, samples.arrange(logits))
+            return
+        through = explained.head(samples.arrange(probe.hidden))
+        if explained.cap is None or self.softcap == "ignore":
+            yield _of(samples, through)
+            return
+        self._warn(
+            "the model soft-caps its logits, so they are made, for some samples at a time; softcap='ignore' scores "
+            "them before the cap, which is faster"
         )
-        if inner is None:
-            return model
-        model = inner
+        number, time, vocab = through.shape
+        size = int(min(number, max(1, dense_bytes // (4 * time * vocab))))
+        for start in range(0, number, size):
+            part = slice(start, start + size)
+            yield _of(samples, _capped(through.samples(start, min(start + size, number)), explained.cap), part)
+
+    def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
+        return models.logits_of(models.eager(self.model)(**inputs))
+
+    def _all_logits(self, probe: HeadProbe, logits: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """The model's real logits, with a word on why."""
+        if not probe.calls:
+            reason = "the head's hook did not run (is a part of the model compiled that has the head in it?)"
+        elif probe.hidden is None:
+            reason = "the head is given something else than hidden states (batch, time, width), once"
+        elif probe.seen.weight is None:
+            reason = "the head is not linear (does it quantise what goes in?)"
+        else:
+            reason = "nothing known explains what the model does to its head's output"
+        self._warn(f"{reason}: scores come from the full logits, which are right but slower and need their memory")
+        return self._forward(inputs) if probe.cut else logits
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, stacklevel=2)
 
 
-def _eager(model: torch.nn.Module) -> torch.nn.Module:
-    # hooks set after compilation do not run in the compiled module
-    return getattr(model, "_orig_mod", model)
+def _of(samples: batches.Samples, logits: Any, part: slice = slice(None)) -> uds.Candidates:
+    """Candidates of some of the samples, where their logits are."""
+    device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
+    mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
+    return uds.Candidates(logits, mask=mask, labels=labels)
 
 
-def _head_module(model: torch.nn.Module) -> torch.nn.Module:
-    find = getattr(model, "get_output_embeddings", None)
-    head = None if find is None else find()
-    if head is None:
-        msg = (
-            f"{type(model).__name__} has no output embeddings to catch hidden states at: "
-            "its `get_output_embeddings()` must return the LM head"
-        )
-        raise TypeError(msg)
-    return head
+def _examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:
+    with outside_autocast(candidates.like):
+        return policy.examine(candidates)
+
+
+def _capped(logits: Any, cap: float) -> torch.Tensor:
+    """Logits through a head, made and capped in blocks of the vocabulary."""
+    values = torch.empty(logits.shape, dtype=logits.dtype, device=logits.like.device)
+    with outside_autocast(values):
+        for start, block in logits.blocks():
+            values[..., start : start + block.shape[2]] = capped(block, cap)
+    return values
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,213 @@
+"""Which `uds_core.Head` a model's head amounts to: hypotheses, verified on one position of the model's own logits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import uds_core as uds
+
+__all__ = ["Explained", "HeadReader", "Linear", "capped"]
+
+_SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
+_ROWS = 8  # samples that a hypothesis is verified on: each has as many numbers as the vocabulary
+_IDENTITY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A head module as a linear map: it makes hidden weight^T + bias. `weight` None: it is none that could be found."""
+
+    raw: torch.Tensor  # (samples, 1, vocab): what the module made of the position that it was verified on
+    weight: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    key: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """The model's logits: those of `head`, and where there is a `cap`, cap tanh(logits / cap)."""
+
+    head: uds.Head
+    cap: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class _After:
+    """What a model does to its head's output: cap tanh((scale x + constant) / cap)."""
+
+    scale: float = 1.0
+    constant: torch.Tensor | None = None
+    cap: float | None = None
+
+    def __call__(self, raw: torch.Tensor) -> torch.Tensor:
+        logits = raw.float() * self.scale
+        if self.constant is not None:
+            logits = logits + self.constant.float()
+        return logits if self.cap is None else capped(logits, self.cap)
+
+
+class HeadReader:
+    """Reads a head in two steps: what the module is, as it runs, and what the model does to its output, afterwards.
+
+    Parameters
+    ----------
+    module
+        The head: what `get_output_embeddings` gives.
+    model
+        Its model, bare; its configuration and buffers name hypotheses, none of which is trusted.
+
+    Notes
+    -----
+    A module's own weight is taken where it explains the output and nothing else in the module trains. Otherwise (LoRA
+    on the head, quantised, offloaded) the weight it amounts to is made by handing it the identity, in blocks. Where
+    nothing of the module trains, both are kept, and looked after by `_mark` and by verifying them in every pass.
+    """
+
+    def __init__(self, module: torch.nn.Module, model: torch.nn.Module) -> None:
+        self.module, self.model = module, model
+        self._linear: Linear | None = None
+        self._head: tuple[tuple[Any, ...], uds.Head] | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no parameter of the module trains; with LoRA on it, others than its weight do."""
+        return not any(parameter.requires_grad for parameter in self.module.parameters())
+
+    def refresh(self) -> None:
+        """Before a scoring call: what was read of a head that trains is no longer true."""
+        if not self.frozen:
+            self._linear = self._head = None
+
+    def linear(self, last: torch.Tensor, *args: Any, **kwargs: Any) -> Linear:
+        """What the module is, verified on `last` (samples, 1, width). To be called where it runs, in its precision."""
+        last = last[:_ROWS]
+        raw = self.module.forward(last, *args, **kwargs)
+        key = tuple(_mark(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
+        for weight, bias in self._weights(key, last):
+            if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype):
+                self._linear = Linear(raw, weight, bias, key)
+                return self._linear
+        return Linear(raw)
+
+    def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
+        """The head with which the model's logits (batch, 1, vocab) of that position come about, or None."""
+        if linear.weight is None:
+            return None
+        logits = logits[:_ROWS]
+        vocab = logits.shape[-1]  # some models pad the head, and cut its output
+        raw = linear.raw[..., :vocab]
+        if raw.shape != logits.shape:
+            return None
+        for hypotheses in self._hypotheses():
+            errors = {after: _errors(after(raw), logits) for after in hypotheses}
+            after = min(errors, key=lambda after: errors[after][1])
+            if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
+                return Explained(self._head_of(linear.weight, linear, after, vocab), after.cap)
+        return None
+
+    def _weights(self, key: tuple[Any, ...], last: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Weights and biases that the module may amount to, the cheaper first."""
+        if self._linear is not None and self._linear.weight is not None and self._linear.key == key:
+            yield self._linear.weight, self._linear.bias
+        weight: Any = getattr(self.module, "weight", None)
+        bias: Any = getattr(self.module, "bias", None)
+        trains = {id(parameter) for parameter in self.module.parameters() if parameter.requires_grad}
+        if _is_plain(weight) and (bias is None or _is_plain(bias)) and trains <= {id(weight), id(bias)}:
+            yield weight.detach(), None if bias is None else bias.detach()
+        yield _effective(self.module, last)
+
+    def _hypotheses(self) -> Iterator[list[_After]]:
+        """What may happen to the head's output. None is trusted: names are used in opposite senses, or not at all.
+
+        A cap comes first: in half precision, capping of small logits looks like rounding, and would be overlooked.
+        """
+        config: Any = getattr(self.model, "config", None)
+        configs = [config, config.get_text_config(decoder=True)] if hasattr(config, "get_text_config") else [config]
+        scales = [1.0, *(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value))]
+        constant = getattr(self.model, "final_logits_bias", None)
+        constants = [None] if constant is None else [None, constant]
+        for cap in (*_numbers(configs, _CAPS), None):
+            yield [_After(scale, moved, cap) for scale in scales for moved in constants]
+
+    def _head_of(self, weight: torch.Tensor, linear: Linear, after: _After, vocab: int) -> uds.Head:
+        """The head, kept as long as nothing of it has changed."""
+        constant = after.constant
+        key = (id(weight), linear.key, after.scale, vocab, None if constant is None else _mark(constant))
+        if self._head is None or self._head[0] != key:
+            bias = None if linear.bias is None else linear.bias[:vocab]
+            if constant is not None:
+                constant = constant.flatten().float() / after.scale
+                bias = constant if bias is None else bias + constant
+            self._head = key, uds.Head(weight[:vocab], bias, after.scale, frozen=self.frozen)
+        return self._head[1]
+
+
+def capped(logits: torch.Tensor, cap: float) -> torch.Tensor:
+    """Soft-capping: cap tanh(logits / cap)."""
+    return (logits / cap).tanh_().mul_(cap)
+
+
+def _effective(module: torch.nn.Module, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The weight and bias that a linear module amounts to, by what it makes of zero and of the unit vectors."""
+    width = like.shape[2]
+    bias = module.forward(like.new_zeros(1, 1, width))[0, 0]
+    weight = bias.new_empty(len(bias), width)
+    step = max(1, _IDENTITY_BYTES // (4 * len(bias)))
+    for start in range(0, width, step):
+        units = torch.eye(min(step, width - start), width, dtype=like.dtype, device=like.device)
+        weight[:, start : start + step] = (module.forward(units.roll(start, 1)[None])[0] - bias).T
+    return weight, bias if bool(bias.any()) else None
+
+
+def _product(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.nn.functional.linear(last.to(weight.dtype), weight, bias)
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Whether its numbers are the layer's: not quantised, nor sharded, nor elsewhere."""
+    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
+        return False
+    return type(tensor.detach()) is torch.Tensor and tensor.numel() > 0
+
+
+def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """By which a changed tensor is known: loading by its version counter, writing through `.data` by some rows."""
+    if tensor.is_meta or type(tensor.detach()) is not torch.Tensor:
+        return (id(tensor), tensor._version)
+    rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1)
+    some = rows[:: max(1, len(rows) // 64)].double().sum().item()
+    return (tensor.data_ptr(), tensor._version, tensor.device, some)
+
+
+def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
+    """What configurations say under `names`, as far as it could be a factor other than 1."""
+    values = {getattr(config, name, None): None for config in configs for name in names}
+    return [float(value) for value in values if isinstance(value, (int, float)) and value not in (0, 1)]
+
+
+def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> bool:
+    return got.shape == expected.shape and _errors(got, expected)[0] <= _tolerance(got.dtype, expected.dtype, *dtypes)
+
+
+def _errors(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """Largest and mean difference, relative to an entry and their usual size; broken entries must be so in both."""
+    got, expected = got.float(), expected.float()
+    finite = torch.isfinite(expected)
+    if not torch.equal(finite, torch.isfinite(got)):
+        return float("inf"), float("inf")
+    if not finite.any():
+        return 0.0, 0.0
+    got, expected = got[finite], expected[finite]
+    relative = (got - expected).abs() / (expected.abs() + expected.square().mean().sqrt()).clamp(min=1e-30)
+    return float(relative.max()), float(relative.mean())
+
+
+def _tolerance(*dtypes: torch.dtype) -> float:
+    """Two roundings of the coarsest dtype; in float32, of long sums."""
+    return max(2e-5, *(2 * torch.finfo(dtype).eps for dtype in dtypes))

@@ -1,0 +1,126 @@
+"""How a model is called for scoring: out of its wrappers, with what its forward needs, and where its logits are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["bare", "eager", "head_module", "inputs_for", "is_encoder_decoder", "logits_of"]
+
+_NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "num_logits_to_keep")
+_PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+
+
+def eager(model: Any) -> Callable[..., Any]:
+    """What is called: the model out of `torch.compile` and data parallelism. Hooks set later do not run in a graph."""
+    while (inner := _inner(model)) is not None:
+        model = inner
+    # compiled in place: `_call_impl` is what `__call__` would be, with the hooks of the model itself
+    return model if model._compiled_call_impl is None else model._call_impl
+
+
+def bare(model: Any) -> torch.nn.Module:
+    """The model that has the head and the configuration: out of PEFT, too."""
+    while True:
+        inner = _inner(model)
+        if inner is None and hasattr(model, "get_base_model"):
+            inner = model.get_base_model()
+        if inner is None or inner is model:
+            return model
+        model = inner
+
+
+def head_module(model: torch.nn.Module) -> torch.nn.Module:
+    """The module that makes logits of hidden states.
+
+    Raises
+    ------
+    TypeError
+        Where the model does not say, or has several.
+    """
+    find = getattr(model, "get_output_embeddings", None)
+    head = None if find is None else find()
+    if not isinstance(head, torch.nn.Module) or isinstance(head, torch.nn.ModuleList):
+        msg = (
+            f"{type(model).__name__} has no output embeddings to catch hidden states at: "
+            f"its `get_output_embeddings()` must return the LM head, got {type(head).__name__}"
+        )
+        raise TypeError(msg)
+    return head
+
+
+def is_encoder_decoder(model: torch.nn.Module) -> bool:
+    """Whether labels are the decoder's targets."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.Tensor | None) -> dict[str, Any]:
+    """What the bare model's forward is given: no labels, no cache; decoder inputs where labels would have made them.
+
+    Raises
+    ------
+    ValueError
+        Where an encoder-decoder model is given neither decoder inputs nor a way to make them.
+    """
+    inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_SCORING}
+    if _takes(model, "use_cache"):
+        inputs["use_cache"] = False
+    given = ("decoder_input_ids", "decoder_inputs_embeds")
+    if is_encoder_decoder(model) and all(inputs.get(name) is None for name in given):
+        inputs["decoder_input_ids"] = _decoder_input_ids(model, labels)
+    return inputs
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits in what a model returned: under their name, or in a tuple, the first (batch, time, vocab).
+
+    Raises
+    ------
+    TypeError
+        Where there are none.
+    """
+    if isinstance(output, torch.Tensor):
+        found = output
+    elif isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, (tuple, list)):
+        found = next((part for part in output if isinstance(part, torch.Tensor) and part.ndim == 3), None)
+    else:
+        found = getattr(output, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        names = f" with {sorted(output)}" if isinstance(output, Mapping) else ""
+        msg = (
+            f"the model returned {type(output).__name__}{names}, without `logits` (batch, time, vocab) to score: "
+            "a language model returns them as `output.logits`, as `output['logits']` or first in a tuple"
+        )
+        raise TypeError(msg)
+    return found
+
+
+def _inner(model: torch.nn.Module) -> torch.nn.Module | None:
+    if "_orig_mod" in model._modules:
+        return model._modules["_orig_mod"]
+    return model.module if isinstance(model, _PARALLEL) else None
+
+
+def _takes(model: torch.nn.Module, name: str) -> bool:
+    parameters = inspect.signature(model.forward).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _decoder_input_ids(model: Any, labels: torch.Tensor | None) -> torch.Tensor:
+    prepare = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    start = getattr(model.config, "decoder_start_token_id", None)
+    if labels is None or (prepare is None and start is None):
+        msg = (
+            f"{type(model).__name__} is an encoder-decoder, and the batch has neither `decoder_input_ids` nor `labels` "
+            "that they could be made of: let the collator put `decoder_input_ids` into the batch"
+        )
+        raise ValueError(msg)
+    if prepare is not None:
+        return prepare(labels=labels)
+    shifted = torch.nn.functional.pad(labels[:, :-1], (1, 0), value=start)
+    return shifted.masked_fill(shifted < 0, model.config.pad_token_id)

@@ -106,7 +106,7 @@ def loaded_after(statement):
     return set(result.stdout.split())
 
 
-FRAMEWORKS = {"torch", "jax", "cupy", "transformers", "trl", "peft", "lightning", "accelerate", "datasets"}
+FRAMEWORKS = {"torch", "jax", "cupy", "transformers", "trl", "peft", "lightning", "accelerate", "datasets", "pyarrow"}
 
 
 def test_importing_the_core_imports_no_framework():
@@ -119,6 +119,7 @@ def test_importing_the_core_imports_no_framework():
     [
         ("import uds_adapters", set()),
         ("import uds_adapters.schedule", set()),
+        ("import uds_adapters.audit", set()),
         ("import uds_adapters.torch", {"torch"}),
         ("import uds_adapters.transformers", {"torch"}),
         ("import uds_adapters.trl", {"torch"}),

@@ -8,7 +8,9 @@ import tiny
 torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
+from uds_adapters import audit, batches, checkpoints  # noqa: E402
 from uds_adapters.forward import Scorer  # noqa: E402
+from uds_adapters.schedule import Schedule  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
 
 
@@ -131,3 +133,157 @@ def test_what_is_no_policy_is_refused_at_construction():
             BatchSelector(tiny.llama(), wrong)
     with pytest.raises(ValueError, match="importance weights"):
         BatchSelector(tiny.llama(), policy(temperature=1.0))
+
+
+def own_tokens(batch):
+    """Each sample's tokens, without padding."""
+    return [row[mask == 1].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_window_is_one_pool_split_evenly(number, left):
+    window = [tiny.batch(6, seed=seed, left=left) for seed in range(number)]
+    samples = [one for batch in window for one in own_tokens(batch)]
+    select = BatchSelector(tiny.llama(), policy())
+    kept, tokens = select.window(window)
+    whole = BatchSelector(tiny.llama(), policy())
+    whole(tiny.collate([{"input_ids": one, "labels": one} for one in samples]))
+    sizes = [len(batch["input_ids"]) for batch in kept]
+    assert sum(sizes) == 3 * number
+    assert max(sizes) - min(sizes) <= 1
+    assert [one for batch in kept for one in own_tokens(batch)] == [samples[i] for i in select.last_indices]
+    assert tokens == select.tokens == sum(batches.trained_tokens(batch) for batch in kept)
+
+
+def test_a_window_chooses_what_one_batch_of_all_its_samples_would():
+    examples = tiny.examples(12, seed=5)
+    select, whole = (BatchSelector(tiny.llama(), policy()) for _ in range(2))
+    for _ in range(3):  # the memory takes part from the second on
+        select.window([tiny.collate(examples[:4]), tiny.collate(examples[4:8]), tiny.collate(examples[8:])])
+        whole(tiny.collate(examples))
+        assert select.last_indices == whole.last_indices
+
+
+def test_a_summed_loss_over_the_windows_tokens_is_the_token_mean():
+    window = [tiny.batch(4, seed=seed) for seed in range(3)]
+    kept, tokens = BatchSelector(tiny.llama(), policy()).window(window)
+    got, expected = tiny.llama(), tiny.llama()
+    for batch in kept:
+        got(**batch, num_items_in_batch=tokens).loss.backward()
+    joined = batches.join(kept)
+    expected(**joined).loss.backward()
+    for a, b in zip(got.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_fewer_chosen_than_batches_make_fewer_batches():
+    kept, _ = BatchSelector(tiny.llama(), uds.Longest(count=2)).window([tiny.batch(3, seed=s) for s in range(3)])
+    assert [len(batch["input_ids"]) for batch in kept] == [1, 1]
+    with pytest.raises(ValueError, match="`window` must hold the batches of one step, got none"):
+        BatchSelector(tiny.llama(), policy()).window([])
+
+
+def test_a_pool_does_not_depend_on_how_it_is_scored():
+    batch = tiny.batch(7, seed=2)
+    picks = []
+    for size in (None, 1, 3):
+        select = BatchSelector(tiny.llama(), policy(), score_batch_size=size)
+        select(batch)
+        picks.append(select.last_indices)
+    assert picks[0] == picks[1] == picks[2]
+
+
+def test_the_schedule_says_when_and_how_much():
+    schedule = Schedule(start_step=2, every=2, keep="linear", initial=1.0, steps=2)
+    select = BatchSelector(tiny.llama(), policy(keep=0.25), schedule=schedule)
+    sizes = []
+    for seed in range(8):
+        sizes.append(len(select(tiny.batch(8, seed=seed))["input_ids"]))
+    assert sizes == [8, 8, 8, 8, 5, 8, 2, 8]  # 0.625 x 8, then 0.25 x 8
+    assert select.last is None
+    assert select.metrics["kept_tokens_fraction"] == 1
+    assert len(select(tiny.batch(8), step=10)["input_ids"]) == 2  # the loop's own count, where it has one
+    with pytest.raises(TypeError, match="`keep`, but Full has no such option"):
+        BatchSelector(tiny.llama(), uds.Full(), schedule=schedule)
+
+
+def test_the_schedule_goes_on_where_it_was_saved():
+    schedule = Schedule(start_step=3)
+    first = BatchSelector(tiny.llama(), policy(), schedule=schedule)
+    for seed in range(3):
+        first(tiny.batch(seed=seed))
+    second = BatchSelector(tiny.llama(), policy(), schedule=schedule)
+    second.load_state_dict(first.state_dict())
+    assert len(second(tiny.batch(6))["input_ids"]) == 3
+
+
+@pytest.mark.parametrize(
+    "identities", [torch.arange(40, 46), [f"line {i}" for i in range(6)]], ids=["numbers", "words"]
+)
+def test_identities_are_taken_out_and_told(identities):
+    batch = {**tiny.batch(6), "id": identities}
+    select = BatchSelector(tiny.llama(), policy(), id_field="id")
+    kept = select(batch)
+    assert "id" not in kept
+    assert "id" in batch
+    assert select.last_ids == [identities[i] for i in select.last_indices]
+    with pytest.raises(ValueError, match=r"`batch` has no 'id' \(`id_field`\)"):
+        select(tiny.batch(6))
+
+
+def test_the_audit_tells_every_candidate(tmp_path):
+    file = tmp_path / "audit.jsonl"
+    select = BatchSelector(tiny.llama(), policy(), id_field="id", audit=audit.Audit(file))
+    expected = []
+    for seed in range(3):
+        select({**tiny.batch(6, seed=seed), "id": list("abcdef")})
+        expected.append(select.last_indices)
+    rows = list(audit.read(file))
+    assert len(rows) == 18
+    assert [[r["position"] for r in rows if r["step"] == s and r["chosen"]] for s in range(3)] == expected
+    assert [row["id"] for row in rows[:6]] == list("abcdef")
+    assert {"score", "utility", "diversity", "tokens"} <= set(rows[0])
+
+
+def test_an_indexer_takes_batches_apart_that_we_cannot():
+    batch = {**tiny.batch(4), "pixel_values": torch.arange(9.0)}  # images: 2, 1, 4 and 2 of them
+    parts = [slice(0, 2), slice(2, 3), slice(3, 7), slice(7, 9)]
+
+    class Seeing(torch.nn.Module):
+        """A model that takes images, for form's sake."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny.llama()
+            self.config = self.inner.config
+
+        def get_output_embeddings(self):
+            return self.inner.get_output_embeddings()
+
+        def forward(self, pixel_values=None, **inputs):
+            return self.inner(**inputs)
+
+    def indexer(batch, indices):
+        rows = {name: batch[name][indices] for name in ("input_ids", "labels", "attention_mask")}
+        return {**rows, "pixel_values": torch.cat([batch["pixel_values"][parts[i]] for i in indices.tolist()])}
+
+    with pytest.raises(ValueError, match="indexer"):
+        BatchSelector(Seeing(), policy())(batch)
+    select = BatchSelector(Seeing(), policy(), indexer=indexer)
+    kept = select(batch)
+    assert len(kept["input_ids"]) == 2
+    assert kept["pixel_values"].tolist() == indexer(batch, torch.tensor(select.last_indices))["pixel_values"].tolist()
+    with pytest.raises(ValueError, match="cannot be joined"):
+        select.window([batch, batch])
+
+
+def test_a_state_that_does_not_fit_names_what_differs(tmp_path):
+    select = BatchSelector(tiny.llama(), policy())
+    select(tiny.batch())
+    checkpoints.save(tmp_path / "state", select.state_dict(), checkpoints.describe(select.policy))
+    other = BatchSelector(tiny.llama(), policy(seed=1))
+    state, about = checkpoints.load(tmp_path / "state")
+    other.load_state_dict(state, about=about)
+    with pytest.raises(ValueError, match="saved with seed=0, now seed=1"):
+        other(tiny.batch())

@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 import uds_core as uds  # noqa: E402
+from uds_adapters.schedule import Schedule  # noqa: E402
 from uds_adapters.transformers import UDSTrainer, UDSTrainerMixin  # noqa: E402
 
 POLICY = uds.UDS(keep=0.25, memory=16, dim=16)
@@ -47,15 +48,19 @@ class Gradients(transformers.TrainerCallback):
         self.steps.append(torch.cat([grad.flatten().clone() for grad in grads]))
 
 
+OURS = ("scope", "selection")
+
+
 def trainer(folder, *, policy: Any = POLICY, data=None, model=None, cls: Any = UDSTrainer, **options) -> Any:
     seen = Gradients()
+    ours = {} if policy is None else {"policy": policy} | {n: options.pop(n) for n in OURS if n in options}
     return cls(
         model=tiny.llama() if model is None else model,
         args=arguments(folder, **options),
         train_dataset=tiny.examples(96) if data is None else data,
         data_collator=tiny.collate,
         callbacks=[seen],
-        **({} if policy is None else {"policy": policy}),
+        **ours,
     ), seen
 
 
@@ -66,11 +71,14 @@ class Recording(UDSTrainer):
         super().__init__(*args, **kwargs)
         self.kept, self.picks = [], []
 
-    def _uds_select(self, batch):
-        kept = super()._uds_select(batch)
-        self.kept.append({name: tensor.clone() for name, tensor in kept.items()})
+    def get_batch_samples(self, *args, **kwargs):
+        kept, number = super().get_batch_samples(*args, **kwargs)
+        self.kept += [{name: tensor.clone() for name, tensor in batch.items()} for batch in kept]
+        return kept, number
+
+    def _uds_chosen(self):
+        super()._uds_chosen()
         self.picks.append(list(self.selector.last_indices))
-        return kept
 
 
 class Fed(transformers.Trainer):
@@ -87,10 +95,11 @@ class Fed(transformers.Trainer):
 @pytest.mark.parametrize(
     "policy", [POLICY, uds.MaxLoss(count=3), uds.Random(keep=0.5)], ids=["uds", "maxloss", "random"]
 )
+@pytest.mark.parametrize("scope", ["micro", "step"])
 @pytest.mark.parametrize("accumulation", [1, 3, 4])
-def test_gradient_is_that_of_a_stock_trainer_fed_the_chosen_samples(tmp_path, accumulation, policy):
+def test_gradient_is_that_of_a_stock_trainer_fed_the_chosen_samples(tmp_path, accumulation, scope, policy):
     options = {"gradient_accumulation_steps": accumulation, "max_steps": 1}
-    chosen, got = trainer(tmp_path, cls=Recording, policy=policy, **options)
+    chosen, got = trainer(tmp_path, cls=Recording, policy=policy, scope=scope, **options)
     chosen.train()
     seen = Gradients()
     stock = Fed(
@@ -150,19 +159,20 @@ def test_samples_that_were_not_chosen_have_no_influence(tmp_path):
     assert torch.equal(got.steps[0], also.steps[0])
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_resuming_is_exact_to_the_bit(tmp_path, accumulation):
+@pytest.mark.parametrize(("accumulation", "scope"), [(1, "micro"), (2, "micro"), (2, "step")])
+def test_resuming_is_exact_to_the_bit(tmp_path, accumulation, scope):
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "gradient_accumulation_steps": accumulation}
 
     def make():
-        return trainer(tmp_path, cls=Recording, model=tiny.llama(dropout=0.1), **options)[0]
+        return trainer(tmp_path, cls=Recording, model=tiny.llama(dropout=0.1), scope=scope, **options)[0]
 
     straight = make()
     straight.train()
     resumed = make()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert resumed.picks == straight.picks[3 * accumulation :]
-    assert len(resumed.picks) == 5 * accumulation
+    choices = accumulation if scope == "micro" else 1  # in a step
+    assert resumed.picks == straight.picks[3 * choices :]
+    assert len(resumed.picks) == 5 * choices
     for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     for name, tensor in straight.selector.state_dict().items():
@@ -187,7 +197,7 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path):
     trainer(tmp_path, **options)[0].train()
     file = tmp_path / "checkpoint-1" / "uds_0.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(Exception, match=r"(?i)header|incomplete|invalid"):
+    with pytest.raises(ValueError, match="cut off or damaged"):
         trainer(tmp_path, **options)[0].train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
@@ -266,3 +276,71 @@ def test_training_again_starts_anew(tmp_path):
     run.picks = []
     run.train()
     assert run.picks == first
+
+
+def test_the_step_is_one_pool(tmp_path):
+    """All of the best may come from one micro-batch, and the micro-batches that are trained are equally large."""
+    data = sorted(tiny.examples(16, seed=4), key=targets)
+    options = {"gradient_accumulation_steps": 2, "max_steps": 1}
+    run, _ = trainer(tmp_path, cls=Recording, policy=uds.Longest(count=6), scope="step", data=data, **options)
+    run.train()
+    assert [len(batch["labels"]) for batch in run.kept] == [3, 3]
+    kept = [int((labels[1:] != -100).sum()) for batch in run.kept for labels in batch["labels"]]
+    assert sorted(kept) == [targets(one) for one in data[10:]]
+
+
+def targets(one):
+    return sum(label != -100 for label in one["labels"][1:])
+
+
+def test_fewer_samples_than_micro_batches_train_right(tmp_path):
+    options = {"gradient_accumulation_steps": 4, "max_steps": 1}
+    run, got = trainer(tmp_path, cls=Recording, policy=uds.MaxLoss(count=2), scope="step", **options)
+    run.train()
+    assert [len(batch["labels"]) for batch in run.kept] == [1, 1, 1, 1]
+    assert [int((batch["labels"] != -100).sum()) for batch in run.kept][2:] == [0, 0]
+    model, total, tokens = tiny.llama(), torch.zeros(()), 0
+    for batch in run.kept[:2]:
+        number = int((batch["labels"][:, 1:] != -100).sum())
+        total, tokens = total + model(**batch).loss * number, tokens + number
+    (total / tokens).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(got.steps[0], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_schedule_follows_the_global_step(tmp_path):
+    selection = {"schedule": Schedule(start_step=2, every=2)}
+    run, _ = trainer(tmp_path, cls=Recording, selection=selection, max_steps=5, gradient_accumulation_steps=2)
+    run.train()
+    assert [len(batch["labels"]) for batch in run.kept] == [8, 8, 8, 8, 2, 2, 8, 8, 2, 2]
+
+
+def test_identities_pass_the_trainer(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    rows = [{**one, "number": number, "useless": 1} for number, one in enumerate(tiny.examples(32))]
+
+    def collate(examples):
+        return {**tiny.collate(examples), "number": torch.tensor([one["number"] for one in examples])}
+
+    run, _ = trainer(tmp_path, data=datasets.Dataset.from_list(rows), selection={"id_field": "number"}, max_steps=1)
+    run.data_collator = collate
+    run.train()
+    assert len(run.selector.last_ids) == 2
+    assert set(run.selector.last_ids) <= set(range(32))
+
+
+def test_another_policy_does_not_take_up_the_checkpoint(tmp_path):
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path, **options)[0].train()
+    for changed, words in (({"policy": uds.MaxLoss(keep=0.25)}, "policy='uds', now"), ({"scope": "step"}, "scope")):
+        with pytest.raises(ValueError, match=words):
+            trainer(tmp_path, **options, **changed)[0].train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_refusals_at_construction_name_the_remedy(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="`scope` must be 'micro' or 'step', got 'pool'"):
+        trainer(tmp_path, scope="pool")
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", 2)
+    monkeypatch.setattr(transformers.Trainer, "_wrap_model", lambda self, model, *_, **__: model)
+    with pytest.raises(ValueError, match=r"2 GPUs in one process \(DataParallel\).*torchrun"):
+        trainer(tmp_path)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from .documents import Documents, holds_documents
-from .entries import IGNORE, Indexer, tokens
+from .entries import IGNORE, Indexer, same_kind, tokens
 from .padded import Rows
 
-__all__ = ["IGNORE", "Indexer", "Samples", "join", "shifted_labels", "size", "take", "trained_tokens", "view"]
+__all__ = ["IGNORE", "Indexer", "Samples", "blank", "join", "shifted_labels", "size", "take", "trained_tokens", "view"]
 
 
 class Samples(Protocol):
@@ -101,6 +101,13 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
         msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
         raise ValueError(msg)
     return Documents.join([Documents(batch) for batch in batches])
+
+
+def blank(batch: Mapping[str, Any], /, *, shift: bool = True) -> Any:
+    """A batch of one sample without any target: training on it adds nothing to a loss that is a sum over tokens."""
+    taken = view(batch, shift=shift).take([0])
+    without = {name: torch.full_like(taken[name], IGNORE) for name in ("labels", "shift_labels") if name in taken}
+    return same_kind(taken, {**taken, **without})
 
 
 def size(batch: Mapping[str, Any], /) -> int:

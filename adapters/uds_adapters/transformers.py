@@ -86,7 +86,7 @@ class UDSTrainerMixin(Trainer):
 
     def _uds_select(self, batch: Any) -> Any:
         kept = self.selector(batch, step=self.state.global_step)
-        self._uds_metrics.append(self.selector.metrics)
+        self._uds_chosen()
         return kept
 
     def _uds_window(self, drawn: Iterator[Any]) -> Iterator[Any]:
@@ -94,10 +94,14 @@ class UDSTrainerMixin(Trainer):
         if not window:
             return
         kept, _ = self.selector.window(window, step=self.state.global_step)
-        self._uds_metrics.append(self.selector.metrics)
+        self._uds_chosen()
         yield from kept
         for _ in range(len(window) - len(kept)):  # the Trainer counts micro-batches
             yield self._uds_blank(kept[0])
+
+    def _uds_chosen(self) -> None:
+        """After each choice."""
+        self._uds_metrics.append(self.selector.metrics)
 
     def _uds_blank(self, batch: Any) -> Any:
         if not self.model_accepts_loss_kwargs:

@@ -30,7 +30,7 @@ class UDSCallback(Callback):
         Name of the attribute of the LightningModule that holds the language model, such as ``"model"``. None finds it:
         the module itself, or the one model inside it that has output embeddings.
     **options
-        Those of `BatchSelector`.
+        Those of `BatchSelector`: `schedule` (its step is the Trainer's `global_step`), `score_batch_size` and so on.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class UDSCallback(Callback):
             raise TypeError(msg)
         assert self.selector is not None  # fitting has started
         with trainer.precision_plugin.forward_context():
-            kept = self.selector(batch)
+            kept = self.selector(batch, step=trainer.global_step)
         if kept is not batch:
             batch.clear()
             batch.update(kept)

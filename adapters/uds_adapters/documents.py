@@ -21,13 +21,19 @@ Border = tuple[int, int]
 
 
 def holds_documents(batch: Mapping[str, Any], /) -> bool:
-    """Whether a batch's one row is a line of documents: it says so, or its positions begin anew."""
-    if entries.tokens(batch).shape[0] != 1:
+    """Whether a batch's one row is a line of documents, even of one.
+
+    It is where the batch tells their borders, or positions without a mask, as transformers takes it; with a mask, where
+    positions begin anew.
+    """
+    rows, time = entries.tokens(batch).shape[:2]
+    if rows != 1:
         return False
     if any(batch.get(name) is not None for name in (*_ENDS, "seq_idx")):
         return True
-    positions = batch.get("position_ids")
-    return positions is not None and positions.ndim == 2 and len(_borders(batch)) > 1
+    if not _counts(batch.get("position_ids"), time):
+        return False
+    return batch.get("attention_mask") is None or len(_borders(batch)) > 1
 
 
 class Documents:
@@ -51,6 +57,8 @@ class Documents:
         self, batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, borders: Sequence[Border] | None = None
     ) -> None:
         self.batch, self._indexer, self._time = batch, indexer, entries.tokens(batch).shape[1]
+        for name in ("attention_mask", "labels", "shift_labels"):
+            entries.check_shape(name, batch.get(name), (1, self._time))
         self._borders = list(borders) if borders else _borders(batch)
         self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
 
@@ -138,10 +146,9 @@ class Documents:
         if entries.is_shared(value) or name in _ENDS:
             return Axes()
         if isinstance(value, torch.Tensor) and not entries.is_media(name):
-            shape = tuple(value.shape)
-            if shape[:2] == (1, self._time) and (len(shape) == 2 or not name.endswith(("mask", "labels"))):
+            if tuple(value.shape[:2]) == (1, self._time):
                 return Axes(None, 1)
-            if name == "position_ids" and shape[-2:] == (1, self._time):
+            if name == "position_ids" and tuple(value.shape[-2:]) == (1, self._time):
                 return Axes(None, value.ndim - 1)
         if entries.is_one_each(name, value, len(self)):
             return Axes(0)
@@ -150,30 +157,36 @@ class Documents:
 
 def _borders(batch: Mapping[str, Any]) -> list[Border]:
     """Where the documents are, without what pads their end; the first is one in any case."""
-    tokens = entries.tokens(batch)[0]
-    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    tokens, mask = entries.tokens(batch)[0], batch.get("attention_mask")
     starts = _starts(batch, len(tokens))
-    borders = [(a, b) for a, b in pairwise(starts) if a < b]
+    borders = [(first, last) for first, last in pairwise(starts) if first < last]
     if mask is not None:
-        end = int((mask[0] != 0).nonzero().max()) + 1 if mask.any() else 1
-        return [(a, min(b, end)) for a, b in borders if a < end]
-    repeats = (tokens == tokens[-1]).flatten(1).all(1) if tokens.ndim > 1 else tokens == tokens[-1]
-    repeats = repeats if labels is None else repeats & (labels[0] == IGNORE)
-    repeats = repeats.tolist()
-    while len(borders) > 1 and borders[-1][1] - borders[-1][0] == 1 and repeats[borders[-1][0]]:
+        real = (mask != 0).flatten().tolist()
+        end = max((place + 1 for place, here in enumerate(real) if here), default=1)
+        return [(a, min(b, end)) for a, b in borders if any(real[a:b])] or borders[:1]
+    idle = (tokens == tokens[-1]).reshape(len(tokens), -1).all(1)
+    for name in ("labels", "shift_labels"):
+        if batch.get(name) is not None:
+            idle &= batch[name][0] == IGNORE
+    idle = idle.tolist()
+    while len(borders) > 1 and borders[-1][1] - borders[-1][0] == 1 and idle[borders[-1][0]]:
         borders.pop()
     return borders
 
 
 def _starts(batch: Mapping[str, Any], time: int) -> list[int]:
     """Where documents begin, and where the last one ends."""
-    ends, positions = batch.get(_ENDS[0]), batch.get("position_ids")
-    if ends is not None:
-        return ends.tolist()
-    numbers = positions if positions is not None and positions.ndim == 2 else batch["seq_idx"]
-    step = 1 if numbers is positions else 0
-    anew = (numbers[0, 1:] != numbers[0, :-1] + step).nonzero().flatten() + 1
-    return [0, *anew.tolist(), time]
+    for name in _ENDS:
+        if batch.get(name) is not None:
+            return batch[name].tolist()
+    positions: Any = batch.get("position_ids")
+    going_on = positions[0].diff() == 1 if _counts(positions, time) else batch["seq_idx"][0].diff() == 0
+    return [0, *((~going_on).nonzero().flatten() + 1).tolist(), time]
+
+
+def _counts(positions: Any, time: int) -> bool:
+    """Whether positions are one number for each token, not several kinds of them."""
+    return isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, time)
 
 
 def _told(batch: dict[str, Any], lengths: list[int]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ __all__ = [
     "IGNORE",
     "Axes",
     "Indexer",
+    "check_shape",
     "chosen",
     "indexed",
     "inputs",
@@ -113,7 +114,7 @@ def refuse(name: str, value: Any, number: int, /, *, what: str = "samples") -> V
     if isinstance(value, torch.Tensor):
         kind = f"has shape {tuple(value.shape)}"
     elif isinstance(value, Sequence):
-        nested = {type(entry).__name__ for entry in value if not is_shared(entry)}
+        nested = sorted({type(entry).__name__ for entry in value if not is_shared(entry)})
         kind = f"is a {type(value).__name__} of {len(value)}" + (f" that holds {' and '.join(nested)}" * bool(nested))
     else:
         kind = f"is a {type(value).__name__}"
@@ -122,6 +123,23 @@ def refuse(name: str, value: Any, number: int, /, *, what: str = "samples") -> V
         "which sample. Leave it out of the batch, or hand over `indexer`, your own rule "
         "`indexer(batch, indices) -> batch` that takes the samples at `indices` (k,)"
     )
+
+
+def check_shape(name: str, value: Any, expected: tuple[int, int], /) -> None:
+    """Make sure that an entry has a column for each position; masks and labels, that they have no more axes.
+
+    Raises
+    ------
+    ValueError
+        Where it has not, with the remedy for masks of attention.
+    """
+    shape = tuple(getattr(value, "shape", ()))
+    if value is None or (shape[:2] == expected and (len(shape) == 2 or not name.endswith(("mask", "labels")))):
+        return
+    msg = f"`batch[{name!r}]` must have shape (batch, time) = {expected}, got {shape}"
+    if len(shape) > 2:
+        msg += ": masks that are ready for attention do not tell the padding, let the collator return the 2-d mask"
+    raise ValueError(msg)
 
 
 def chosen(indices: Any, number: int, /) -> torch.Tensor:
@@ -156,7 +174,7 @@ def picked(value: Any, axis: int | None, indices: torch.Tensor, /) -> Any:
         return value
     if isinstance(value, torch.Tensor):
         return value.index_select(axis, indices.to(value.device))
-    return type(value)(value[i] for i in indices.tolist())
+    return _listed(value, [value[i] for i in indices.tolist()])
 
 
 def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
@@ -174,7 +192,7 @@ def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
         msg = f"`batch[{name!r}]` belongs to whole batches and differs between those to join, got {list(values)}"
         raise ValueError(msg)
     if not shapes:
-        return type(first)(entry for value in values for entry in value)
+        return _listed(first, [entry for value in values for entry in value])
     rests = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
     if len(shapes) != len(values) or len(rests) != 1:
         msg = f"`batch[{name!r}]` must agree in all axes but {axis} to be joined, got shapes {shapes}"
@@ -185,3 +203,7 @@ def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
 def same_kind(batch: Mapping[str, Any], entries: dict[str, Any], /) -> Any:
     """`entries` as the type of mapping that `batch` is."""
     return entries if type(batch) is dict else type(batch)(entries)  # type: ignore[call-arg]
+
+
+def _listed(like: Any, parts: list[Any]) -> Any:
+    return tuple(parts) if isinstance(like, tuple) else parts

@@ -17,7 +17,6 @@ _READ = {"input_ids", "inputs_embeds", "attention_mask", "global_attention_mask"
 _READ |= {"mm_token_type_ids", "special_tokens_mask", "completion_mask", "assistant_masks", "loss_mask"}
 _WRITTEN = {"labels", "shift_labels", "decoder_input_ids", "decoder_inputs_embeds"}
 _WRITTEN |= {"decoder_attention_mask", "decoder_position_ids"}
-_FLAT = ("attention_mask", "decoder_attention_mask", "labels", "shift_labels")  # (batch, time) and no more axes
 
 
 class Rows:
@@ -41,7 +40,9 @@ class Rows:
         self._number, self._read = first.shape[:2]
         self._written = self._read if shift else _decoder_time(batch)
         for name in sorted(_READ | _WRITTEN):
-            self._check_shape(name)
+            entries.check_shape(
+                name, batch.get(name), (self._number, self._written if name in _WRITTEN else self._read)
+            )
         self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
 
     def __len__(self) -> int:
@@ -109,24 +110,14 @@ class Rows:
             views = [cls(_with_mask(view.batch), shift=view._shift) for view in views]
         return entries.same_kind(views[0].batch, {name: _joined(name, views) for name in views[0].batch})
 
-    def _check_shape(self, name: str) -> None:
-        value = self.batch.get(name)
-        if value is None:
-            return
-        expected = (self._number, self._written if name in _WRITTEN else self._read)
-        shape = tuple(getattr(value, "shape", ()))
-        if shape[:2] == expected and (len(shape) == 2 or name not in _FLAT):
-            return
-        remedy = ": masks that are ready for attention do not tell the padding, let the collator return the 2-d mask"
-        msg = f"`batch[{name!r}]` must have shape (batch, time) = {expected}, got {shape}{remedy * (len(shape) > 2)}"
-        raise ValueError(msg)
-
     def _axes_of(self, name: str, value: Any) -> Axes:
         if entries.is_shared(value):
             return Axes()
         if name in _READ | _WRITTEN:
             return Axes(0, 1)
-        if name == "position_ids":  # (batch, time), or (1, time) for all rows, or several kinds (kinds, batch, time)
+        if name == "position_ids" and isinstance(
+            value, torch.Tensor
+        ):  # (batch, time), or (1, time) for all rows, or several kinds (kinds, batch, time)
             if value.ndim > 1 and value.shape[-1] == self._read and value.shape[-2] in (1, self._number):
                 return Axes(None if value.shape[-2] == 1 else value.ndim - 2, value.ndim - 1)
         elif entries.is_one_each(name, value, self._number) and not name.startswith("cu_seq"):
@@ -164,16 +155,17 @@ def _decoder_time(batch: Mapping[str, Any]) -> int:
     return first.shape[1]
 
 
-def _with_mask(batch: Mapping[str, Any]) -> dict[str, Any]:
+def _with_mask(batch: Mapping[str, Any]) -> Any:
     # what is about to be padded must tell its padding
     first = entries.tokens(batch)
-    return {**batch, "attention_mask": torch.ones(first.shape[:2], dtype=torch.int64, device=first.device)}
+    mask = torch.ones(first.shape[:2], dtype=torch.int64, device=first.device)
+    return entries.same_kind(batch, {**batch, "attention_mask": mask})
 
 
 def _joined(name: str, views: Sequence[Rows]) -> Any:
     values = [view.batch[name] for view in views]
     axes = views[0]._axes[name]
-    if name == "position_ids":
+    if name == "position_ids" and axes.time is not None:
         values = [value.expand(*value.shape[:-2], len(view), -1) for value, view in zip(values, views, strict=True)]
         axes = Axes(values[0].ndim - 2, values[0].ndim - 1)
     elif all(view._may_have_time(name) for view in views):
@@ -185,8 +177,7 @@ def _joined(name: str, views: Sequence[Rows]) -> Any:
 
 def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[Rows]) -> list[torch.Tensor]:
     """All as long as the longest, with what padding holds, on the side where the batches have theirs."""
-    mask = "decoder_attention_mask" if name.startswith("decoder") else "attention_mask"
-    left = any(_pads_left(view.batch.get(mask)) for view in views)
+    left = any(_pads_left(view, decoder=name in _WRITTEN and not view._shift) for view in views)
     filler = IGNORE if name.endswith("labels") else _pad_id(name, views)
     longest = max(value.shape[axis] for value in values)
     padded = []
@@ -198,7 +189,10 @@ def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequenc
     return padded
 
 
-def _pads_left(mask: torch.Tensor | None) -> bool:
+def _pads_left(view: Rows, *, decoder: bool) -> bool:
+    mask = view.batch.get("decoder_attention_mask" if decoder else "attention_mask")
+    if decoder and mask is None and view.labels is not None:
+        mask = view.labels != IGNORE
     return mask is not None and bool((mask[:, 0] == 0).any()) and bool((mask[:, -1] != 0).all())
 
 
@@ -206,7 +200,7 @@ def _pad_id(name: str, views: Sequence[Rows]) -> int:
     # the mask covers it, but some models look for the token
     if name == "input_ids":
         for view in views:
-            covered = view.batch[name][view.batch["attention_mask"] == 0]
-            if len(covered):
-                return int(covered[0])
+            mask = view.batch.get("attention_mask")
+            if mask is not None and bool((mask == 0).any()):
+                return int(view.batch[name][mask == 0][0])
     return 0

@@ -123,6 +123,23 @@ def test_the_limit_holds_after_every_record_and_the_oldest_goes_first(path):
     assert steps_of(path) == [*kept, 400]
 
 
+def test_the_limit_holds_with_many_small_parts_too(path):
+    audit = Audit(path, limit_bytes=60_000)
+    for step in range(150):
+        fill(audit, [step], size=8)
+        if step % 5 == 4:
+            audit.close()
+        assert size_on_disk(path) <= 60_000
+    assert steps_of(path)[-1] == 149
+
+
+def test_identities_of_any_size_become_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    with Audit(tmp_path / "audit.parquet") as audit:
+        audit.record(0, [2**70, 1], {"score": [1, 2.5]}, np.array([0]))
+    assert [row["id"] for row in read(tmp_path / "audit.parquet")] == [str(2**70), "1"]
+
+
 def test_one_record_must_fit_the_limit(path):
     with pytest.raises(ValueError, match="`limit_bytes` must be at least 8 times one record, here"):
         fill(Audit(path, limit_bytes=1000), [0])

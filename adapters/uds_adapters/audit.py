@@ -57,7 +57,9 @@ class Audit:
         for name, value in (("limit_bytes", limit_bytes), ("every", every)):
             _check_whole(name, value, least=1)
         self.every, self.limit_bytes = every, limit_bytes
-        self._files, self._records = _Files(Path(path)), 0
+        self._part_bytes, self._records = limit_bytes // _PARTS, 0
+        self._finished_bytes = limit_bytes - self._part_bytes  # a part's room for the open file
+        self._files = _Files(Path(path))
         self._files.prepare()
 
     def record(
@@ -93,10 +95,10 @@ class Audit:
 
     def close(self) -> None:
         """Force all to the disk, the last rows as Parquet where that is asked for. `record` may go on afterwards."""
-        if self._files.open_size():
+        if self._files.parquet and self._files.open_size():
+            self._files.finish_part(self._finished_bytes)
+        elif self._files.open_size():
             _sync(self._files.open)
-            if self._files.parquet:
-                self._files.finish_part(self.limit_bytes)
 
     def __enter__(self) -> Audit:
         return self
@@ -105,12 +107,11 @@ class Audit:
         self.close()
 
     def _append(self, lines: bytes) -> None:
-        most = self.limit_bytes // _PARTS
-        if len(lines) > most:
+        if len(lines) > self._part_bytes:
             msg = f"`limit_bytes` must be at least {_PARTS} times one record, here {_PARTS * len(lines)}: raise it"
             raise ValueError(msg)
-        if self._files.open_size() + len(lines) > most:
-            self._files.finish_part(self.limit_bytes - most)
+        if self._files.open_size() + len(lines) > self._part_bytes:
+            self._files.finish_part(self._finished_bytes)
         try:
             with self._files.open.open("ab") as stream:
                 stream.write(lines)
@@ -224,9 +225,10 @@ def _rows(
     if len(set(sizes.values())) != 1:
         msg = f"`ids` and `parts` must have one value for each candidate, got {sizes or 'none'}"
         raise ValueError(msg)
-    size, kept = next(iter(sizes.values())), set(chosen)
-    if len(kept) != len(chosen) or not kept <= set(range(size)):
-        msg = f"`chosen` must be distinct positions among the {size} candidates, got {list(chosen)}"
+    size, positions = next(iter(sizes.values())), _list(chosen)
+    kept = set(positions)
+    if len(kept) != len(positions) or not kept <= set(range(size)):
+        msg = f"`chosen` must be distinct positions among the {size} candidates, got {positions}"
         raise ValueError(msg)
     shared = {name: _cell(name, value) for name, value in numbers.items()}
     for position in range(size):
@@ -310,7 +312,7 @@ def _write_parquet(file: Path, rows: list[dict[str, Any]]) -> None:
 def _column(pa: Any, values: list[Any]) -> Any:
     try:
         column = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers and words mixed
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and words mixed, or beyond 64 bits
         return pa.array([None if value is None else str(value) for value in values])
     # a column of nulls alone would not fit those of other parts
     return column.cast(pa.float64()) if pa.types.is_null(column.type) else column

@@ -1,0 +1,263 @@
+"""TRL's SFTTrainer with a policy: the gradient of a stock SFTTrainer that was fed the chosen samples, in every mode."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+from datasets import Dataset  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import PreTrainedTokenizerFast, TrainerCallback  # noqa: E402
+from trl.trainer.sft_config import SFTConfig  # noqa: E402
+from trl.trainer.sft_trainer import SFTTrainer  # noqa: E402
+
+import uds_core as uds  # noqa: E402
+from uds_adapters.transformers import UDSTrainerMixin  # noqa: E402
+from uds_adapters.trl import UDSSFTTrainer  # noqa: E402
+
+# TRL sets the old name, and transformers asks for the new one
+pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+
+POLICY = uds.UDS(keep=0.5, memory=16, dim=16)
+MODES = {
+    "padded": {},
+    "prompts": {},
+    "bfd": {"packing": True, "max_length": 32},
+    "padding_free": {"padding_free": True, "max_length": None},
+    "padding_free_64": {"padding_free": True, "max_length": None, "pad_to_multiple_of": 64},
+    "wrapped": {"packing": True, "packing_strategy": "wrapped", "max_length": 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_telemetry(monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def tokenizer():
+    words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, tiny.VOCAB)}}
+    of_words = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    of_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(tokenizer_object=of_words, pad_token="<pad>", eos_token="</s>")
+
+
+def text(rng, shortest, longest):
+    return "".join(f" w{i}" for i in rng.integers(2, tiny.VOCAB, size=rng.integers(shortest, longest)))
+
+
+def data(mode, number=96):
+    rng = np.random.default_rng(0)
+    if mode == "prompts":
+        return Dataset.from_list([{"prompt": text(rng, 2, 6), "completion": text(rng, 2, 9)} for _ in range(number)])
+    return Dataset.from_list([{"text": text(rng, 4, 14)} for _ in range(number)])
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradient of each optimizer step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        assert model is not None
+        self.steps.append(torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None]))
+
+
+class Recording(UDSSFTTrainer):
+    """Keeps the candidates, what was trained on, and which samples these were."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.candidates, self.kept, self.picks, self.trained = [], [], [], []
+
+    def _uds_select(self, batch):
+        kept = super()._uds_select(batch)
+        self.candidates.append(batch)
+        self.kept.append({name: v.clone() if torch.is_tensor(v) else v for name, v in kept.items()})
+        self.picks.append(list(self.selector.last_indices))
+        return kept
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        self.trained.append({name: v.clone() if torch.is_tensor(v) else v for name, v in inputs.items()})
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+class Fed(SFTTrainer):
+    """A stock SFTTrainer whose loader yields given batches."""
+
+    batches: Any = None
+
+    def get_train_dataloader(self):
+        return torch.utils.data.DataLoader(self.batches, batch_size=None, shuffle=False)
+
+
+def trainer(folder, *, cls: Any = Recording, mode="padded", policy: Any = POLICY, model=None, scope=None, **options):
+    seen = Gradients()
+    arguments = SFTConfig(
+        **{
+            "output_dir": str(folder),
+            "per_device_train_batch_size": 8,
+            "max_steps": 1,
+            "learning_rate": 1e-2,
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            **MODES[mode],
+            **options,
+        }
+    )
+    return cls(
+        model=tiny.llama() if model is None else model,
+        args=arguments,
+        train_dataset=data(mode),
+        processing_class=tokenizer(),
+        callbacks=[seen],
+        **({} if policy is None else {"policy": policy}),
+        **({} if scope is None else {"scope": scope}),
+    ), seen
+
+
+def far(got, expected):
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradient_is_that_of_a_stock_trainer_fed_the_chosen_samples(tmp_path, mode, accumulation):
+    chosen, got = trainer(tmp_path, mode=mode, gradient_accumulation_steps=accumulation)
+    chosen.train()
+    stock, seen = trainer(tmp_path, cls=Fed, mode=mode, policy=None, gradient_accumulation_steps=accumulation)
+    stock.batches = chosen.kept
+    stock.train()
+    assert len(chosen.kept) == accumulation
+    assert 0 < chosen.selector.metrics["kept_tokens_fraction"] < 1
+    assert far(got.steps[0], seen.steps[0]) < 1e-6
+    assert chosen.state.log_history[0]["loss"] == pytest.approx(stock.state.log_history[0]["loss"], rel=1e-6)
+    assert chosen.state.log_history[0]["num_tokens"] == stock.state.log_history[0]["num_tokens"]
+
+
+@pytest.mark.parametrize("mode", ["padded", "bfd", "padding_free_64"])
+def test_one_choice_for_a_whole_step(tmp_path, mode):
+    options = {"mode": mode, "gradient_accumulation_steps": 3}
+    chosen, got = trainer(tmp_path, scope="step", **options)
+    chosen.train()
+    stock, seen = trainer(tmp_path, cls=Fed, policy=None, **options)
+    stock.batches = chosen.trained
+    stock.train()
+    assert len(chosen.trained) == 3
+    assert far(got.steps[0], seen.steps[0]) < 1e-6
+
+
+def documents(batch):
+    """Token ids and labels of each sample of a batch, one by one, read independently of the library."""
+    ids, labels = batch["input_ids"], batch["labels"]
+    if "attention_mask" in batch:
+        rows = [mask.bool() for mask in batch["attention_mask"]]
+        return [(one[row], targets[row]) for one, targets, row in zip(ids, labels, rows, strict=True)]
+    starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), ids.shape[1]]
+    pieces = [(ids[0, a:b], labels[0, a:b]) for a, b in pairwise(starts)]
+    return [(one, targets) for one, targets in pieces if (targets != -100).any()]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradient_is_that_of_the_token_mean_over_the_chosen_documents(tmp_path, mode):
+    """Each document alone, through the whole logits: nothing leaks between the documents of a packed row."""
+    chosen, got = trainer(tmp_path, mode=mode, gradient_accumulation_steps=2)
+    chosen.train()
+    model, total, tokens = tiny.llama(), torch.zeros(()), 0
+    for candidates, picks in zip(chosen.candidates, chosen.picks, strict=True):
+        every = documents(candidates)
+        for ids, labels in (every[i] for i in picks):
+            number = int((labels[1:] != -100).sum())
+            total = total + model(input_ids=ids[None], labels=labels[None]).loss * number
+            tokens += number
+    (total / tokens).backward()
+    assert far(got.steps[0], torch.cat([p.grad.flatten() for p in model.parameters()])) < 1e-5
+    assert chosen.state.log_history[0]["loss"] == pytest.approx(float(total.detach() / tokens), rel=1e-4)
+
+
+def test_the_same_documents_are_chosen_in_every_form(tmp_path):
+    """Padded, flattened, flattened and padded: three forms of the same batch."""
+    chosen = []
+    for mode in ("padded", "padding_free", "padding_free_64"):
+        run, _ = trainer(tmp_path, mode=mode, max_steps=3)
+        run.train()
+        chosen.append([[ids.tolist() for ids, _ in documents(batch)] for batch in run.kept])
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+@pytest.mark.parametrize("mode", ["padded", "bfd"])
+def test_resuming_in_the_middle_of_an_epoch_is_exact_to_the_bit(tmp_path, mode):
+    options: dict[str, Any] = {"mode": mode, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+
+    def make():
+        model = tiny.llama(dropout=0.1)
+        return trainer(tmp_path, model=model, per_device_train_batch_size=4, gradient_accumulation_steps=2, **options)[
+            0
+        ]
+
+    straight, resumed = make(), make()
+    straight.train()
+    assert straight.state.epoch < 1.0 or mode == "bfd"
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert resumed.picks == straight.picks[4:]
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name, tensor in straight.selector.state_dict().items():
+        assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(resumed.selector.state_dict()[name]))
+
+
+def test_trls_defaults_choose_the_same_at_first(tmp_path):
+    """Autocast to bfloat16 and activation checkpointing, which TRL turns on by itself."""
+    picks = []
+    every: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}, {"loss_type": "dft"}]
+    for options in every:
+        run, _ = trainer(tmp_path, **options)
+        run.train()
+        picks.append(run.picks)
+    assert picks[0] == picks[1] == picks[2]
+    run, _ = trainer(tmp_path, bf16=True, gradient_checkpointing=True)
+    run.train()
+    assert len(run.picks[0]) == 4
+
+
+def test_lora_through_trls_own_argument(tmp_path):
+    peft = pytest.importorskip("peft")
+
+    class Lora(Recording):
+        def __init__(self, *args, **kwargs):
+            config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+            super().__init__(*args, peft_config=config, **kwargs)
+
+    run, _ = trainer(tmp_path, cls=Lora, mode="prompts")
+    run.train()
+    assert [len(picks) for picks in run.picks] == [4]
+
+
+def test_evaluation_is_not_selected_from(tmp_path):
+    losses = []
+    for cls, policy in ((Recording, POLICY), (SFTTrainer, None)):
+        run, _ = trainer(tmp_path, cls=cls, policy=policy)
+        losses.append(run.evaluate(data("padded", 10))["eval_loss"])
+    assert losses[0] == losses[1]
+
+
+def test_the_class_is_both_and_says_what_it_is():
+    assert issubclass(UDSSFTTrainer, UDSTrainerMixin)
+    assert issubclass(UDSSFTTrainer, SFTTrainer)
+    assert "policy" in (UDSSFTTrainer.__doc__ or "")
+    import uds_adapters.trl
+
+    with pytest.raises(AttributeError, match="has no attribute 'UDSDPOTrainer'"):
+        _ = uds_adapters.trl.UDSDPOTrainer

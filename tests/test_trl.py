@@ -69,22 +69,22 @@ class Gradients(TrainerCallback):
 
 
 class Recording(UDSSFTTrainer):
-    """Keeps the candidates, what was trained on, and which samples these were."""
+    """Keeps the candidates, and what was trained on."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.candidates, self.kept, self.picks, self.trained = [], [], [], []
+        self.candidates, self.kept, collate = [], [], self.data_collator
 
-    def _uds_select(self, batch):
-        kept = super()._uds_select(batch)
-        self.candidates.append(batch)
-        self.kept.append({name: v.clone() if torch.is_tensor(v) else v for name, v in kept.items()})
-        self.picks.append(list(self.selector.last_indices))
-        return kept
+        def note(examples):
+            self.candidates.append(collate(examples))
+            return self.candidates[-1]
 
-    def training_step(self, model, inputs, *args, **kwargs):
-        self.trained.append({name: v.clone() if torch.is_tensor(v) else v for name, v in inputs.items()})
-        return super().training_step(model, inputs, *args, **kwargs)
+        self.data_collator = note
+
+    def get_batch_samples(self, *args, **kwargs):
+        kept, number = super().get_batch_samples(*args, **kwargs)
+        self.kept += [{name: v.clone() if torch.is_tensor(v) else v for name, v in batch.items()} for batch in kept]
+        return kept, number
 
 
 class Fed(SFTTrainer):
@@ -153,9 +153,9 @@ def test_one_choice_for_a_whole_step(tmp_path, mode):
     chosen, got = trainer(tmp_path, scope="step", **options)
     chosen.train()
     stock, seen = trainer(tmp_path, cls=Fed, policy=None, **options)
-    stock.batches = chosen.trained
+    stock.batches = chosen.kept
     stock.train()
-    assert len(chosen.trained) == 3
+    assert len(chosen.kept) == 3
     assert far(got.steps[0], seen.steps[0]) < 1e-6
 
 
@@ -164,10 +164,10 @@ def documents(batch):
     ids, labels = batch["input_ids"], batch["labels"]
     if "attention_mask" in batch:
         rows = [mask.bool() for mask in batch["attention_mask"]]
-        return [(one[row], targets[row]) for one, targets, row in zip(ids, labels, rows, strict=True)]
+        return [(one[row].tolist(), targets[row].tolist()) for one, targets, row in zip(ids, labels, rows, strict=True)]
     starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), ids.shape[1]]
-    pieces = [(ids[0, a:b], labels[0, a:b]) for a, b in pairwise(starts)]
-    return [(one, targets) for one, targets in pieces if (targets != -100).any()]
+    pieces = [(ids[0, a:b].tolist(), labels[0, a:b].tolist()) for a, b in pairwise(starts)]
+    return [(one, targets) for one, targets in pieces if any(target != -100 for target in targets)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -176,12 +176,14 @@ def test_gradient_is_that_of_the_token_mean_over_the_chosen_documents(tmp_path, 
     chosen, got = trainer(tmp_path, mode=mode, gradient_accumulation_steps=2)
     chosen.train()
     model, total, tokens = tiny.llama(), torch.zeros(()), 0
-    for candidates, picks in zip(chosen.candidates, chosen.picks, strict=True):
-        every = documents(candidates)
-        for ids, labels in (every[i] for i in picks):
-            number = int((labels[1:] != -100).sum())
-            total = total + model(input_ids=ids[None], labels=labels[None]).loss * number
-            tokens += number
+    for candidates, kept in zip(chosen.candidates, chosen.kept, strict=False):  # a loader looks one batch ahead
+        every, some = documents(candidates), documents(kept)
+        assert len(some) == len(every) // 2
+        assert all(one in every for one in some)
+        for ids, labels in some:
+            number = sum(label != -100 for label in labels[1:])
+            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+            total, tokens = total + loss * number, tokens + number
     (total / tokens).backward()
     assert far(got.steps[0], torch.cat([p.grad.flatten() for p in model.parameters()])) < 1e-5
     assert chosen.state.log_history[0]["loss"] == pytest.approx(float(total.detach() / tokens), rel=1e-4)
@@ -193,7 +195,7 @@ def test_the_same_documents_are_chosen_in_every_form(tmp_path):
     for mode in ("padded", "padding_free", "padding_free_64"):
         run, _ = trainer(tmp_path, mode=mode, max_steps=3)
         run.train()
-        chosen.append([[ids.tolist() for ids, _ in documents(batch)] for batch in run.kept])
+        chosen.append([[ids for ids, _ in documents(batch)] for batch in run.kept])
     assert chosen[0] == chosen[1] == chosen[2]
 
 
@@ -211,25 +213,29 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact_to_the_bit(tmp_path, mode):
     straight.train()
     assert straight.state.epoch < 1.0 or mode == "bfd"
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert resumed.picks == straight.picks[4:]
+    assert [documents(batch) for batch in resumed.kept] == [documents(batch) for batch in straight.kept[4:]]
+    assert len(resumed.kept) == 8
     for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     for name, tensor in straight.selector.state_dict().items():
         assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(resumed.selector.state_dict()[name]))
 
 
-def test_trls_defaults_choose_the_same_at_first(tmp_path):
-    """Autocast to bfloat16 and activation checkpointing, which TRL turns on by itself."""
-    picks = []
+def test_trls_options_choose_the_same_at_first(tmp_path):
+    """Activation checkpointing, which TRL turns on by itself, and another loss."""
+    chosen = []
     every: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}, {"loss_type": "dft"}]
     for options in every:
         run, _ = trainer(tmp_path, **options)
         run.train()
-        picks.append(run.picks)
-    assert picks[0] == picks[1] == picks[2]
-    run, _ = trainer(tmp_path, bf16=True, gradient_checkpointing=True)
+        chosen.append([documents(batch) for batch in run.kept])
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+def test_bfloat16_which_trl_turns_on_by_itself(tmp_path):
+    run, _ = trainer(tmp_path, bf16=True, gradient_checkpointing=True, max_steps=2)
     run.train()
-    assert len(run.picks[0]) == 4
+    assert [len(documents(batch)) for batch in run.kept] == [4, 4]
 
 
 def test_lora_through_trls_own_argument(tmp_path):
@@ -242,7 +248,7 @@ def test_lora_through_trls_own_argument(tmp_path):
 
     run, _ = trainer(tmp_path, cls=Lora, mode="prompts")
     run.train()
-    assert [len(picks) for picks in run.picks] == [4]
+    assert [len(documents(batch)) for batch in run.kept] == [4]
 
 
 def test_evaluation_is_not_selected_from(tmp_path):

@@ -208,6 +208,7 @@ TABLE = {
         mlstm_round_up_to_multiple_of=1,
         ffn_round_up_to_multiple_of=1,
         output_logit_soft_cap=2.0,
+        use_cache=False,
         route="cap",
     ),
     "ProphetNet": causal("ProphetNet", small=PROPHET, route="all"),  # its head is given several predictions at once

@@ -92,7 +92,7 @@ class Scorer:
                 waiting += reversed(piece.split(size))
                 continue
             try:
-                features = [_examined(candidates, policy) for candidates in self._candidates(piece)]
+                features = [_examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
             except (RuntimeError, MemoryError) as error:
                 if len(piece) == 1 or not _is_out_of_memory(error):
                     raise
@@ -112,7 +112,7 @@ class Scorer:
             "is still too much. Set `score_batch_size` to save the failed attempts"
         )
 
-    def _candidates(self, samples: batches.Samples, dense_bytes: float = _DENSE_BYTES) -> Iterator[uds.Candidates]:
+    def _candidates(self, samples: batches.Samples, dense_bytes: float) -> Iterator[uds.Candidates]:
         """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with HeadProbe(self._reader.module, self._reader.linear) as probe:

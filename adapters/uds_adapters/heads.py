@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ class HeadReader:
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
-            errors = {after: _errors(after(raw), logits) for after in hypotheses}
+            errors = {after: _errors(map(after, raw), logits) for after in hypotheses}
             after = min(errors, key=lambda after: errors[after][1])
             if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
                 return Explained(self._head_of(linear.weight, linear, after, vocab), after.cap)
@@ -130,8 +130,7 @@ class HeadReader:
         config: Any = getattr(self.model, "config", None)
         configs = [config, config.get_text_config(decoder=True)] if hasattr(config, "get_text_config") else [config]
         scales = [1.0, *(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value))]
-        constant = getattr(self.model, "final_logits_bias", None)
-        constants = [None] if constant is None else [None, constant]
+        constants = [None, *(b for name, b in self.model.named_buffers() if name.endswith("final_logits_bias"))]
         for cap in (*_numbers(configs, _CAPS), None):
             yield [_After(scale, moved, cap) for scale in scales for moved in constants]
 
@@ -178,7 +177,9 @@ def _is_plain(tensor: Any) -> bool:
 
 def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:
     """By which a changed tensor is known: loading by its version counter, writing through `.data` by some rows."""
-    if tensor.is_meta or type(tensor.detach()) is not torch.Tensor:
+    if tensor.is_meta:
+        return tuple(tensor.shape)  # offloaded, and another object each time
+    if type(tensor.detach()) is not torch.Tensor:
         return (id(tensor), tensor._version)
     rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1)
     some = rows[:: max(1, len(rows) // 64)].double().sum().item()
@@ -195,17 +196,20 @@ def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> b
     return got.shape == expected.shape and _errors(got, expected)[0] <= _tolerance(got.dtype, expected.dtype, *dtypes)
 
 
-def _errors(got: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
-    """Largest and mean difference, relative to an entry and their usual size; broken entries must be so in both."""
+def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> tuple[float, float]:
+    """Largest and mean difference of samples' logits, one sample at a time: each is as long as the vocabulary."""
+    errors = torch.stack([_relative(one, other) for one, other in zip(got, expected, strict=True)])
+    return float(errors[:, 0].max()), float(errors[:, 1].mean())
+
+
+def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Largest and mean difference, relative to an entry and their usual size; what is broken must be so in both."""
     got, expected = got.float(), expected.float()
-    finite = torch.isfinite(expected)
-    if not torch.equal(finite, torch.isfinite(got)):
-        return float("inf"), float("inf")
-    if not finite.any():
-        return 0.0, 0.0
-    got, expected = got[finite], expected[finite]
-    relative = (got - expected).abs() / (expected.abs() + expected.square().mean().sqrt()).clamp(min=1e-30)
-    return float(relative.max()), float(relative.mean())
+    sound = torch.isfinite(expected)
+    size = torch.where(sound, expected.abs(), 0.0)
+    difference = torch.where(sound, (got - expected).abs(), 0.0) / (size + size.square().mean().sqrt()).clamp(min=1e-30)
+    difference = torch.where(torch.isfinite(got) == sound, difference, torch.inf)
+    return torch.stack([difference.max(), difference.mean()])
 
 
 def _tolerance(*dtypes: torch.dtype) -> float:

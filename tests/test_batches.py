@@ -92,6 +92,15 @@ def test_counting_trained_tokens():
     assert batches.trained_tokens({"input_ids": ids}) == 6
 
 
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_a_blank_batch_has_a_sample_and_no_target(name):
+    batch = FORMS[name](tiny.examples(3), 1)
+    without = batches.blank(batch)
+    assert len(batches.view(without)) == 1
+    assert batches.trained_tokens(without) == 0
+    assert without.keys() == batch.keys()
+
+
 EXAMPLES = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9, 10], [11, 12])]
 
 

@@ -11,7 +11,7 @@ from .documents import Documents, holds_documents
 from .entries import IGNORE, Indexer, same_kind, tokens
 from .padded import Rows
 
-__all__ = ["IGNORE", "Indexer", "Samples", "blank", "join", "shifted_labels", "size", "take", "trained_tokens", "view"]
+__all__ = ["IGNORE", "Indexer", "Samples", "blank", "join", "trained_tokens", "view"]
 
 
 class Samples(Protocol):
@@ -110,64 +110,6 @@ def blank(batch: Mapping[str, Any], /, *, shift: bool = True) -> Any:
     return same_kind(taken, {**taken, **without})
 
 
-def size(batch: Mapping[str, Any], /) -> int:
-    """Number of samples, the leading axis of `input_ids` (or `inputs_embeds`, or `labels`).
-
-    Raises
-    ------
-    TypeError
-        Where the batch is not a mapping.
-    ValueError
-        Where its rows are not samples: packed or padding-free batches, of one row with several documents.
-    """
-    if not isinstance(batch, Mapping):
-        msg = f"`batch` must be a mapping of tensors, as transformers' collators make it, got {type(batch).__name__}"
-        raise TypeError(msg)
-    first = next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), None)
-    if first is None:
-        msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to tell its samples; it has {sorted(batch)}"
-        raise ValueError(msg)
-    _check_tensor(first)
-    for name in ("attention_mask", "labels", "shift_labels"):
-        other = batch.get(name)
-        if other is not None and getattr(other, "ndim", 2) == 2 and tuple(other.shape) != tuple(first.shape[:2]):
-            msg = (
-                f"`batch[{name!r}]` must have shape (batch, time) = {tuple(first.shape[:2])}, got {tuple(other.shape)}"
-            )
-            raise ValueError(msg)
-    if _is_packed(batch):
-        msg = (
-            "`batch` is packed or padding-free: its rows are not samples, so there is nothing to choose between. "
-            "Use padded batches (TRL: packing=False, padding_free=False)"
-        )
-        raise ValueError(msg)
-    return first.shape[0]
-
-
-def take(batch: Mapping[str, Any], indices: torch.Tensor, /) -> Any:
-    """The samples at `indices` (k,), as the same type of mapping, in that order.
-
-    Tensors and sequences with one entry a sample are indexed; values without a sample axis (numbers, None, positions
-    shared by all rows) pass through.
-
-    Raises
-    ------
-    ValueError
-        Where a tensor's leading axis is neither: which entries belong to which sample is not known.
-    """
-    number = size(batch)
-    taken = {name: _take_value(name, value, indices, number) for name, value in batch.items()}
-    return taken if type(batch) is dict else type(batch)(taken)  # type: ignore[call-arg]
-
-
-def shifted_labels(batch: Mapping[str, Any], /) -> torch.Tensor | None:
-    """Target of each row of a causal model, (batch, time): that of the next position; -100 at the last."""
-    if batch.get("shift_labels") is not None:
-        return batch["shift_labels"]
-    labels = batch.get("labels")
-    return None if labels is None else torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
-
-
 def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
     """Rows of the batch that carry loss; all tokens that are no padding where there are no labels."""
     return int(view(batch, indexer=_never, shift=shift).tokens.sum())
@@ -176,37 +118,3 @@ def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
 def _never(_batch: Any, _indices: torch.Tensor) -> Any:
     # counting takes nothing apart, so that no entry need be refused
     raise NotImplementedError
-
-
-def _check_tensor(first: Any) -> None:
-    if not isinstance(first, torch.Tensor):
-        msg = f"`batch` must hold torch tensors, got {type(first).__name__}: let the collator return tensors"
-        raise TypeError(msg)
-    if first.ndim < 2 or 0 in first.shape:
-        msg = f"`batch` must hold (batch, time) tensors with at least one sample, got shape {tuple(first.shape)}"
-        raise ValueError(msg)
-
-
-def _take_value(name: str, value: Any, indices: torch.Tensor, number: int) -> Any:
-    if isinstance(value, torch.Tensor):
-        if value.ndim == 0 or (name == "position_ids" and number > 1 and value.shape[0] == 1):
-            return value
-        if value.shape[0] == number:
-            return value.index_select(0, indices.to(value.device))
-        msg = (
-            f"`batch[{name!r}]` has shape {tuple(value.shape)}, but the batch has {number} samples: it is not known "
-            "which of its entries belong to which sample. Leave it out of the batch, or give it one entry a sample"
-        )
-        raise ValueError(msg)
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == number:
-        return type(value)(value[i] for i in indices.tolist())  # type: ignore[call-arg]
-    return value
-
-
-def _is_packed(batch: Mapping[str, Any]) -> bool:
-    if any(name.startswith("cu_seq_lens") or name == "seq_idx" for name in batch):
-        return True
-    positions, ids = batch.get("position_ids"), batch.get("input_ids")
-    if positions is None or ids is None or ids.shape[0] != 1 or positions.ndim != 2 or "attention_mask" in batch:
-        return False
-    return int((positions[0] == 0).sum()) > 1

@@ -23,7 +23,7 @@ POLICY = uds.UDS(dim=32, memory=8)
 WORDS = {"cap": "soft-caps its logits", "all": "scores come from the full logits"}
 
 
-def truth(model, batch):
+def truth(model, batch) -> Any:
     """Candidates of the model's real logits."""
     shift = not model.config.is_encoder_decoder
     samples = batches.view(batch, shift=shift)
@@ -32,7 +32,7 @@ def truth(model, batch):
     return uds.Candidates(samples.arrange(logits), mask=samples.mask, labels=samples.labels)
 
 
-def examine(scorer, batch, policy=POLICY):
+def examine(scorer, batch, policy: Any = POLICY):
     return scorer.examine(batches.view(batch, shift=scorer.shift), policy)
 
 

@@ -1,6 +1,7 @@
 """A look at the head, and a pass that leaves no trace."""
 
 import random
+from typing import Any
 
 import architectures
 import numpy as np
@@ -91,7 +92,8 @@ class Restless(torch.nn.Module):
 def traces(model):
     """Everything that a pass could leave behind."""
     modules = list(model.modules())
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python = random.getstate()
+    numpy: Any = np.random.get_state()  # noqa: NPY002
     config = {name: value for name, value in model.config.to_dict().items() if "cache" in name}
     return {
         "python": python,

@@ -129,7 +129,8 @@ class HeadReader:
         """
         config: Any = getattr(self.model, "config", None)
         configs = [config, config.get_text_config(decoder=True)] if hasattr(config, "get_text_config") else [config]
-        scales = [1.0, *(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value))]
+        # those that are configured first: where a cap levels everything, one is as good as another
+        scales = [*(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value)), 1.0]
         constants = [None, *(b for name, b in self.model.named_buffers() if name.endswith("final_logits_bias"))]
         for cap in (*_numbers(configs, _CAPS), None):
             yield [_After(scale, moved, cap) for scale in scales for moved in constants]
@@ -187,9 +188,9 @@ def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
-    """What configurations say under `names`, as far as it could be a factor other than 1."""
-    values = {getattr(config, name, None): None for config in configs for name in names}
-    return [float(value) for value in values if isinstance(value, (int, float)) and value not in (0, 1)]
+    """What configurations say under `names`, as far as it could be a factor."""
+    values: dict[Any, None] = dict.fromkeys(getattr(config, name, None) for config in configs for name in names)
+    return [float(value) for value in values if type(value) in (int, float) and value != 0]
 
 
 def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> bool:

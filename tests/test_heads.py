@@ -1,0 +1,263 @@
+"""What a head amounts to: hypotheses, and what refutes them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from uds_adapters.heads import HeadReader, capped  # noqa: E402
+
+VOCAB, WIDTH = 30, 8
+
+
+def model(constant=None, **config) -> Any:
+    """A bare model, as far as a reader asks."""
+    module: Any = torch.nn.Module()
+    module.config = SimpleNamespace(**config)
+    if constant is not None:
+        module.register_buffer("final_logits_bias", constant)
+    return module
+
+
+def head(*, bias=True, seed=0, trains=False) -> Any:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(WIDTH, VOCAB, bias=bias).requires_grad_(trains)
+
+
+def last(samples=3, dtype=torch.float32):
+    return torch.randn(samples, 1, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@torch.no_grad()
+def read(module, after, of=None, x=None):
+    """What is read of a module, where the model does `after` to its output."""
+    x = last() if x is None else x
+    reader = HeadReader(module, model() if of is None else of)
+    linear = reader.linear(x)
+    return reader.explain(linear, after(module(x)))
+
+
+@torch.no_grad()
+def close(explained, module, after, dtype=torch.float32, tolerance=1e-5):
+    x = last(6, dtype) * 3
+    logits = explained.head(x).compact()  # of the spectrum; the logits themselves come in blocks
+    assert logits.shape[:2] == (6, 1)
+    made = torch.cat([block for _, block in explained.head(x).blocks()], -1)
+    made = made if explained.cap is None else capped(made, explained.cap)
+    torch.testing.assert_close(made.float(), after(module(x)).float(), rtol=tolerance, atol=tolerance)
+
+
+AFTER = {
+    "nothing": ({}, lambda x: x),
+    "a factor": ({"logit_scale": 0.0625}, lambda x: x * 0.0625),
+    "a divisor": ({"logits_scaling": 8.0}, lambda x: x / 8.0),
+    "the same name as a factor": ({"logits_scaling": 8.0}, lambda x: x * 8.0),
+    "a name that is ignored": ({"logit_scale": 0.0625}, lambda x: x),
+    "two names": ({"logit_scale": 2.0, "lm_head_multiplier": 0.3}, lambda x: x * 0.3),
+    "a cap": ({"final_logit_softcapping": 2.0}, lambda x: 2 * torch.tanh(x / 2)),
+    "a cap that is ignored": ({"final_logit_softcapping": 0.5}, lambda x: x),
+    "a factor, then a cap": (
+        {"final_logit_softcapping": 2.0, "output_multiplier": 3.0},
+        lambda x: 2 * torch.tanh(3 * x / 2),
+    ),
+    "fewer words than the head has": ({}, lambda x: x[..., : VOCAB - 3]),
+    "float64": ({}, lambda x: x.double()),
+    "a flag for a number": ({"logit_scale": True, "logits_scaling": None}, lambda x: x),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", AFTER)
+def test_what_a_model_does_to_its_heads_output_is_found(name, bias):
+    config, after = AFTER[name]
+    module = head(bias=bias)
+    explained = read(module, after, model(**config))
+    assert explained is not None
+    close(explained, module, after)
+    assert explained.head.frozen
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_constant_vector_is_found(bias, scale):
+    constant = torch.randn(1, VOCAB)
+    after = lambda x: x * scale + constant  # noqa: E731
+    module = head(bias=bias)
+    explained = read(module, after, model(constant, logit_scale=scale))
+    close(explained, module, after)
+    assert read(module, lambda x: x, model(constant)).head.bias is (module.bias if bias else None) or bias
+
+
+def test_text_configurations_of_larger_models_are_asked():
+    inner = SimpleNamespace(final_logit_softcapping=2.0)
+    outer = model(get_text_config=lambda decoder: inner)
+    assert read(head(), lambda x: 2 * torch.tanh(x / 2), outer).cap == 2.0
+
+
+REFUTED = {
+    "an unknown factor": lambda x: x * 1.5,
+    "an unknown cap": lambda x: 5 * torch.tanh(x / 5),
+    "a slight one": lambda x: 100 * torch.tanh(x / 100),
+    "an unknown constant": lambda x: x + torch.arange(VOCAB),
+    "a small one": lambda x: x + 1e-3 * torch.arange(VOCAB),
+    "probabilities": lambda x: x.log_softmax(-1),
+    "words shut out": lambda x: x.masked_fill(torch.arange(VOCAB) < 2, float("-inf")),
+    "another order": lambda x: x.flip(-1),
+    "more words": lambda x: torch.nn.functional.pad(x, (0, 1)),
+    "other rows": lambda x: torch.cat([x, x], 1),
+}
+
+
+@pytest.mark.parametrize("name", REFUTED)
+@pytest.mark.parametrize("config", [{}, {"logit_scale": 0.5}, {"final_logit_softcapping": 30.0}], ids=str)
+def test_what_nothing_explains_is_not_explained(name, config):
+    assert read(head(), REFUTED[name], model(**config)) is None
+
+
+@given(cap=st.floats(0.1, 100), scale=st.floats(0.01, 100), size=st.floats(1e-3, 3), bfloat=st.booleans())
+def test_a_configured_cap_is_never_skipped(cap, scale, size, bfloat):
+    module = head()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(size * cap / scale)  # where the cap levels every logit, nothing tells of a scale
+    x = last()
+    if bfloat:
+        module, x = module.bfloat16(), x.bfloat16()
+    after = lambda x: torch.tanh(x * scale / cap) * cap  # noqa: E731
+    explained = read(module, after, model(final_logit_softcapping=cap, logit_scale=scale), x)
+    assert explained is not None
+    assert explained.cap == pytest.approx(cap)
+    assert explained.head.scale == pytest.approx(scale, rel=1e-2 if bfloat else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_every_precision_is_verified_as_finely_as_it_is_computed(dtype):
+    module = head().to(dtype)
+    explained = read(module, lambda x: x.float(), x=last(dtype=dtype))
+    close(explained, module, lambda x: x, dtype, 5e-2 if dtype.itemsize == 2 else 1e-5)
+    assert read(module, lambda x: x * 1.1, x=last(dtype=dtype)) is None
+
+
+def test_samples_that_are_broken_do_not_stand_in_the_way():
+    x = last()
+    x[1] = torch.nan
+    assert read(head(), lambda x: x, x=x) is not None
+    assert read(head(), lambda x: x * 3, x=x) is None
+    assert read(head(), lambda x: x, x=x * torch.nan) is not None  # all of them: nothing to tell
+
+
+# modules that are more than their weight
+
+
+class Adapted(torch.nn.Module):
+    """A weight, and what is trained beside it."""
+
+    def __init__(self, size, *, trains=True, bias=True):
+        super().__init__()
+        base = head(bias=bias)
+        self.weight, self.bias = base.weight, base.bias
+        self.delta = torch.nn.Parameter(size * torch.randn(VOCAB, WIDTH), requires_grad=trains)
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight, self.bias) + x @ self.delta.T
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-7])
+def test_what_is_added_to_a_weight_is_in_it(size, trains, bias):
+    module = Adapted(size, trains=trains, bias=bias)
+    explained = read(module, lambda x: x)
+    close(explained, module, lambda x: x)
+    assert explained.head.frozen is not trains
+
+
+def test_the_identity_is_handed_in_blocks(monkeypatch):
+    monkeypatch.setattr("uds_adapters.heads._IDENTITY_BYTES", 3 * 4 * VOCAB)
+    module = Adapted(1.0)
+    sizes = []
+    forward = module.forward
+    module.forward = lambda x: (sizes.append(x.shape[1]), forward(x))[1]
+    close(read(module, lambda x: x), module, lambda x: x)
+    assert sizes[:6] == [1, 1, 3, 3, 2, 1]  # the position, zero, the identity, and the position again, in `read`
+
+
+class Bent(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + 1e-3 * super().forward(x).square()
+
+
+def test_what_is_not_linear_is_not_read():
+    assert read(Bent(WIDTH, VOCAB), lambda x: x) is None
+
+
+def test_a_weight_of_another_kind_of_layer_is_not_taken():
+    class Transposed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(WIDTH, VOCAB))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    module = Transposed()
+    close(read(module, lambda x: x), module, lambda x: x)
+
+
+def test_quantised_layers_of_torchao_are_read():
+    torchao = pytest.importorskip("torchao.quantization", reason="needs torchao")
+    holder = torch.nn.Sequential(head(bias=False))
+    torchao.quantize_(holder, torchao.Int8WeightOnlyConfig())
+    close(read(holder[0], lambda x: x), holder[0], lambda x: x)
+
+
+def test_quantised_layers_of_bitsandbytes_are_read():
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    module = bitsandbytes.nn.Linear4bit(WIDTH, VOCAB, bias=False).to("cpu")
+    close(read(module, lambda x: x), module, lambda x: x)
+
+
+# what is kept
+
+
+@torch.no_grad()
+def again(reader, module, x=None):
+    x = last() if x is None else x
+    reader.refresh()
+    explained = reader.explain(reader.linear(x), module(x))
+    assert explained is not None
+    close(explained, module, lambda x: x)
+    return explained.head
+
+
+@pytest.mark.parametrize("make", [head, lambda: Adapted(1.0, trains=False)], ids=["plain", "adapted"])
+def test_frozen_heads_are_kept_until_something_changes(make):
+    module = make()
+    reader = HeadReader(module, model())
+    first = again(reader, module)
+    assert again(reader, module, last(5)) is first
+    with torch.no_grad():
+        module.weight.add_(1)
+    second = again(reader, module)
+    module.weight.data.mul_(2)  # which no version counter sees
+    third = again(reader, module)
+    module.weight = torch.nn.Parameter(module.weight.detach() / 3, requires_grad=False)
+    fourth = again(reader, module)
+    assert len({id(kept) for kept in (first, second, third, fourth)}) == 4
+    assert again(reader, module) is fourth
+
+
+def test_heads_that_train_are_read_anew_in_each_call_and_kept_within_it():
+    module = head(trains=True)
+    reader = HeadReader(module, model())
+    first = again(reader, module)
+    with torch.no_grad():
+        kept = reader.explain(reader.linear(last()), module(last()))
+    assert kept is not None
+    assert kept.head is first
+    assert again(reader, module) is not first
+    assert not first.frozen

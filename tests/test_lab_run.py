@@ -2,11 +2,9 @@
 
 import pytest
 
-import uds_core as uds
 from uds_adapters.lab import demo
-from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.model import load_model, quiet
-from uds_adapters.lab.run import candidate_order, make_policy, run
+from uds_adapters.lab.run import candidate_order, run
 from uds_adapters.lab.settings import Settings
 from uds_adapters.lab.task import prepare
 
@@ -24,13 +22,6 @@ def trained(task, policy, folder, *, settings=SETTINGS, seed=0, **more):
     with quiet():
         model = load_model(task.model)
         return run(model, policy=policy, seed=seed, settings=settings, folder=folder, **options, **more)
-
-
-def test_options_go_to_the_policies_that_take_them():
-    assert isinstance(make_policy("full", keep=0.5, seed=3), uds.Full)
-    assert make_policy("random", keep=0.5, seed=3) == uds.Random(keep=0.5, seed=3)
-    with pytest.raises(LabError, match=r"unknown policy 'best'; known: .*uds"):
-        make_policy("best", keep=0.5, seed=3)
 
 
 def test_candidates_come_in_whole_batches_without_repetition():

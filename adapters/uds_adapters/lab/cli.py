@@ -34,7 +34,7 @@ _output = functools.partial(option, panel="Output")
 
 Seed = Annotated[int, _training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
 Seeds = Annotated[int, _training("Number of seeds, each a run for every policy.")]
-Policies = Annotated[list[str], _training("A policy; give the option several times.", "--policy")]
+Policies = Annotated[list[str], _training("Such as uds or uds:alpha=0.5,dim=256; give it several times.", "--policy")]
 Output = Annotated[Path, _output("Folder for the results; new, or empty.")]
 Overwrite = Annotated[bool, _output("Use the folder even if it holds files.", "--overwrite")]
 

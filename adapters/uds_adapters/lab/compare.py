@@ -16,7 +16,8 @@ import torch
 from . import report
 from .errors import LabError
 from .model import load_model, quiet
-from .run import RunResult, make_policy, run
+from .policies import make_policy
+from .run import RunResult, run
 from .settings import Settings, Source
 from .summary import summarise, verdict
 from .task import Task

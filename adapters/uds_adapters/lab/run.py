@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,14 @@ from typing import Any
 import torch
 import transformers
 
-import uds_core as uds
-
 from .encode import Collator, Example
-from .errors import LabError
 from .evaluate import HeldOut
 from .model import with_lora
+from .policies import make_policy
 from .settings import Settings
 from .trainer import Evaluations, RecordingTrainer, StepCallback
 
-__all__ = ["Evaluation", "RunResult", "candidate_order", "make_policy", "run"]
+__all__ = ["Evaluation", "RunResult", "candidate_order", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +50,6 @@ class RunResult:
     """Empty where nothing is held out."""
     selected: list[list[int]]
     """Of each step, the indices into the training data set."""
-
-
-def make_policy(name: str, /, *, keep: float, seed: int) -> uds.Policy:
-    """The policy registered as `name`, given those of the options that it takes."""
-    try:
-        make = uds.get(name)
-        known = inspect.signature(make).parameters
-        return make(**{key: value for key, value in (("keep", keep), ("seed", seed)) if key in known})
-    except ValueError as error:
-        raise LabError(str(error)) from None
 
 
 def candidate_order(examples: int, /, *, batch_size: int, steps: int, seed: int) -> list[int]:
@@ -105,7 +92,7 @@ def run(
     collator
         Makes batches of it.
     policy
-        Name of a registered policy.
+        A policy in words; see `policies`.
     seed
         Of the candidates' order, the LoRA adapters, dropout, and the policy.
     settings

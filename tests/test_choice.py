@@ -1,5 +1,6 @@
 """Budgets and top-k: ties, missing scores, empty samples, groups."""
 
+import array_api_strict
 import numpy as np
 import pytest
 import reference
@@ -19,8 +20,13 @@ def pick(backend, scores, length=None, groups=None, **budget):
         budget=uds.Budget(**budget),
         groups=None if groups is None else backend.array(groups, "int32"),
     )
-    assert str(got.dtype).rsplit(".", maxsplit=1)[-1] == "int32"
-    return backend.numpy(got).tolist()
+    return listed(backend, got)
+
+
+def listed(backend, indices):
+    """As a list, once they are known to be int32."""
+    assert str(indices.dtype).rsplit(".", maxsplit=1)[-1] == "int32"
+    return backend.numpy(indices).tolist()
 
 
 @given(scores=scores_lists, count=st.integers(1, 12), data=st.data())
@@ -77,8 +83,28 @@ def test_impossible_budgets(budget, words):
 def test_shapes_must_fit():
     with pytest.raises(ValueError, match="`scores` and `length`"):
         uds.top_k(np.ones(3), np.ones(2), budget=uds.Budget(count=1))
-    with pytest.raises(ValueError, match="`groups` must have shape"):
-        uds.top_k(np.ones(3), np.ones(3), budget=uds.Budget(count=1), groups=np.ones(2))
+    three, budget, groups = np.ones(3), uds.Budget(count=1), np.ones(2)
+    for choose in (
+        lambda: uds.top_k(three, three, budget=budget, groups=groups),
+        lambda: uds.gumbel_top_k(three, three, budget=budget, temperature=1.0, seed=(0, 0), groups=groups),
+        lambda: uds.greedy(three, np.ones((3, 2)), three, budget=budget, radius=1.0, groups=groups),
+    ):
+        with pytest.raises(ValueError, match=r"^`groups` must have shape \(3,\), got \(2,\)$"):
+            choose()
+
+
+def test_libraries_must_not_be_mixed():
+    ours, other, budget = np.ones(3), array_api_strict.ones(3), uds.Budget(count=1)
+    for scores, length in ((ours, other), (other, ours)):
+        with pytest.raises(TypeError, match="Multiple namespaces"):
+            uds.top_k(scores, length, budget=budget)
+        with pytest.raises(TypeError, match="Multiple namespaces"):
+            uds.gumbel_top_k(scores, length, budget=budget, temperature=1.0, seed=(0, 0))
+    for i in range(3):
+        arrays = [ours, ours[:, None], ours]
+        arrays[i] = array_api_strict.asarray(arrays[i])
+        with pytest.raises(TypeError, match="Multiple namespaces"):
+            uds.greedy(*arrays, budget=budget, radius=1.0)
 
 
 # --- a budget of tokens ----------------------------------------------------------------------------------------------
@@ -133,7 +159,7 @@ def test_greedy_lowers_what_is_near_to_the_picked(backend, seed, count, radius):
         budget=uds.Budget(count=count),
         radius=radius,
     )
-    assert backend.numpy(got).tolist() == greedy_oracle(scores, sketches, np.ones(6), count, radius)
+    assert listed(backend, got) == greedy_oracle(scores, sketches, np.ones(6), count, radius)
 
 
 def test_greedy_without_a_radius_is_top_k_and_unsound_sketches_spoil_nothing(backend):
@@ -214,7 +240,49 @@ def test_draws_are_the_same_on_every_library(backend):
     for group in (0, 1):
         members = np.flatnonzero(groups == group)
         expected += members[np.argsort(-(scores + noise)[members])[:3]].tolist()
-    assert backend.numpy(got.indices).tolist() == expected
+    assert listed(backend, got.indices) == expected
+
+
+def test_a_constant_on_all_scores_changes_no_draw(backend):
+    scores = np.random.default_rng(0).integers(-16, 17, size=12) / 8
+    drawn = [
+        uds.gumbel_top_k(
+            backend.array(scores + constant, "float32"),
+            backend.array(np.ones(12), "float32"),
+            budget=uds.Budget(count=5),
+            temperature=1.0,
+            seed=(3, 1),
+        )
+        for constant in (0.0, 2.0**20, -(2.0**20))
+    ]
+    for other in drawn[1:]:
+        assert listed(backend, other.indices) == listed(backend, drawn[0].indices)
+        np.testing.assert_array_equal(backend.numpy(other.weights), backend.numpy(drawn[0].weights))
+
+
+def test_weights_are_those_of_the_formula(backend):
+    scores, temperature, k = np.random.default_rng(0).normal(size=9), 0.7, 4
+    got = uds.gumbel_top_k(
+        backend.array(scores, "float32"),
+        backend.array(np.ones(9), "float32"),
+        budget=uds.Budget(count=k),
+        temperature=temperature,
+        seed=(1, 2),
+    )
+    phi = scores / temperature - np.log(np.exp(scores / temperature).sum())
+    noisy = phi + np.random.default_rng([1, 8, 2, 0]).gumbel(size=9)
+    order = np.argsort(-noisy)
+    assert listed(backend, got.indices) == order[:k].tolist()
+    expected = 1 / (1 - np.exp(-np.exp(phi[order[:k]] - noisy[order[k]])))
+    np.testing.assert_allclose(backend.numpy(got.weights), expected, rtol=1e-4)
+
+
+def test_of_those_that_cannot_be_drawn_the_lower_index_comes_first(backend):
+    length = backend.array(np.arange(60) == 7, "float32")
+    for count in (59, 60):
+        drawn = uds.gumbel_top_k(0 * length, length, budget=uds.Budget(count=count), temperature=1.0, seed=(0, 0))
+        rest = [i for i in range(60) if i != 7]
+        assert listed(backend, drawn.indices) == [7, *rest][:count]
 
 
 @pytest.mark.filterwarnings("error")

@@ -86,6 +86,40 @@ def test_a_reservoir_keeps_every_past_item_with_equal_probability():
     assert ((counts - expected) ** 2 / expected).sum() / (1 - capacity / items) * (items - 1) / items < 43.8
 
 
+def test_a_reservoir_is_algorithm_r_with_places_drawn_from_seed_and_number():
+    rows = np.arange(30, dtype=np.float32)[:, None]
+    expected = list(range(4))
+    for number in range(4, 30):
+        place = np.random.default_rng([3, 6, number, 0]).integers(number + 1)
+        if place < 4:
+            expected[place] = number
+    assert uds.Reservoir.empty(4, 1, like=rows, seed=3).push(rows).filled[:, 0].tolist() == expected
+    assert uds.Reservoir.empty(4, 1, like=rows).seed == 0
+
+
+DAMAGED = "counts {} rows of 5, which cannot be: the file is damaged"
+
+
+@pytest.mark.parametrize("counts", [(-1, 0), (6, 0), (5, 5), (5, -1), (0, 5)])
+def test_a_ring_that_counts_what_it_cannot_have_is_refused(counts):
+    empty = uds.Memory.empty(5, 2, like=np.zeros(1))
+    with pytest.raises(ValueError, match=DAMAGED.format(counts[0])):
+        uds.restore(empty, uds.flatten(empty._replace(size=counts[0], cursor=counts[1])))
+    whole = empty._replace(size=5, cursor=4)
+    assert uds.restore(empty, uds.flatten(whole))[1:] == whole[1:]
+
+
+@pytest.mark.parametrize("counts", [(-1, -1), (6, 6), (5, 4), (3, 9), (0, 1)])
+def test_a_reservoir_that_counts_what_it_cannot_have_is_refused(counts):
+    empty = uds.Reservoir.empty(5, 2, like=np.zeros(1), seed=7)
+    with pytest.raises(ValueError, match=DAMAGED.format(counts[0])):
+        uds.restore(empty, uds.flatten(empty._replace(size=counts[0], seen=counts[1])))
+    for size, seen in ((0, 0), (5, 5), (5, 99)):
+        assert uds.restore(empty, uds.flatten(empty._replace(size=size, seen=seen)))[1:] == (size, seen, 7)
+    with pytest.raises(ValueError, match="reservoir was filled with `seed`=8, this policy has 7"):
+        uds.restore(empty, uds.flatten(empty._replace(seed=8)))
+
+
 def test_push_leaves_the_old_memory_as_it_is(backend):
     before = uds.Memory.empty(3, 2, like=backend.array(np.zeros(1), "float32"))
     after = before.push(backend.array(np.ones((2, 2)), "float32"))

@@ -132,13 +132,13 @@ def gumbel_top_k(
     O(batch log batch). Source: Kool, van Hoof, Welling, arXiv 1903.06059 (Gumbel-top-k); Duffield, Lund, Thorup (2007),
     priority sampling.
     """
+    xp = array_namespace(scores, length)
     options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     options.check("seed", seed, "(seed, step), two whole numbers", kind=tuple, fits=lambda given: len(given) == 2)
     _check(scores, length, groups, budget)
     if budget.tokens is not None:
         msg = "`budget` must be `keep` or `count`: there are no unbiased weights for a budget of tokens"
         raise ValueError(msg)
-    xp = array_namespace(scores, length)
     able = ~xp.isnan(scores) & (length > 0)
     generator: Any = draws.generator(seed[0], Stream.GUMBEL, seed[1])
     noise = constant(generator.gumbel(size=scores.shape[0]), like=scores, dtype=scores.dtype)
@@ -280,7 +280,7 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     logits = xp.where(able, scores / temperature, lowest)
     top = xp.max(logits)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    phi = logits - top - xp.log(xp.maximum(xp.sum(xp.exp(logits - top)), xp.full_like(top, 1e-30)))
+    phi = logits - top  # log p_i but for a constant, which falls out of phi - kappa
     noisy = phi + noise
     k = budget.size(scores.shape[0])
     order = xp.argsort(noisy, descending=True, stable=True)
@@ -292,10 +292,9 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     excess = xp.maximum(xp.take(phi, indices), floor[:k]) - kappa
     # beyond e^30 a sample is certain to be drawn; expm1, since a rare one has a small chance and a large weight
     chance = -xp.expm1(-xp.exp(xp.minimum(excess, xp.full_like(excess, 30.0))))
-    drawable = xp.take(able, indices) & (chance > 0)
-    return Drawn(
-        indices, xp.where(drawable, 1 / xp.where(drawable, chance, xp.ones_like(chance)), xp.zeros_like(chance))
-    )
+    drawable = xp.take(able, indices)
+    weights = 1 / xp.where(drawable, chance, xp.ones_like(chance))
+    return Drawn(indices, xp.where(drawable, weights, xp.zeros_like(chance)))
 
 
 def _finite_distances(sketches: Array, index: int) -> Array:

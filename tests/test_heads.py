@@ -142,6 +142,20 @@ def test_every_precision_is_verified_as_finely_as_it_is_computed(dtype):
     assert read(module, lambda x: x * 1.1, x=last(dtype=dtype)) is None
 
 
+def test_products_that_are_rounded_to_tf32_are_verified_as_finely():
+    class Rounded(Adapted):  # as a GPU would: each of its two products for itself
+        def forward(self, x):
+            return super().forward(x) * (1 + 2.0**-11 * torch.sign(torch.arange(VOCAB) % 2 - 0.5) * (x.norm() > 2))
+
+    assert read(Rounded(1.0), lambda x: x) is None
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert read(Rounded(1.0), lambda x: x) is not None
+        assert read(Rounded(1.0), lambda x: x * 1.001) is None  # what is not made of products is held to float32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_samples_that_are_broken_do_not_stand_in_the_way():
     x = last()
     x[1] = torch.nan
@@ -192,7 +206,27 @@ class Bent(torch.nn.Linear):
 
 
 def test_what_is_not_linear_is_not_read():
-    assert read(Bent(WIDTH, VOCAB), lambda x: x) is None
+    module = Bent(WIDTH, VOCAB)
+    reader, sizes = HeadReader(module, model()), []
+    forward = module.forward
+    module.forward = lambda x: (sizes.append(x.shape[1]), forward(x))[1]
+    with torch.no_grad():
+        assert reader.linear(last()).weight is None
+        assert sizes == [1, 1, WIDTH]
+        assert reader.linear(last()).weight is None
+    assert sizes[3:] == [1]  # the identity is not handed to it again and again
+
+
+def test_heads_that_take_more_than_hidden_states():
+    class Tempered(torch.nn.Linear):
+        def forward(self, x, temperature=1.0):
+            return super().forward(x) / temperature
+
+    module = Tempered(WIDTH, VOCAB)
+    reader = HeadReader(module, model())
+    with torch.no_grad():
+        assert reader.linear(last(), 1.0).weight is not None
+        assert reader.linear(last(), temperature=2.0).weight is None
 
 
 def test_a_weight_of_another_kind_of_layer_is_not_taken():

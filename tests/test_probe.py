@@ -35,12 +35,21 @@ def test_inside_sees_the_position_before_the_head_runs(by_name):
     head, hidden = torch.nn.Linear(4, 3), torch.randn(2, 5, 4)
     order = []
     head.register_forward_hook(lambda *_: order.append("head"))
-    inside = lambda input: (order.append("inside"), input)  # noqa: A006, E731
+    inside = lambda last: (order.append("inside"), last)  # noqa: E731
     with HeadProbe(head, inside) as probe:
         out = head(input=hidden) if by_name else head(hidden)
     assert order == ["inside", "head"]
     assert torch.equal(probe.seen[1], hidden[:, -1:])
     assert out.shape == (2, 1, 3)
+
+
+def test_inside_is_given_what_else_the_head_takes():
+    head = torch.nn.Bilinear(4, 4, 3)
+    hidden, other = torch.randn(2, 5, 4), torch.randn(2, 1, 4)
+    for call in (lambda: head(hidden, other), lambda: head(input1=hidden, input2=other)):
+        with HeadProbe(head, lambda last, *args, **kwargs: (last.shape, len(args) + len(kwargs))) as probe:
+            call()
+        assert probe.seen == ((2, 1, 4), 1)
 
 
 @pytest.mark.parametrize("shape", [(10, 4), (2, 3, 5, 4)])

@@ -73,6 +73,7 @@ class HeadReader:
         self.module, self.model = module, model
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
+        self._bent: tuple[Any, ...] | None = None  # by which a module is known that is not linear
 
     @property
     def frozen(self) -> bool:
@@ -89,10 +90,11 @@ class HeadReader:
         last = last[:_ROWS]
         raw = self.module.forward(last, *args, **kwargs)
         key = tuple(_mark(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
-        for weight, bias in self._weights(key, last):
+        for weight, bias in self._weights(key, last, alone=not args and not kwargs):
             if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype):
                 self._linear = Linear(raw, weight, bias, key)
                 return self._linear
+        self._bent = key
         return Linear(raw)
 
     def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
@@ -111,8 +113,10 @@ class HeadReader:
                 return Explained(self._head_of(linear.weight, linear, after, vocab), after.cap)
         return None
 
-    def _weights(self, key: tuple[Any, ...], last: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Weights and biases that the module may amount to, the cheaper first."""
+    def _weights(
+        self, key: tuple[Any, ...], last: torch.Tensor, *, alone: bool
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Weights and biases that the module may amount to, the cheaper first; `alone`: it takes nothing but `last`."""
         if self._linear is not None and self._linear.weight is not None and self._linear.key == key:
             yield self._linear.weight, self._linear.bias
         weight: Any = getattr(self.module, "weight", None)
@@ -120,7 +124,8 @@ class HeadReader:
         trains = {id(parameter) for parameter in self.module.parameters() if parameter.requires_grad}
         if _is_plain(weight) and (bias is None or _is_plain(bias)) and trains <= {id(weight), id(bias)}:
             yield weight.detach(), None if bias is None else bias.detach()
-        yield _effective(self.module, last)
+        if alone and key != self._bent:
+            yield _effective(self.module, last)
 
     def _hypotheses(self) -> Iterator[list[_After]]:
         """What may happen to the head's output. None is trusted: names are used in opposite senses, or not at all.
@@ -194,7 +199,8 @@ def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
 
 
 def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> bool:
-    return got.shape == expected.shape and _errors(got, expected)[0] <= _tolerance(got.dtype, expected.dtype, *dtypes)
+    tolerance = max(_tolerance(got.dtype, expected.dtype, *dtypes), 2 * _coarse_products())
+    return got.shape == expected.shape and _errors(got, expected)[0] <= tolerance
 
 
 def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> tuple[float, float]:
@@ -216,3 +222,11 @@ def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 def _tolerance(*dtypes: torch.dtype) -> float:
     """Two roundings of the coarsest dtype; in float32, of long sums."""
     return max(2e-5, *(2 * torch.finfo(dtype).eps for dtype in dtypes))
+
+
+def _coarse_products() -> float:
+    """Rounding of products in float32, where torch was told to make them coarser and faster."""
+    matmul = torch.backends.cuda.matmul
+    kind = getattr(matmul, "fp32_precision", None)  # since torch 2.9, where asking the old name may be an error
+    faster = matmul.allow_tf32 if kind is None else kind == "tf32"
+    return 2.0**-10 if faster else 0.0

@@ -56,15 +56,16 @@ class HeadProbe:
 
     def _keep(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         self.calls += 1
-        name, hidden = (None, args[0]) if args else next(iter(kwargs.items()))
-        if self.calls > 1 or hidden.ndim != 3:
+        name = "" if args else next(iter(kwargs), "")
+        hidden = args[0] if args else kwargs.get(name)
+        if self.calls > 1 or not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             self.hidden = None
             return None
         self.hidden, self.cut, last = hidden, True, hidden[:, -1:]
-        args, kwargs = ((last, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: last})
         if self.inside is not None:
-            self.seen = self.inside(*args, **kwargs)
-        return args, kwargs
+            others = {other: value for other, value in kwargs.items() if other != name}
+            self.seen = self.inside(last, *args[1:], **others)
+        return ((last, *args[1:]), kwargs) if args else (args, {**kwargs, name: last})
 
 
 @contextlib.contextmanager

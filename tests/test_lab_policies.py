@@ -14,9 +14,9 @@ def test_options_go_to_the_policies_that_take_them():
 
 def test_words_become_options():
     assert parse("uds") == ("uds", {})
-    assert parse("uds:alpha=auto, memory=4096,frobenius=0.5,temperature=none") == (
+    assert parse("uds:alpha=auto, memory=4096,frobenius=0.5,temperature=null,centre=none") == (
         "uds",
-        {"alpha": "auto", "memory": 4096, "frobenius": 0.5, "temperature": None},
+        {"alpha": "auto", "memory": 4096, "frobenius": 0.5, "temperature": None, "centre": "none"},
     )
     policy = make_policy("uds:alpha=0.5,length=mean,seed=7,keep=0.125", keep=0.5, seed=3)
     assert isinstance(policy, uds.UDS)

@@ -16,7 +16,7 @@ __all__ = ["make_policy", "parse"]
 def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
     """Name and options of ``name:option=value,option=value``.
 
-    Values are numbers, ``true``, ``false``, ``none``, or else words.
+    Values are numbers, ``true``, ``false``, ``null`` (Python's None), or else words.
 
     Raises
     ------
@@ -62,8 +62,6 @@ def make_policy(spec: str, /, *, keep: float, seed: int) -> uds.Policy:
 
 
 def _value(text: str) -> Any:
-    if text.lower() in ("none", "null"):
-        return None
     try:
         return json.loads(text.lower() if text.lower() in ("true", "false") else text)
     except json.JSONDecodeError:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
-from uds_core.memory import distances
+from uds_core.memory import distances, sound
 
 
 @given(capacity=st.integers(1, 7), pushes=st.lists(st.integers(0, 9), max_size=12))
@@ -196,6 +196,13 @@ def test_tight_clusters_far_from_the_origin_keep_their_distances(backend):
     z, q = z.astype(np.float32), q.astype(np.float32)
     got = backend.numpy(uds.diversity(backend.array(z), backend.array(q)))
     np.testing.assert_allclose(got, reference.mean_distance(z.astype(float), q.astype(float)), rtol=1e-4)
+
+
+def test_only_what_is_known_and_finite_is_remembered_in_the_order_of_choice(backend):
+    sketches = np.array([[1.0, 2.0], [np.nan, 0.0], [3.0, np.inf], [4.0, 5.0], [6.0, 7.0]])
+    known = np.array([True, True, True, False, True])
+    got = sound(backend.array(sketches, "float32"), backend.array([4, 1, 3, 0, 2], "int32"), backend.array(known))
+    assert backend.numpy(got).tolist() == [[6, 7], [1, 2]]
 
 
 def two_clusters(rng, n, dim=256):

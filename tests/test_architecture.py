@@ -30,7 +30,9 @@ OURS = {  # file -> rooms of ours that it may import
     "sketch": {"_array", "rows", "head", "logits", "draws", "shifts"},
     "distortion": {"_array", "head", "logits"},
     "choice": {"_array", "draws", "memory", "options"},
-    "policy": {"_array", "rows", "logits"},
+    "ledger": set(),
+    "entry_points": set(),
+    "policy": {"_array", "rows", "logits", "entry_points"},
     "state": {"_array"},
 }
 

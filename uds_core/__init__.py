@@ -6,42 +6,83 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 from ._array import Array
 from .choice import Budget, Drawn, greedy, gumbel_top_k, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
+from .ghost import layer_products
+from .gradients import HeadGradients
 from .head import Head
-from .losses import cross_entropy
+from .ledger import Ledger
+from .losses import cross_entropy, entropy
 from .memory import Memory, Reservoir, diversity
-from .policies import UDS, Full, Longest, MaxLoss, Random, Reference, isometric_alpha, published_alpha
-from .policy import Candidates, Features, Policy, Selection, get, names, pool, register
+from .policies import (
+    GREATS,
+    UDS,
+    DivBS,
+    DiversityOnly,
+    Entropy,
+    Frobenius,
+    Full,
+    Longest,
+    LossDrop,
+    LossEMA,
+    MaxGrad,
+    MaxLoss,
+    NuclearOnly,
+    Quadrants,
+    Random,
+    Reference,
+    RHOLoss,
+    SelectiveBackprop,
+    Shortest,
+    isometric_alpha,
+    published_alpha,
+)
+from .policy import Candidates, Features, Policy, Selection, get, name_of, names, pool, register
 from .sketch import FourierSketch, PairedSketch, ShiftedSketch
 from .spectrum import frobenius_norm, nuclear_bounds, nuclear_norm
 from .state import flatten, restore
 from .tradeoff import Spreads, combine, spread
 
 __all__ = [
+    "GREATS",
     "UDS",
     "Array",
     "Budget",
     "Candidates",
     "Distortion",
+    "DivBS",
+    "DiversityOnly",
     "Drawn",
+    "Entropy",
     "Features",
     "FourierSketch",
+    "Frobenius",
     "Full",
     "Head",
+    "HeadGradients",
+    "Ledger",
     "Longest",
+    "LossDrop",
+    "LossEMA",
+    "MaxGrad",
     "MaxLoss",
     "Memory",
+    "NuclearOnly",
     "PairedSketch",
     "Policy",
+    "Quadrants",
+    "RHOLoss",
     "Random",
     "Reference",
     "Reservoir",
     "Selection",
+    "SelectiveBackprop",
     "ShiftedSketch",
+    "Shortest",
     "Spreads",
     "combine",
     "cross_entropy",
     "distortion",
     "diversity",
+    "entropy",
     "flatten",
     "fourier_rank",
     "frobenius_norm",
@@ -49,6 +90,8 @@ __all__ = [
     "greedy",
     "gumbel_top_k",
     "isometric_alpha",
+    "layer_products",
+    "name_of",
     "names",
     "nuclear_bounds",
     "nuclear_norm",

@@ -1,12 +1,12 @@
-"""Per-sample losses in blocks of the vocabulary, from dense logits or through a head without making them."""
+"""Per-sample losses and entropies, block by block of the vocabulary, from dense logits or through a head."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ._array import Array, array_namespace, check_device, device
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "entropy", "loss_and_entropy"]
 
 
 def cross_entropy(
@@ -51,22 +51,122 @@ def cross_entropy(
     O(batch time width vocab) through a head, one block of logits in memory; the log-sum-exp is running, so that no
     exponential overflows.
     """
-    if reduction not in ("mean", "sum"):
-        msg = f"`reduction` must be 'mean' or 'sum', got {reduction!r}"
+    _check_reduction(reduction)
+    logits, targets = _with_targets(logits, labels, mask)
+    return _reduced(_walk(logits, targets, block_bytes, moments=False).loss, logits.mask, reduction)
+
+
+def entropy(
+    logits: Any,
+    /,
+    *,
+    mask: Array | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    block_bytes: int = BLOCK_BYTES,
+) -> Array:
+    r"""Entropy of each sample's predictions, in nats.
+
+    .. math:: H_i = -\frac{1}{n_i} \sum_t \sum_v p_{tv} \log p_{tv}, \quad p_t = \operatorname{softmax} L_t
+
+    Parameters
+    ----------
+    logits
+        Dense (batch, time, vocab), or ``head(hidden)``.
+    mask
+        (batch, time), true for the n_i rows that count. Default: all.
+    reduction
+        Over the rows that count: their ``"mean"`` or ``"sum"``.
+    block_bytes
+        Extra memory that a block of logits may take.
+
+    Returns
+    -------
+    Array
+        (batch,), in [0, log vocab] for the mean. 0 for a sample without rows; not finite for one with a non-finite
+        scored row.
+
+    Raises
+    ------
+    ValueError
+        Where shapes or devices do not fit, or `reduction` is unknown.
+
+    Notes
+    -----
+    Costs what `cross_entropy` costs.
+    """
+    _check_reduction(reduction)
+    logits = as_logits(logits).scored(mask)
+    return _reduced(_walk(logits, None, block_bytes).entropy, logits.mask, reduction)
+
+
+def loss_and_entropy(
+    logits: Any, labels: Array, /, *, mask: Array | None = None, block_bytes: int = BLOCK_BYTES
+) -> tuple[Array, Array]:
+    """`cross_entropy` and `entropy` (batch,) of the rows with a target: token means, for the price of one of them."""
+    logits, targets = _with_targets(logits, labels, mask)
+    rows = _walk(logits, targets, block_bytes)
+    return _reduced(rows.loss, logits.mask, "mean"), _reduced(rows.entropy, logits.mask, "mean")
+
+
+class _Rows(NamedTuple):
+    """Of each row (batch, time): the highest logit, and over the vocabulary of what lies below it, e = exp(L - top)."""
+
+    top: Array
+    total: Array  # sum of e
+    moment: Array  # sum of e (L - top)
+    target: Array  # the target's logit, NaN for one outside the vocabulary; 0 where there are no targets
+
+    @property
+    def loss(self) -> Array:
+        return self.top + array_namespace(self.top).log(self.total) - self.target
+
+    @property
+    def entropy(self) -> Array:
+        return array_namespace(self.top).log(self.total) - self.moment / self.total
+
+
+def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: bool = True) -> _Rows:
+    """Block after block of the vocabulary, with running sums that cannot overflow."""
+    xp = array_namespace(logits.like)
+    rows = None
+    for start, block in logits.blocks(block_bytes=block_bytes):
+        top = xp.max(block, axis=2)
+        top = top if rows is None else xp.maximum(rows.top, top)
+        below = block - top[:, :, None]
+        weights = xp.exp(below)
+        total = xp.sum(weights, axis=2)
+        moment = xp.sum(weights * below, axis=2) if moments else xp.zeros_like(total)
+        target = xp.zeros_like(top) if targets is None else _target_in(block, targets - start)
+        if rows is not None:
+            lowered = rows.top - top
+            shrunk = xp.exp(lowered)
+            total, moment = total + shrunk * rows.total, moment + shrunk * (rows.moment + lowered * rows.total)
+            target = target + rows.target
+        rows = _Rows(top, total, moment, target)
+    if rows is None:
+        msg = "`logits` have no vocabulary"
         raise ValueError(msg)
+    if targets is None:
+        return rows
+    known = (targets >= 0) & (targets < logits.shape[2])
+    return rows._replace(target=xp.where(known, rows.target, xp.full_like(rows.target, xp.nan)))
+
+
+def _with_targets(logits: Any, labels: Array, mask: Array | None) -> tuple[Logits, Array]:
+    """Logits with the rows that have a target scored, and targets, 0 in the others."""
     logits = as_logits(logits)
     xp = array_namespace(logits.like, labels)
     check_device("labels", labels, like=logits.like, like_name="logits")
     if tuple(labels.shape) != logits.shape[:2]:
         msg = f"`labels` must have shape (batch, time) = {logits.shape[:2]}, got {tuple(labels.shape)}"
         raise ValueError(msg)
-    counted = labels != IGNORE
-    logits = logits.scored(mask).scored(counted)
-    counted = logits.mask
-    targets = xp.where(counted, labels, xp.zeros_like(labels))
-    rows = _row_losses(logits, targets, block_bytes)
-    known = (targets >= 0) & (targets < logits.shape[2])
-    rows = xp.where(known, rows, xp.full_like(rows, xp.nan))
+    logits = logits.scored(mask).scored(labels != IGNORE)
+    return logits, xp.where(logits.mask, labels, xp.zeros_like(labels))
+
+
+def _reduced(rows: Array, mask: Array | None, reduction: str) -> Array:
+    xp = array_namespace(rows)
+    counted = xp.ones(rows.shape, dtype=xp.bool, device=device(rows)) if mask is None else mask
     total = xp.sum(xp.where(counted, rows, xp.zeros_like(rows)), axis=1)
     if reduction == "sum":
         return total
@@ -74,20 +174,10 @@ def cross_entropy(
     return total / xp.where(number > 0, number, xp.ones_like(number))
 
 
-def _row_losses(logits: Logits, labels: Array, block_bytes: int) -> Array:
-    """Log-sum-exp less the target's logit, (batch, time), block after block."""
-    xp = array_namespace(logits.like)
-    top = total = target = None
-    for start, block in logits.blocks(block_bytes=block_bytes):
-        here = _target_in(block, labels - start)
-        block_top = xp.max(block, axis=2)
-        if top is None or total is None:
-            top, total, target = block_top, xp.sum(xp.exp(block - block_top[:, :, None]), axis=2), here
-            continue
-        new_top = xp.maximum(top, block_top)
-        total = total * xp.exp(top - new_top) + xp.sum(xp.exp(block - new_top[:, :, None]), axis=2)
-        top, target = new_top, target + here
-    return top + xp.log(total) - target
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        msg = f"`reduction` must be 'mean' or 'sum', got {reduction!r}"
+        raise ValueError(msg)
 
 
 def _target_in(block: Array, index: Array) -> Array:

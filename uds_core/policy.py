@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkabl
 
 import numpy as np
 
-from ._array import Array, array_namespace, check_device, device, to_numpy, widen
+from ._array import Array, array_namespace, check_device, constant, device, to_numpy, widen
+from .entry_points import declared, load
 from .logits import Logits, as_logits
 from .rows import IGNORE, check_mask
 
-__all__ = ["Candidates", "Features", "Policy", "Selection", "get", "names", "pool", "register"]
+__all__ = ["Candidates", "Features", "Policy", "Selection", "get", "name_of", "names", "pool", "register"]
 
 Features: TypeAlias = Mapping[str, Array]
 """What a policy wrote down of each candidate: name -> array with leading axis batch. `length` is always there."""
@@ -28,9 +29,10 @@ class Candidates:
     labels
         (batch, time) integers: the target of each row, already shifted; -100 for none.
     ids
-        (batch,) identities of the samples in the data set, for policies that remember them.
+        (batch,) whole numbers, the samples' identities in the data set, for policies that remember them. Of any array
+        library, or a list.
     **extra
-        Further arrays with leading axis batch, by name.
+        Further arrays with leading axis batch, by name, for policies that ask for them; see `Policy`.
     """
 
     def __init__(
@@ -70,6 +72,51 @@ class Candidates:
             msg = "this policy scores `logits`, but the candidates came without them"
             raise ValueError(msg)
         return self._logits
+
+    def identity(self) -> Array:
+        """(batch,) `ids`, checked, where the other arrays are; the feature ``"id"`` of policies that remember samples.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where there are none, or they are no whole numbers that fit here.
+        """
+        if self.ids is None:
+            msg = (
+                "this policy remembers samples by `ids`, and the candidates came without them: "
+                "give the selector the entry that holds them (`id_field`)"
+            )
+            raise ValueError(msg)
+        ids = self._on_host("ids", self.ids)
+        if ids.dtype.kind not in "iu":
+            msg = f"`ids` must be whole numbers, got {ids.dtype}: number the samples of the data set"
+            raise TypeError(msg)
+        here = constant(ids, like=self.like)
+        if not np.array_equal(to_numpy(here), ids):  # JAX cuts them to 32 bits
+            msg = f"`ids` up to {ids.max()} do not fit into {here.dtype}: number the samples from 0"
+            raise ValueError(msg)
+        return here
+
+    def column(self, name: str, /) -> Array:
+        """(batch,) the numbers that came as `name`, checked, where the other arrays are.
+
+        Raises
+        ------
+        ValueError
+            Where there are none, or not one for each sample.
+        """
+        if name not in self.extra:
+            msg = f"this policy reads {name!r} of each sample, and the candidates came without it: have {[*self.extra]}"
+            raise ValueError(msg)
+        xp = array_namespace(self.like)
+        return constant(self._on_host(name, self.extra[name]), like=self.like, dtype=xp.float32)
+
+    def _on_host(self, name: str, values: Any) -> np.ndarray:
+        values = to_numpy(values) if hasattr(values, "dtype") else np.asarray(values)
+        if values.shape != self.shape[:1]:
+            msg = f"`{name}` must have shape (batch,) = {self.shape[:1]}, got {values.shape}"
+            raise ValueError(msg)
+        return values
 
     def scored(self, rows: str = "labels", /) -> Array:
         """(batch, time), true for the rows that are scored.
@@ -117,7 +164,11 @@ class Selection:
 
 @runtime_checkable
 class Policy(Protocol):
-    """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed."""
+    """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed.
+
+    It may also have an attribute `fields`, a tuple of names: entries of a batch, one number for each sample, that it
+    wants handed over as `Candidates.extra`.
+    """
 
     needs_logits: ClassVar[bool]
     """False where lengths are enough, so that no forward pass is needed."""
@@ -146,7 +197,16 @@ _P = TypeVar("_P", bound=Callable[..., Any])
 
 
 def register(name: str, /) -> Callable[[_P], _P]:
-    """Class decorator: make a policy available to `get` under `name` (lower case, no separators)."""
+    """Class decorator: make a policy available to `get` under `name` (lower case, no separators).
+
+    A package of its own needs no decorator, and need not be imported, if it declares its policies as entry points:
+    ``[project.entry-points."uds_core.policies"]``, ``name = "module:Class"``.
+
+    Raises
+    ------
+    ValueError
+        Where the name is taken, or is none.
+    """
 
     def add(policy: _P) -> _P:
         if name in _POLICIES and _POLICIES[name] is not policy:
@@ -162,16 +222,31 @@ def register(name: str, /) -> Callable[[_P], _P]:
 
 
 def get(name: str, /) -> Callable[..., Policy]:
-    """The policy class registered as `name`."""
+    """The policy class registered as `name`, or declared under it by an installed package (see `register`).
+
+    Raises
+    ------
+    ValueError
+        Where there is none, or several packages declare it.
+    ImportError, TypeError
+        Where the package that declares it is broken.
+    """
     if name not in _POLICIES:
-        msg = f"unknown policy {name!r}; known: {', '.join(names())}"
-        raise ValueError(msg)
+        if name not in declared():
+            msg = f"unknown policy {name!r}; known: {', '.join(names())}"
+            raise ValueError(msg)
+        register(name)(load(name))
     return _POLICIES[name]
 
 
 def names() -> list[str]:
-    """The names that `get` knows, sorted."""
-    return sorted(_POLICIES)
+    """The names that `get` knows, sorted, those that installed packages declare among them; imports none of these."""
+    return sorted({*_POLICIES, *declared()})
+
+
+def name_of(policy: Any, /) -> str | None:
+    """The name under which `get` has given out, or would give, the class of `policy`; None where it has none."""
+    return next((name for name, known in _POLICIES.items() if known is type(policy)), None)
 
 
 def pool(features: Sequence[Features], /) -> Features:

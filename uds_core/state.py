@@ -38,7 +38,8 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
 
     Notes
     -----
-    A part of a state may have a method `check(template)` that raises where what was restored cannot be.
+    A part of a state may have a method `check(template)` that raises where what was restored cannot be. An array that
+    has no rows in the template grows: in `arrays` it may have any number of them.
     """
     expected = dict(_leaves(template, ""))
     if set(expected) != set(arrays):
@@ -49,7 +50,7 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
         )
         raise ValueError(msg)
     for name, array in expected.items():
-        if tuple(np.shape(arrays[name])) != array.shape:
+        if not _fits(np.shape(arrays[name]), array.shape):
             msg = (
                 f"the saved state's {name!r} has shape {tuple(np.shape(arrays[name]))}, "
                 f"this policy expects {array.shape}: use the options (memory, dim, ...) it was saved with"
@@ -59,6 +60,12 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
             msg = f"the saved state's {name!r} holds {np.asarray(arrays[name]).dtype}, not {array.dtype}: it is damaged"
             raise ValueError(msg)
     return _rebuild(template, arrays, "")
+
+
+def _fits(saved: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if expected and expected[0] == 0:  # nothing entered yet
+        return len(saved) == len(expected) and saved[1:] == expected[1:]
+    return saved == expected
 
 
 def _leaves(state: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:

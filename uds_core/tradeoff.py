@@ -15,6 +15,7 @@ __all__ = [
     "combine",
     "median",
     "nothing_seen",
+    "percentile",
     "rank",
     "shift_in",
     "spread",
@@ -134,6 +135,20 @@ def rank(values: Array, /) -> Array:
     telling = xp.any(~unknown & (known != ordered[0]))
     ranks = xp.where(telling, shared, xp.zeros_like(shared))
     return xp.where(unknown, xp.full_like(values, xp.nan), ranks)
+
+
+def percentile(values: Array, among: Array, /) -> Array:
+    """Share of the finite entries of `among` (m,) that lie below each of `values` (n,); equal ones count half.
+
+    So the n values themselves have 1/2n, 3/2n, ... NaN for a value that is not finite. O((n + m) log m).
+    """
+    xp = array_namespace(values, among)
+    ordered, count = _finite_in_order(among)
+    finite = xp.isfinite(values)
+    known = xp.where(finite, values, xp.zeros_like(values))
+    below, upto = xp.searchsorted(ordered, known), xp.searchsorted(ordered, known, side="right")
+    share = xp.astype(below + upto, values.dtype) / (2 * xp.where(count > 0, count, xp.ones_like(count)))
+    return xp.where(finite, share, xp.full_like(share, xp.nan))
 
 
 def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:

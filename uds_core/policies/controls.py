@@ -1,4 +1,4 @@
-"""What any selection has to beat: everything, chance, and length."""
+"""What any selection has to beat, without a forward pass: everything, chance, and length."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +12,7 @@ from ..draws import Stream
 from ..policy import Candidates, Features, Selection, register
 from .ranked import Ranked, Stateless
 
-__all__ = ["Full", "Longest", "Random", "Step"]
+__all__ = ["Full", "Longest", "Random", "Shortest", "Step"]
 
 
 @register("full")
@@ -106,3 +106,26 @@ class Longest(Ranked):
     def examine(self, candidates: Candidates, /) -> Features:
         """`length`: rows that carry loss."""
         return {"length": candidates.lengths()}
+
+
+@register("shortest")
+@dataclass(frozen=True, kw_only=True)
+class Shortest(Ranked):
+    """Keep the samples with the fewest rows that carry loss, but some. No forward pass: the other control for length.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    """
+
+    needs_logits: ClassVar[bool] = False
+    score_name: ClassVar[str] = "shortness"
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`length`: rows that carry loss."""
+        return {"length": candidates.lengths()}
+
+    def score(self, features: Features, /) -> Array:
+        """(batch,) the length, turned round."""
+        return -features["length"]

@@ -1,4 +1,4 @@
-"""What policies share that keep the highest of one feature and remember nothing."""
+"""What policies share that keep the highest of one number and remember nothing."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -16,7 +16,7 @@ class Stateless(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Keep the candidates with the highest `score_name`, a feature that `examine` of the subclass writes.
+    """Keep the candidates with the highest score: a feature named `score_name`, or what `score` makes of features.
 
     Parameters
     ----------
@@ -36,6 +36,10 @@ class Ranked:
         """How many are kept."""
         return Budget(keep=self.keep, count=self.count)
 
+    def score(self, features: Features, /) -> Array:
+        """(batch,) the feature itself."""
+        return features[self.score_name]
+
     def init(self, features: Features, /) -> Stateless:
         """Nothing to remember."""
         return Stateless()
@@ -43,7 +47,8 @@ class Ranked:
     def choose(
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
-        """The score is the feature."""
-        scores = features[self.score_name]
-        indices = top_k(scores, features["length"], budget=self.budget, groups=groups)
-        return Selection(indices=indices, scores=scores, parts={self.score_name: scores}), Stateless()
+        """The score, with the numbers that it was made of as its parts."""
+        scores, length = self.score(features), features["length"]
+        numbers = {name: feature for name, feature in features.items() if name != "length" and feature.ndim == 1}
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        return Selection(indices=indices, scores=scores, parts={**numbers, self.score_name: scores}), Stateless()

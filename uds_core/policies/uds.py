@@ -2,19 +2,22 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import options
 from .._array import Array, array_namespace, device, to_numpy
 from ..choice import Budget, greedy, gumbel_top_k, top_k
-from ..logits import Logits
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Combined, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
 
-__all__ = ["UDS", "UDSState"]
+__all__ = ["UDS", "Length", "Rows", "SketchKind", "UDSState", "check_words", "length_divisor", "sketch_recipe"]
+
+Rows: TypeAlias = Literal["labels", "tokens"]
+Length: TypeAlias = Literal["none", "sqrt", "mean"]
+SketchKind: TypeAlias = Literal["paired", "shifted", "fourier"]
 
 _FOURIER_TIME = 512  # the paper's length of the time side
 _FOURIER_TIME_RANK = 8  # and the paper's rank of it
@@ -100,21 +103,21 @@ class UDS:
     alpha: Alpha = "auto"
     weight: float = 1.0
     frobenius: float = 0.0
-    rows: Literal["labels", "tokens"] = "labels"
-    length: Literal["none", "sqrt", "mean"] = "sqrt"
+    rows: Rows = "labels"
+    length: Length = "sqrt"
     centre: Any = "row"
     in_batch: Literal["none", "mean", "greedy"] = "none"
     memory: int = 1024
     replace: Literal["fifo", "reservoir"] = "fifo"
     distance: Distance = "mean"
-    sketch: Literal["paired", "shifted", "fourier"] = "paired"
+    sketch: SketchKind = "paired"
     dim: int = 1024
     method: NuclearMethod = "auto"
     temperature: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_words(self)
+        check_words(self)
         _check_numbers(self)
 
     @property
@@ -127,8 +130,9 @@ class UDS:
         mask = candidates.scored(self.rows)
         logits = candidates.logits.centred(self.centre)
         length = candidates.lengths(self.rows)
-        divisor = self._divisor(length, logits)
-        sketch = self._recipe(logits)(logits, mask=mask) / divisor[:, None]
+        divisor = length_divisor(length, self.length, dtype=logits.dtype)
+        sketch = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])(logits, mask=mask)
+        sketch = sketch / divisor[:, None]
         features = {"sketch": sketch, "length": length}
         if self.frobenius > 0:
             features["frobenius"] = frobenius_norm(logits, mask=mask) / divisor
@@ -213,24 +217,27 @@ class UDS:
             return greedy(scores, features["sketch"], length, budget=self.budget, radius=radius, groups=groups), None
         return top_k(scores, length, budget=self.budget, groups=groups), None
 
-    def _recipe(self, logits: Logits) -> Sketch:
-        vocab = logits.shape[2]
-        if self.sketch != "fourier":
-            kind = PairedSketch if self.sketch == "paired" else ShiftedSketch
-            return kind(time=_FOURIER_TIME, vocab=vocab, dim=self.dim, seed=self.seed)
-        rank = (min(_FOURIER_TIME_RANK, self.dim), max(1, self.dim // _FOURIER_TIME_RANK))
-        return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=self.seed)
-
     def _fingerprint(self) -> int:
         centre = self.centre if isinstance(self.centre, str) else to_numpy(self.centre).tobytes()
         options = (self.sketch, self.dim, self.seed, self.rows, self.length, centre)
         return zlib.crc32(repr(options).encode())
 
-    def _divisor(self, length: Array, logits: Logits) -> Array:
-        xp = array_namespace(length)
-        length = xp.astype(length, logits.dtype, copy=False)
-        length = xp.where(length > 0, length, xp.ones_like(length))
-        return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[self.length]
+
+def sketch_recipe(kind: SketchKind, /, *, dim: int, seed: int, vocab: int) -> Sketch:
+    """The recipe that the option `sketch` names."""
+    if kind != "fourier":
+        recipe = PairedSketch if kind == "paired" else ShiftedSketch
+        return recipe(time=_FOURIER_TIME, vocab=vocab, dim=dim, seed=seed)
+    rank = (min(_FOURIER_TIME_RANK, dim), max(1, dim // _FOURIER_TIME_RANK))
+    return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=seed)
+
+
+def length_divisor(length: Array, option: Length, /, *, dtype: Any) -> Array:
+    """(batch,) what the option `length` divides by; 1 for an empty sample."""
+    xp = array_namespace(length)
+    length = xp.astype(length, dtype, copy=False)
+    length = xp.where(length > 0, length, xp.ones_like(length))
+    return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[option]
 
 
 def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
@@ -248,19 +255,21 @@ def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
 
 
 _WORDS = {
-    "rows": ("labels", "tokens"),
-    "length": ("none", "sqrt", "mean"),
+    "rows": get_args(Rows),
+    "length": get_args(Length),
     "in_batch": ("none", "mean", "greedy"),
     "replace": ("fifo", "reservoir"),
     "distance": get_args(Distance),
-    "sketch": ("paired", "shifted", "fourier"),
+    "sketch": get_args(SketchKind),
     "method": get_args(NuclearMethod),
 }
 
 
-def _check_words(policy: UDS) -> None:
+def check_words(policy: Any, /) -> None:
+    """Raise where an option of UDS that `policy` has too, and that is a word, is none that is known."""
     for name, known in _WORDS.items():
-        options.word(name, getattr(policy, name), known)
+        if hasattr(policy, name):
+            options.word(name, getattr(policy, name), known)
     if isinstance(policy.centre, str) or not hasattr(policy.centre, "shape"):
         options.check(
             "centre", policy.centre, "'none', 'row' or an array", kind=str, fits=lambda given: given in ("none", "row")

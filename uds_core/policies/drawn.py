@@ -1,0 +1,20 @@
+"""What policies share that draw samples in proportion to weights."""
+
+from .._array import Array, array_namespace
+from ..choice import Budget, gumbel_top_k
+
+__all__ = ["draw"]
+
+_LEAST = 1e-30  # a weight of 0 has no logarithm
+
+
+def draw(weights: Array, length: Array, /, *, budget: Budget, seed: tuple[int, int], groups: Array | None) -> Array:
+    """Indices (k,) of samples drawn without replacement, each next one with probability proportional to `weights`.
+
+    `weights` (batch,), of at least 0; NaN is never drawn while another can be, nor is an empty sample. `length`,
+    `budget`, `seed` and `groups` as in `gumbel_top_k`, whose importance weights are left out: these draws are biased on
+    purpose.
+    """
+    xp = array_namespace(weights)
+    logarithms = xp.log(xp.where(weights < _LEAST, xp.full_like(weights, _LEAST), weights))
+    return gumbel_top_k(logarithms, length, budget=budget, temperature=1.0, seed=seed, groups=groups).indices

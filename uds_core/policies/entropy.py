@@ -1,0 +1,95 @@
+"""Policies that go by how sure the model is, alone and beside how right it is."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import options
+from .._array import Array, array_namespace
+from ..losses import entropy, loss_and_entropy
+from ..policy import Candidates, Features, register
+from ..tradeoff import percentile
+from .ranked import Ranked
+from .uds import Rows
+
+__all__ = ["Entropy", "Quadrants"]
+
+
+@register("entropy")
+@dataclass(frozen=True, kw_only=True)
+class Entropy(Ranked):
+    r"""Keep the samples whose predictions are the least sure.
+
+    .. math:: s_i = -\frac{1}{n_i} \sum_t \sum_v p_{tv} \log p_{tv}
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    rows
+        ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
+
+    Notes
+    -----
+    Reads no target: labels only tell which rows count. Costs the logits of every candidate, block by block.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    score_name: ClassVar[str] = "entropy"
+    rows: Rows = "labels"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.word("rows", self.rows, ("labels", "tokens"))
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`entropy`: its mean over the rows; `length`: how many they are."""
+        return {
+            "entropy": entropy(candidates.logits, mask=candidates.scored(self.rows)),
+            "length": candidates.lengths(self.rows),
+        }
+
+
+@register("quadrants")
+@dataclass(frozen=True, kw_only=True)
+class Quadrants(Ranked):
+    r"""Keep the samples that are surely wrong or unsurely right: high perplexity and low entropy, or the reverse.
+
+    .. math:: s_i = \max\bigl(\min(u_i, 1 - v_i), \min(1 - u_i, v_i)\bigr)
+
+    u_i, v_i: percentiles of the sample's perplexity and of its mean entropy in the pool, all groups of it.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+
+    Notes
+    -----
+    The K best are those of two opposite corners {u > 1 - a, v < a} and {u < a, v > 1 - a} with the smallest a for which
+    these hold K samples. Corners that are cut at other places in u than in v are not offered, and no tokens are
+    dropped. Percentiles say little in small pools, where ties, which go to the lower index, are frequent. Costs what
+    `MaxLoss` costs. Needs labels. Idea: Q-Tuning's sample selection, whose cut-offs may differ.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    score_name: ClassVar[str] = "corner"
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`loss`, the logarithm of the perplexity, and `entropy`: token means; `length`: rows that carry loss."""
+        if candidates.labels is None:
+            msg = "Quadrants needs `labels`, and the candidates came without them"
+            raise ValueError(msg)
+        loss, unsure = loss_and_entropy(candidates.logits, candidates.labels, mask=candidates.mask)
+        return {"loss": loss, "entropy": unsure, "length": candidates.lengths()}
+
+    def score(self, features: Features, /) -> Array:
+        """(batch,) how deep in its corner: 1 is farthest, 0.5 in the middle, 0 in one of the other two corners."""
+        xp = array_namespace(features["loss"])
+        u, v = (_among_those_with_rows(features[name], features["length"]) for name in ("loss", "entropy"))
+        # of the two corners the sample is in that on its side of u = v
+        return xp.minimum(xp.maximum(u, v), 1.0 - xp.minimum(u, v))
+
+
+def _among_those_with_rows(values: Array, length: Array) -> Array:
+    xp = array_namespace(values)
+    return percentile(values, xp.where(length > 0, values, xp.full_like(values, xp.nan)))

@@ -1,0 +1,178 @@
+"""Policies that remember the loss of each sample, by its identity in the data set."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from .. import options
+from .._array import Array, array_namespace, constant, to_numpy
+from ..choice import Budget, top_k
+from ..ledger import Ledger
+from ..policy import Candidates, Features, Selection, register
+from .drawn import draw
+from .loss import check_source, known_loss, token_loss
+
+__all__ = ["Averages", "LossDrop", "LossEMA"]
+
+
+@register("lossdrop")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LossDrop:
+    r"""Leave out the samples whose loss dropped most since the start: keep what is learnt least.
+
+    .. math:: s_i = \ell_i(\theta) - \ell_i(\theta_0)
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    start
+        Where the losses at the start come from. ``"seen"``: a sample's start is when it is first a candidate.
+        ``"given"``: they come with the candidates, as ``start_loss``, measured before training. A `Ledger`: so
+        measured, and found in it by the samples' `ids`.
+
+    Raises
+    ------
+    ValueError
+        In `examine`, where labels, the losses at the start or `ids` are missing, or the ledger lacks a sample.
+
+    Notes
+    -----
+    Under ``"seen"`` every score is 0 in the first epoch, so that the first samples are kept, in their order: give the
+    losses, or let a schedule start with the second epoch. The state is 12 bytes for each sample seen. Costs what
+    `MaxLoss` costs. Source: the margin of TailSFT, which measures before training and leaves out
+    round(batch x share) samples of all processes.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    start: Literal["seen", "given"] | Ledger = "seen"
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        check_source("start", self.start, ("seen", "given"))
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Entries of a batch that come as numbers of its samples."""
+        return ("start_loss",) if self.start == "given" else ()
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`, or `start_loss`."""
+        known = (
+            {"id": candidates.identity()}
+            if self.start == "seen"
+            else {"start_loss": known_loss(candidates, self.start, "start_loss")}
+        )
+        return {"loss": token_loss(candidates, self), "length": candidates.lengths(), **known}
+
+    def init(self, features: Features, /) -> Ledger:
+        """No sample seen."""
+        return Ledger.empty()
+
+    def choose(
+        self, state: Ledger | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Ledger]:
+        """Scores are what is left of the loss: negative where it dropped."""
+        state = self.init(features) if state is None else state
+        loss, length = features["loss"], features["length"]
+        if self.start == "seen":
+            ids, now = to_numpy(features["id"]), np.where(to_numpy(length) > 0, to_numpy(loss), np.nan)
+            new = np.isnan(state.look_up(ids))
+            state = state.enter(ids[new], now[new])
+            start = constant(state.look_up(ids), like=loss, dtype=loss.dtype)
+            xp = array_namespace(loss)
+            start = xp.where(length > 0, start, loss)  # an empty sample has no start
+        else:
+            start = features["start_loss"]
+        scores = loss - start
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        parts = {"loss": loss, "start_loss": start}
+        return Selection(indices=indices, scores=scores, parts=parts), state
+
+
+class Averages(NamedTuple):
+    """What LossEMA remembers between choices."""
+
+    averages: Ledger
+    step: int
+
+
+@register("lossema")
+@dataclass(frozen=True, kw_only=True)
+class LossEMA:
+    r"""Draw samples in proportion to their loss, now and on average over the past.
+
+    .. math:: w_i = b\, a_i + (1 - b)\, \ell_i, \qquad a_i \leftarrow d\, a_i + (1 - d)\, \ell_i
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    blend
+        b in [0, 1]: 0 goes by the loss now alone, 1 by the average alone.
+    decay
+        d in [0, 1): how much of the average stays when a new loss comes in. A sample's first average is its loss.
+    seed
+        Seed of the draws, which depend on it, on the step and on the place in the pool, and on nothing else.
+
+    Notes
+    -----
+    K samples are drawn without replacement, each next one with probability proportional to w. All candidates enter the
+    averages, not only the chosen. The gradient is biased towards high losses on purpose, and no weights undo it. The
+    state is 12 bytes for each sample seen. Costs what `MaxLoss` costs. Needs labels and `ids`. Idea: evolved sampling,
+    arXiv 2509.23461, whose formula was not compared with this one.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    blend: float = 0.2
+    decay: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        options.number("blend", self.blend, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
+        options.number("decay", self.decay, "in [0, 1)", fits=lambda d: 0 <= d < 1)
+        options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`."""
+        return {
+            "loss": token_loss(candidates, self),
+            "length": candidates.lengths(),
+            "id": candidates.identity(),
+        }
+
+    def init(self, features: Features, /) -> Averages:
+        """No sample seen."""
+        return Averages(Ledger.empty(), 0)
+
+    def choose(
+        self, state: Averages | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Averages]:
+        """Scores are the weights that the draw goes by."""
+        state = self.init(features) if state is None else state
+        ids, now = to_numpy(features["id"]), to_numpy(features["loss"])
+        seen = state.averages.look_up(ids)
+        before = np.where(np.isnan(seen), now, seen)
+        loss, length = features["loss"], features["length"]
+        past = constant(before, like=loss, dtype=loss.dtype)
+        weights = self.blend * past + (1 - self.blend) * loss
+        indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
+        after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
+        selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})
+        return selection, Averages(state.averages.enter(ids, after), state.step + 1)

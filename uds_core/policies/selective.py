@@ -1,0 +1,129 @@
+"""Selective backpropagation: draws that favour high losses, without forgetting the others."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from .. import draws, options
+from .._array import Array, array_namespace, constant, to_numpy
+from ..choice import Budget, top_k
+from ..draws import Stream
+from ..policy import Candidates, Features, Selection, register
+from ..tradeoff import nothing_seen, percentile, shift_in
+from .drawn import draw
+from .loss import token_loss
+
+__all__ = ["Seen", "SelectiveBackprop"]
+
+
+class Seen(NamedTuple):
+    """What SelectiveBackprop remembers between choices."""
+
+    losses: Array  # (window,): of the latest candidates, NaN where there are none yet
+    step: int
+
+
+@register("selectivebackprop")
+@dataclass(frozen=True, kw_only=True)
+class SelectiveBackprop:
+    r"""Draw samples, those with a high loss more often.
+
+    .. math:: p_i \propto u_i^{\beta} \quad \text{or} \quad p_i = u_i^{\beta}, \qquad
+        \beta = \frac{1}{\text{keep}} - 1
+
+    u_i: the percentile of the sample's loss. With this beta the second p_i is `keep` on average.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept. Default: all; with ``form="history"`` and a `beta`,
+        all that are accepted.
+    form
+        ``"rank"``: percentiles within the pool, and K samples drawn without replacement. ``"history"``: percentiles
+        among the latest losses, the pool's included; each sample is accepted with its own probability.
+    beta
+        How strongly high losses are favoured; None: as above. 0 is uniform.
+    window
+        Number of latest losses that ``"history"`` looks back on.
+    seed
+        Seed of the draws, which depend on it, on the step and on the place in the pool, and on nothing else.
+
+    Notes
+    -----
+    The gradient is biased towards high losses on purpose, and no weights undo it. Under ``"history"`` with `keep` or
+    `count`, the K samples with the highest p_i / r_i are kept, r_i uniform in (0, 1]: exactly the accepted ones, those
+    with p_i >= r_i, where these are K. Costs what `MaxLoss` costs. Needs labels. When to select (Composer: from half to
+    nine tenths of training, with pauses) is for a schedule. Source: Jiang et al., arXiv 1910.00762 (``"history"``);
+    MosaicML Composer (``"rank"``).
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    form: Literal["rank", "history"] = "rank"
+    beta: float | None = None
+    window: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        options.word("form", self.form, ("rank", "history"))
+        if self.beta is not None:
+            options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
+        options.whole("window", self.window)
+        options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`loss`: token-mean cross-entropy; `length`: rows that carry loss."""
+        return {"loss": token_loss(candidates, self), "length": candidates.lengths()}
+
+    def init(self, features: Features, /) -> Seen:
+        """No losses seen."""
+        return Seen(nothing_seen(like=features["loss"], window=self.window if self.form == "history" else 1), 0)
+
+    def choose(
+        self, state: Seen | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Seen]:
+        """Scores are p_i up to a factor (``"rank"``), or p_i / r_i (``"history"``)."""
+        state = self.init(features) if state is None else state
+        xp = array_namespace(features["loss"])
+        loss, length = features["loss"], features["length"]
+        present = xp.where(length > 0, loss, xp.full_like(loss, xp.nan))
+        losses = shift_in(state.losses, present)
+        among = present if self.form == "rank" else losses
+        chance = percentile(loss, among) ** self._exponent(loss.shape[0], groups)
+        if self.form == "rank":
+            scores, seed = chance, (self.seed, state.step)
+            indices = draw(chance, length, budget=self.budget, seed=seed, groups=groups)
+        else:
+            indices, scores = self._accept(chance, length, state.step, groups)
+        parts = {"loss": loss, "chance": chance}
+        return Selection(indices=indices, scores=scores, parts=parts), Seen(losses, state.step + 1)
+
+    def _exponent(self, batch: int, groups: Array | None) -> float:
+        if self.beta is not None:
+            return float(self.beta)
+        if self.count is None:
+            return 0.0 if self.keep is None else 1.0 / self.keep - 1.0
+        size = batch if groups is None else batch / np.unique(to_numpy(groups)).size
+        return max(size / self.count - 1.0, 0.0)
+
+    def _accept(self, chance: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
+        generator: Any = draws.generator(self.seed, Stream.RANDOM, step)
+        limit = 1.0 - generator.random(chance.shape[0], dtype=np.float32)  # in (0, 1]
+        scores = chance / constant(limit, like=chance, dtype=chance.dtype)
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        if self.budget != Budget():
+            return indices, scores
+        accepted = to_numpy(scores) >= 1
+        names = np.zeros(chance.shape[0], np.int64) if groups is None else to_numpy(groups)
+        order = to_numpy(indices)
+        best = {int(order[first]) for first in np.unique(names[order], return_index=True)[1]}  # one of each at least
+        kept = [i for i in order.tolist() if accepted[i] or i in best]
+        return constant(np.asarray(kept, dtype=np.int32), like=chance), scores

@@ -1,0 +1,167 @@
+"""The terms of UDS, each alone: what is left of it without the others."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .. import options
+from .._array import Array, array_namespace
+from ..choice import Budget, top_k
+from ..logits import Logits
+from ..memory import Distance, Memory, diversity, sound
+from ..policy import Candidates, Features, Selection, register
+from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
+from .ranked import Ranked
+from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
+
+__all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Norm(Ranked):
+    """What the two norms share: the options of UDS that say of which matrix a norm is taken."""
+
+    needs_logits: ClassVar[bool] = True
+    rows: Rows = "labels"
+    length: Length = "sqrt"
+    centre: Any = "row"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_words(self)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """The norm, and `length`: scored rows."""
+        logits, length = candidates.logits.centred(self.centre), candidates.lengths(self.rows)
+        norm = self.norm(logits, candidates.scored(self.rows))
+        return {self.score_name: norm / length_divisor(length, self.length, dtype=logits.dtype), "length": length}
+
+    def norm(self, logits: Logits, mask: Array, /) -> Array:
+        """(batch,) of the rows in `mask`."""
+        raise NotImplementedError
+
+
+@register("frobenius")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frobenius(_Norm):
+    r"""Keep the samples with the largest logits: the control for what the nuclear norm tells beyond size.
+
+    .. math:: s_i = \|L_i\|_F
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    rows, length, centre
+        As in `UDS`.
+
+    Notes
+    -----
+    O(batch time width min(time, width)) through a prepared head; no spectrum.
+    """
+
+    score_name: ClassVar[str] = "frobenius"
+
+    def norm(self, logits: Logits, mask: Array, /) -> Array:
+        """(batch,) the Frobenius norm."""
+        return frobenius_norm(logits, mask=mask)
+
+
+@register("nuclearonly")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NuclearOnly(_Norm):
+    r"""Keep the samples with the highest utility: UDS without diversity, as in the paper's ablation.
+
+    .. math:: s_i = \|L_i\|_*
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    rows, length, centre, method
+        As in `UDS`.
+
+    Notes
+    -----
+    Chooses what ``UDS(alpha=0.0)`` chooses, and makes no sketch. O(batch time width min(time, width)) through a
+    prepared head. Source: UDS, arXiv 2510.16882.
+    """
+
+    score_name: ClassVar[str] = "utility"
+    method: NuclearMethod = "auto"
+
+    def norm(self, logits: Logits, mask: Array, /) -> Array:
+        """(batch,) the nuclear norm."""
+        return nuclear_norm(logits, mask=mask, method=self.method)
+
+
+@register("diversityonly")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DiversityOnly:
+    r"""Keep the samples that are farthest from what was chosen lately: UDS without utility, as in the paper's ablation.
+
+    .. math:: s_i = \frac1m \sum_{j=1}^m \|z_i - q_j\|_2
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    rows, length, centre, memory, distance, sketch, dim, seed
+        As in `UDS`.
+
+    Notes
+    -----
+    Before the first choice nothing is remembered, and all scores are 0: the first samples are kept, in their order.
+    `examine` costs O(batch time width dim) through a prepared head, `choose` O(batch memory dim).
+    Source: UDS, arXiv 2510.16882.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    rows: Rows = "labels"
+    length: Length = "sqrt"
+    centre: Any = "row"
+    memory: int = 1024
+    distance: Distance = "mean"
+    sketch: SketchKind = "paired"
+    dim: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        check_words(self)
+        options.whole("memory", self.memory)
+        options.whole("dim", self.dim)
+        options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`sketch` (batch, dim), and `length`: scored rows."""
+        mask, length = candidates.scored(self.rows), candidates.lengths(self.rows)
+        logits = candidates.logits.centred(self.centre)
+        recipe = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])
+        divisor = length_divisor(length, self.length, dtype=logits.dtype)
+        return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
+
+    def init(self, features: Features, /) -> Memory:
+        """An empty memory."""
+        sketch = features["sketch"]
+        return Memory.empty(self.memory, sketch.shape[1], like=sketch)
+
+    def choose(
+        self, state: Memory | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Memory]:
+        """Scores are distances to the memory, which the chosen enter afterwards."""
+        state = self.init(features) if state is None else state
+        sketch, length = features["sketch"], features["length"]
+        xp = array_namespace(sketch)
+        finite = xp.all(xp.isfinite(sketch), axis=1)
+        scores = diversity(sketch, state, distance=self.distance)
+        scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
+        return selection, state.push(sound(sketch, indices, finite & (length > 0)))

@@ -29,10 +29,9 @@ def test_a_stream_is_four_words_of_its_own():
 
 
 def test_numbers_of_streams_stay_as_saved_sketches_have_them():
-    assert [stream.name for stream in sorted(Stream)] == [
+    assert [Stream(number).name for number in range(9)] == [
         "TIME", "VOCAB", "FREQUENCIES", "FOLD", "RELEASED", "SUBSPACE", "RESERVOIR", "RANDOM", "GUMBEL"
     ]  # fmt: skip
-    assert sorted(Stream) == list(range(9))
 
 
 def test_one_policy_draws_its_step_its_reservoir_and_its_noise_apart():

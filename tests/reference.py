@@ -188,3 +188,78 @@ class Released:
         chosen = sorted(range(len(scores)), key=lambda i: -scores[i])[: self.count]
         self.queue.extend(sketches[chosen])
         return chosen, scores
+
+
+def head_gradients(hidden, weight, bias, scale, labels):
+    """Of each sample the gradient (vocab, width) of its token-mean loss in the head's weight, one row at a time."""
+    out = []
+    for h, targets in zip(hidden, labels, strict=True):
+        total, rows = np.zeros(weight.shape), [t for t, y in enumerate(targets) if y != -100]
+        for t in rows:
+            logits = scale * (weight @ h[t] + bias)
+            p = np.exp(logits - logits.max())
+            p = p / p.sum()
+            p[targets[t]] -= 1
+            total += scale * np.outer(p, h[t])
+        out.append(total / max(len(rows), 1))
+    return np.array(out)
+
+
+def gradient_sketch(gradients, *, dim, seed):
+    """(F u_j)^T g v_j / sqrt(d), both sides written out as matrices."""
+    _, vocab, width = gradients.shape
+    buckets = min(2 * dim, vocab)
+    left = fold(vocab, buckets, seed) @ signs(seed, 1, 0, (buckets, dim))
+    right = signs(seed, 9, 0, (width, dim))
+    return np.einsum("vd,bvh,hd->bd", left, gradients, right) / np.sqrt(dim)
+
+
+def greats(gradients, validation, *, count, eta=None, weight=1.0):
+    """Pick by pick, with the gradients themselves."""
+    flat = [g.ravel() for g in gradients]
+    goal = np.mean([v.ravel() for v in validation], axis=0)
+    if eta is None:
+        eta = weight * sum(abs(g @ goal) for g in flat) / sum(g @ g for g in flat)
+    chosen = []
+    while len(chosen) < count:
+        gains = {
+            i: eta * (g @ goal) - eta**2 * sum(g @ flat[k] for k in chosen)
+            for i, g in enumerate(flat)
+            if i not in chosen
+        }
+        chosen.append(max(gains, key=lambda i: gains[i]))
+    return chosen, np.array([eta * (g @ goal) for g in flat])
+
+
+def divbs(gradients, *, count):
+    """Pick by pick, with an orthonormal basis of what was picked: None where that spans all that is left."""
+    flat = np.array([g.ravel() for g in gradients])
+    goal, basis, chosen = flat.sum(axis=0), [], []
+    while len(chosen) < count:
+        scores = {}
+        for i, g in enumerate(flat):
+            h = g - sum((q @ g) * q for q in basis) if basis else g
+            if i not in chosen and np.linalg.norm(h) > 1e-5 * np.linalg.norm(g):
+                scores[i] = abs(h @ goal) / np.linalg.norm(h), h / np.linalg.norm(h)
+        if not scores:
+            return [*chosen, None]
+        best = max(scores, key=lambda i: scores[i][0])
+        chosen.append(best)
+        basis.append(scores[best][1])
+        goal = goal - (goal @ basis[-1]) * basis[-1]
+    return chosen
+
+
+def logit_gradient_norm(logits, labels):
+    """Of each sample the norm of the gradient of its token-mean loss in its logits."""
+    out = []
+    for sample, targets in zip(logits, labels, strict=True):
+        rows = []
+        for x, y in zip(sample, targets, strict=True):
+            if y != -100:
+                p = np.exp(x - x.max())
+                p = p / p.sum()
+                p[y] -= 1
+                rows.append(p)
+        out.append(np.linalg.norm(rows) / len(rows) if rows else 0.0)
+    return np.array(out)

@@ -23,6 +23,8 @@ OURS = {  # file -> rooms of ours that it may import
     "gram": {"_array", "rows", "head", "logits"},
     "estimators": {"_array", "draws", "gram"},
     "spectrum": {"_array", "rows", "logits", "gram", "estimators"},
+    "gradients": {"_array", "rows", "head", "logits", "draws"},
+    "ghost": {"_array"},
     "losses": {"_array", "rows", "logits"},
     "draws": {"options"},
     "options": set(),

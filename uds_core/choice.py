@@ -1,5 +1,6 @@
 """From scores to the samples that are trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ._array import Array, array_namespace, check_device, constant, to_numpy
 from .draws import Stream
 from .memory import direct_distances
 
-__all__ = ["Budget", "Drawn", "greedy", "gumbel_top_k", "top_k"]
+__all__ = ["Budget", "Drawn", "greedy", "gumbel_top_k", "in_turn", "top_k"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,20 +199,52 @@ def greedy(
     options.number("radius", radius, "at least 0", fits=lambda r: r >= 0)
     xp = array_namespace(scores, sketches, length)
     _check(scores, length, groups, budget)
-    quota = _Quota.of(budget, scores, length, groups)
-    left = np.ones(scores.shape[0], dtype=bool)
     nearest = xp.full_like(scores, xp.inf)
+
+    def lowered(picked: int | None) -> Array:
+        nonlocal nearest
+        if picked is None or radius == 0:
+            return scores
+        nearest = xp.minimum(nearest, _finite_distances(sketches, picked))
+        return scores * xp.minimum(nearest / radius, xp.ones_like(nearest))
+
+    return in_turn(lowered, length, budget=budget, groups=groups)
+
+
+def in_turn(
+    after: Callable[[int | None], Array], length: Array, /, *, budget: Budget, groups: Array | None = None
+) -> Array:
+    """Pick the best, score the rest anew, pick the next.
+
+    Parameters
+    ----------
+    after
+        Called with None first, then with each index picked: the scores (batch,) from then on.
+    length, budget, groups
+        As in `top_k`; what was picked counts for all groups.
+
+    Returns
+    -------
+    Array
+        (k,) distinct indices, int32, in the order of picking.
+
+    Notes
+    -----
+    O(k batch log batch), beside what `after` costs. The order of each turn is brought to the host.
+    """
+    scores = after(None)
+    _check(scores, length, groups, budget)
+    quota = _Quota.of(budget, scores, length, groups)
+    left = np.ones(length.shape[0], dtype=bool)
     picked: list[int] = []
-    while left.any():
-        lowered = scores * xp.minimum(nearest / radius, xp.ones_like(nearest)) if radius > 0 and picked else scores
-        order = to_numpy(_best_first(lowered, length))
-        best = next(int(i) for i in order if left[i])
-        left[best] = False
-        if quota.take(best):
-            picked.append(best)
-            nearest = xp.minimum(nearest, _finite_distances(sketches, best))
-        elif quota.full:
-            break
+    while left.any() and not quota.full:
+        order = to_numpy(_best_first(scores, length))
+        for index in order[left[order]].tolist():
+            left[index] = False
+            if quota.take(index):
+                picked.append(index)
+                scores = after(index)
+                break
     return constant(np.asarray(picked, dtype=np.int32), like=scores)
 
 

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     RESERVOIR = 6
     RANDOM = 7
     GUMBEL = 8
+    WIDTH = 9
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:

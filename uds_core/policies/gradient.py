@@ -1,0 +1,271 @@
+"""Policies that go by gradients in the LM head's weight, which a forward pass tells."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from .. import draws, options
+from .._array import Array, array_namespace, constant, to_numpy
+from ..choice import Budget, in_turn
+from ..draws import Stream
+from ..gradients import HeadGradients
+from ..policy import Candidates, Features, Selection, register
+from .controls import Step
+from .ranked import Ranked, Stateless
+
+__all__ = ["GREATS", "DivBS", "MaxGrad"]
+
+_DEPENDENT = 1e-5  # of a gradient's norm: what is left of one that the chosen span, in float32
+
+
+@register("maxgrad")
+@dataclass(frozen=True, kw_only=True)
+class MaxGrad(Ranked):
+    r"""Keep the samples that would move the LM head the furthest.
+
+    .. math:: s_i = \|g_i\|_F, \qquad g_i = \nabla_W \frac{1}{n_i} \sum_t -\log p(y_t)
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    gradient
+        ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it but for the size of the
+        hidden states; it costs half, and needs no hidden states.
+
+    Notes
+    -----
+    The norm, not its square; the head's scale counts, tied embeddings do not. Costs the logits of every candidate
+    twice, block by block, but never holds them. Needs labels. Source: Katharopoulos & Fleuret, arXiv 1803.00942 (the
+    last layer's gradient, and its bound); exact for language models here.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    score_name: ClassVar[str] = "gradient"
+    gradient: Literal["head", "logits"] = "head"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options.word("gradient", self.gradient, ("head", "logits"))
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`gradient`: its norm; `length`: rows that carry loss."""
+        gradients = _gradients(candidates, "MaxGrad")
+        norms = gradients.norms() if self.gradient == "head" else gradients.logit_norms()
+        return {"gradient": norms, "length": candidates.lengths()}
+
+
+@register("greats")
+@dataclass(frozen=True, kw_only=True)
+class GREATS:
+    r"""Keep the samples whose step together lowers the loss of validation samples the most.
+
+    .. math:: u_i(S) = \eta \, \langle g_i, \bar v \rangle - \eta^2 \sum_{k \in S} \langle g_i, g_k \rangle
+
+    The next pick has the highest u; S: those picked before it. v: the mean gradient of the validation samples. A Taylor
+    series of their loss to second order, with the identity for its Hessian.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    eta
+        Learning rate of the series. ``"auto"``: `weight` times the step that the series itself finds best for one
+        sample, sum |<g_i, v>| / sum |g_i|^2 over the pool, so that neither term drowns the other.
+    weight
+        Under ``"auto"``, the pull against gradients like those that are picked already.
+
+    Notes
+    -----
+    `examine` wants validation samples at the candidates' side: ``Candidates(..., validation=Candidates(...))``; the
+    gradients are then those in the LM head, from a forward pass alone. Or products of any other gradients, such as
+    those in LoRA layers: ``products`` (batch, batch) and ``validation_products`` (batch, validation samples). A
+    validation sample that is not finite does not count. A pool is one batch: products with samples of another one are
+    not among the features, so nothing can be concatenated. Needs labels.
+    Source: Wang et al., GREATS, NeurIPS 2024.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    eta: float | Literal["auto"] = "auto"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        if self.eta != "auto":
+            options.number("eta", self.eta, "positive and finite, or 'auto'", fits=lambda eta: 0 < eta < float("inf"))
+        options.number("weight", self.weight, "finite, at least 0", fits=lambda weight: 0 <= weight < float("inf"))
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`alignment` (batch,), <g_i, v>; `products` (batch, batch); `length`: rows that carry loss."""
+        products, across = (candidates.extra.get(name) for name in ("products", "validation_products"))
+        if products is None or across is None:
+            products, across = _head_products(candidates)
+        xp = array_namespace(products)
+        sound = xp.any(~xp.isnan(across), axis=0)  # NaN with all of them: it is the validation sample that is broken
+        number = xp.sum(xp.astype(sound, across.dtype))
+        total = xp.sum(xp.where(sound[None, :], across, xp.zeros_like(across)), axis=1)
+        alignment = total / xp.where(number > 0, number, xp.full_like(number, xp.nan))
+        return {"alignment": alignment, "products": products, "length": candidates.lengths()}
+
+    def init(self, features: Features, /) -> Stateless:
+        """Nothing to remember."""
+        return Stateless()
+
+    def choose(
+        self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Stateless]:
+        """Scores are those of the first pick, eta <g_i, v>; a ValueError where the pool is not one batch."""
+        alignment, length = features["alignment"], to_numpy(features["length"])
+        products = to_numpy(features["products"]).astype(np.float64)
+        if products.shape[0] != products.shape[1]:
+            msg = (
+                f"GREATS chooses from one batch, and was given a pool of {products.shape[0]} samples of which each "
+                f"knows its products with {products.shape[1]}: choose from each batch (scope='micro'), and score it "
+                "in one piece (`score_batch_size`)"
+            )
+            raise ValueError(msg)
+        gains, norms = to_numpy(alignment).astype(np.float64), np.sqrt(np.maximum(np.diagonal(products), 0))
+        eta = self._eta(gains, norms)
+        left = gains.copy()
+
+        def after(picked: int | None) -> np.ndarray[Any, Any]:
+            nonlocal left
+            if picked is not None and np.isfinite(gains[picked]):
+                left = left - eta * products[picked]
+            return left
+
+        indices = in_turn(after, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
+        parts = {"alignment": alignment, "gradient": constant(norms, like=alignment, dtype=alignment.dtype)}
+        selection = Selection(
+            indices=constant(indices, like=alignment),
+            scores=alignment * eta,
+            parts=parts,
+            metrics={"eta": constant(np.asarray(eta), like=alignment, dtype=alignment.dtype)},
+        )
+        return selection, Stateless()
+
+    def _eta(self, gains: np.ndarray[Any, Any], norms: np.ndarray[Any, Any]) -> float:
+        if self.eta != "auto":
+            return float(self.eta)
+        sound = np.isfinite(gains) & np.isfinite(norms)
+        squares = float((norms[sound] ** 2).sum())
+        return self.weight * float(np.abs(gains[sound]).sum()) / squares if squares else 0.0
+
+
+@register("divbs")
+@dataclass(frozen=True, kw_only=True)
+class DivBS:
+    r"""Keep the samples that together stand for the sum of all candidates' gradients, none for what another stands for.
+
+    .. math:: s_i(S) = \frac{|\langle h_i, r \rangle|}{\|h_i\|}, \qquad h_i = g_i - Q Q^T g_i
+
+    The next pick has the highest s. Q: an orthonormal basis of the picked samples' gradients. r: the sum of all
+    gradients, less its part in Q.
+
+    Parameters
+    ----------
+    keep, count
+        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    dim
+        Numbers in the sketch of a gradient, which stands for it.
+    seed
+        Seed of the sketch, and of the draws that fill up where the picked span what is left.
+
+    Notes
+    -----
+    Gradients are those in the LM head, from a forward pass alone: `HeadGradients.sketch`. No more than `dim` samples
+    are independent. Costs the logits of every candidate twice, block by block, and O(count batch dim) to choose. Needs
+    labels. Source: Hong et al., DivBS, arXiv 2406.04872.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    dim: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        options.whole("dim", self.dim)
+        options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`sketch` (batch, dim) of the gradient; `length`: rows that carry loss."""
+        sketch = _gradients(candidates, "DivBS").sketch(dim=self.dim, seed=self.seed)
+        return {"sketch": sketch, "length": candidates.lengths()}
+
+    def init(self, features: Features, /) -> Step:
+        """Step 0."""
+        return Step(0)
+
+    def choose(
+        self, state: Step | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Step]:
+        """Scores are those of the first pick."""
+        step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
+        left = _Residual(to_numpy(sketch).astype(np.float64), draws.generator(self.seed, Stream.RANDOM, step))
+        first = np.maximum(left.scores(), 0)  # NaN stays
+        indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
+        scores = constant(first, like=sketch, dtype=sketch.dtype)
+        return Selection(indices=constant(indices, like=sketch), scores=scores), Step(step + 1)
+
+
+class _Residual:
+    """What is left of the gradients and of their sum, outside of the span of those that were picked."""
+
+    def __init__(self, gradients: np.ndarray[Any, Any], generator: np.random.Generator) -> None:
+        self.left = gradients
+        self.least = _DEPENDENT * np.linalg.norm(gradients, axis=1)
+        self.goal = gradients[np.isfinite(gradients).all(axis=1)].sum(axis=0)
+        self.noise = generator.random(len(gradients)) - 1  # below all scores
+
+    def scores(self) -> np.ndarray[Any, Any]:
+        """How much of the goal each one stands for; a draw below 0 for those that the picked span."""
+        norms = np.linalg.norm(self.left, axis=1)
+        spanned = norms <= self.least
+        return np.where(spanned, self.noise, np.abs(self.left @ self.goal) / np.where(spanned, 1, norms))
+
+    def without(self, picked: int | None) -> np.ndarray[Any, Any]:
+        """The scores after one more was picked."""
+        norm = 0.0 if picked is None else np.linalg.norm(self.left[picked])
+        if picked is not None and norm > self.least[picked]:
+            one = self.left[picked] / norm
+            self.left = self.left - np.outer(self.left @ one, one)
+            self.goal = self.goal - (self.goal @ one) * one
+        return self.scores()
+
+
+def _gradients(candidates: Candidates, policy: str) -> HeadGradients:
+    if candidates.labels is None:
+        msg = f"{policy} needs `labels`, and the candidates came without them"
+        raise ValueError(msg)
+    return HeadGradients(
+        candidates.logits, candidates.labels, mask=candidates.mask, hidden=candidates.extra.get("hidden")
+    )
+
+
+def _head_products(candidates: Candidates) -> tuple[Array, Array]:
+    validation: Any = candidates.extra.get("validation")
+    if validation is None:
+        msg = (
+            "GREATS needs validation samples: `Candidates(..., validation=Candidates(...))`; in the adapters, give the "
+            "selector `validation`"
+        )
+        raise ValueError(msg)
+    gradients = _gradients(candidates, "GREATS")
+    products = gradients.products(gradients, _gradients(validation, "GREATS"))
+    batch = products.shape[0]
+    return products[:, :batch], products[:, batch:]

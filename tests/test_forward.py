@@ -570,3 +570,32 @@ def test_memory_grows_with_the_vocabulary_by_some_logits_of_one_position_only(sa
     small, large = 20_000, 40_000
     grown = peak(large, samples) - peak(small, samples)
     assert grown <= most * 4 * samples * (large - small)  # all logits would be 32
+
+
+# one piece, for measurements
+
+
+@pytest.mark.filterwarnings("ignore:the model soft-caps")
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "BART"])
+def test_candidates_in_one_piece(name):
+    model, batch = architectures.TABLE[name].build(), tiny.batch(5)
+    candidates = Scorer(model)(batch)
+    check(POLICY.examine(candidates), model, batch)
+    assert torch.equal(candidates.scored(), truth(model, batch).scored())
+
+
+def test_a_really_pretrained_model(stories):
+    model = transformers.AutoModelForCausalLM.from_pretrained(stories)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(stories)
+    texts = [
+        "Once upon a time, there was a little dog.",
+        "The cat sat.",
+        "One day, Lily went to the park with her mom.",
+    ]
+    batch = dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="right"))
+    batch.pop("token_type_ids", None)
+    batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+    scorer = Scorer(model)
+    check(examine(scorer, batch), model, batch)
+    candidates = scorer(batch)
+    assert uds.cross_entropy(candidates.logits, candidates.labels).mean() < 2.5  # it knows such stories

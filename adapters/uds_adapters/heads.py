@@ -15,7 +15,7 @@ __all__ = ["Explained", "HeadReader", "Linear", "capped"]
 
 _SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
-_ROWS = 8  # samples that a hypothesis is verified on: each has as many numbers as the vocabulary
+_ROWS = 4  # samples that a hypothesis is verified on: each has as many numbers as the vocabulary
 _IDENTITY_BYTES = 64 * 2**20
 
 

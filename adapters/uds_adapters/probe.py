@@ -61,7 +61,8 @@ class HeadProbe:
         if self.calls > 1 or not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             self.hidden = None
             return None
-        self.hidden, self.cut, last = hidden, True, hidden[:, -1:]
+        # contiguous: torch multiplies others by frozen weights ten times as slowly
+        self.hidden, self.cut, last = hidden, True, hidden[:, -1:].contiguous()
         if self.inside is not None:
             others = {other: value for other, value in kwargs.items() if other != name}
             self.seen = self.inside(last, *args[1:], **others)

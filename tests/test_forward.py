@@ -1,13 +1,11 @@
 """The scoring forward: features are those of the model's own logits, whatever the model, and however it is wrapped."""
 
 import weakref
-from typing import Any
 
 import architectures
-import numpy as np
 import pytest
-import reference
 import tiny
+from scoring import POLICY, Around, Recorded, check, examine, step, truth
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -16,56 +14,9 @@ transformers = pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import uds_core as uds  # noqa: E402
-from uds_adapters import batches  # noqa: E402
-from uds_adapters.forward import Scorer, evaluating  # noqa: E402
+from uds_adapters.forward import Scorer  # noqa: E402
 
-POLICY = uds.UDS(dim=32, memory=8)
 WORDS = {"cap": "soft-caps its logits", "all": "scores come from the full logits"}
-
-
-def truth(model, batch) -> Any:
-    """Candidates of the model's real logits."""
-    shift = not model.config.is_encoder_decoder
-    samples = batches.view(batch, shift=shift)
-    with torch.no_grad(), evaluating(model):
-        logits = model(**batch).logits
-    return uds.Candidates(samples.arrange(logits), mask=samples.mask, labels=samples.labels)
-
-
-def examine(scorer, batch, policy: Any = POLICY):
-    return scorer.examine(batches.view(batch, shift=scorer.shift), policy)
-
-
-def check(features, model, batch, *, rtol=1e-5, policy=POLICY):
-    """The features are those of the real logits; the utility also by the slow oracle."""
-    candidates = truth(model, batch)
-    expected = policy.examine(candidates)
-    assert features.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_allclose(features[name], values, atol=rtol * float(values.abs().max()), err_msg=name)
-    mask = candidates.scored().numpy()
-    logits = reference.row_centred(candidates.logits.compact().double().numpy())
-    utility = reference.nuclear_norm(logits, mask) / np.sqrt(np.maximum(mask.sum(1), 1))
-    np.testing.assert_allclose(features["utility"], utility, rtol=max(rtol, 1e-4))
-
-
-class Recorded:
-    """A policy that remembers which kind of logits it was shown, and of how many samples at a time."""
-
-    needs_logits = True
-
-    def __init__(self):
-        self.kinds, self.sizes, self.heads = [], [], []
-
-    def examine(self, candidates):
-        self.kinds.append(type(candidates.logits).__name__)
-        self.sizes.append(candidates.shape[0])
-        self.heads.append(getattr(candidates.logits, "head", None))
-        return POLICY.examine(candidates)
-
-    def init(self, features): ...
-
-    def choose(self, state, features, *, groups=None) -> Any: ...
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
@@ -89,176 +40,6 @@ def test_features_are_those_of_the_models_own_logits(name, left, recwarn):
 
 def test_the_table_is_long():
     assert len(architectures.TABLE) >= 40
-
-
-# wrappers
-
-
-def peft_model(config, model=None):
-    peft = pytest.importorskip("peft")
-    torch.manual_seed(1)
-    model = peft.get_peft_model(tiny.llama() if model is None else model, config(peft))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model
-
-
-def lora(*targets, **options):
-    return lambda peft: peft.LoraConfig(target_modules=list(targets), task_type="CAUSAL_LM", **options)
-
-
-HEAD_FROZEN = {
-    "LoRA on other layers": lora("q_proj"),
-    "LoRA on all linear layers": lambda peft: peft.LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
-    "prompt tuning": lambda peft: peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
-    "prefix tuning": lambda peft: peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
-}
-HEAD_TRAINS = {
-    "LoRA": lora("lm_head"),
-    "rsLoRA": lora("lm_head", use_rslora=True),
-    "DoRA": lora("lm_head", use_dora=True),
-    "modules_to_save": lora("q_proj", modules_to_save=["lm_head"]),
-    "trainable tokens": lora("q_proj", trainable_token_indices={"lm_head": [3, 4, 50]}),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # by prefix tuning of peft 0.21
-@pytest.mark.parametrize("name", HEAD_FROZEN)
-def test_peft_beside_the_head(name):
-    model, batch = peft_model(HEAD_FROZEN[name]), tiny.batch(4)
-    seen = Recorded()
-    scorer = Scorer(model)
-    for _ in range(2):
-        features = examine(scorer, batch, seen)
-        check(features, model, batch)
-    assert seen.heads[0] is seen.heads[1]
-    assert seen.heads[0].frozen
-
-
-@pytest.mark.parametrize("name", HEAD_TRAINS)
-def test_peft_on_the_head(name):
-    model, batch = peft_model(HEAD_TRAINS[name]), tiny.batch(4)
-    seen = Recorded()
-    scorer = Scorer(model, score_batch_size=2)
-    for _ in range(3):
-        check(examine(scorer, batch, seen), model, batch)
-        step(model, batch)
-    assert not any(head.frozen for head in seen.heads)
-    assert seen.heads[0] is seen.heads[1]  # of one call
-    assert len({id(head) for head in seen.heads}) == 3
-
-
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
-@pytest.mark.parametrize("tie", [False, True], ids=["untied by training", "tied"])
-def test_peft_on_tied_embeddings(tie):
-    peft = pytest.importorskip("peft")
-    config = lora("q_proj", modules_to_save=["embed_tokens"], ensure_weight_tying=tie)
-    model, batch = peft_model(config, tiny.llama(tied=True)), tiny.batch(4)
-    scorer = Scorer(model)
-    for _ in range(3):
-        check(examine(scorer, batch), model, batch)
-        step(model, batch)
-    assert peft
-
-
-def test_trainable_tokens_of_tied_embeddings():
-    config = lora("q_proj", trainable_token_indices=[3, 4, 50])
-    model, batch = peft_model(config, tiny.llama(tied=True)), tiny.batch(4)
-    scorer = Scorer(model)
-    for _ in range(3):
-        check(examine(scorer, batch), model, batch)
-        step(model, batch)
-
-
-def test_peft_on_an_encoder_decoder():
-    model = architectures.TABLE["BART"].build()
-    config = lambda peft: peft.LoraConfig(target_modules=["q_proj"], task_type="SEQ_2_SEQ_LM")  # noqa: E731
-    model, batch = peft_model(config, model), tiny.batch(4)
-    check(examine(Scorer(model), batch), model, batch)
-
-
-def step(model, batch, rate=0.5):
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate)
-    model(**batch).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own
-@pytest.mark.parametrize("how", ["wrapped", "in place", "layers", "aot_eager"])
-def test_compiled_models_are_scored_by_their_eager_modules(how):
-    torch.compiler.reset()
-    model, batch = architectures.TABLE["Llama"].build(), tiny.batch(4)
-    called = model
-    if how == "in place":
-        model.compile(backend="eager")
-    elif how == "layers":
-        for layer in model.model.layers:
-            layer.compile(backend="eager")
-    else:
-        called = torch.compile(model, backend="aot_eager" if how == "aot_eager" else "eager")
-    called(**batch)
-    seen = Recorded()
-    features = examine(Scorer(called), batch, seen)
-    assert seen.kinds == ["HeadLogits"]
-    check(features, model, batch)
-
-
-class Around(torch.nn.Module):
-    """A module of a user's own around a model."""
-
-    def __init__(self, model, inner=None, after=None):
-        super().__init__()
-        self.model, self.inner, self.after = model, model if inner is None else inner, after
-        self.config, self.get_output_embeddings = model.config, model.get_output_embeddings
-
-    def forward(self, **inputs):
-        output = self.inner(**inputs)
-        return output if self.after is None else self.after(output)
-
-
-@pytest.mark.filterwarnings("ignore:(?!the head)")  # of the compiler's own
-def test_a_compiled_part_that_has_the_head_in_it_falls_back_with_a_word():
-    torch.compiler.reset()
-    model, batch = architectures.TABLE["Llama"].build(), tiny.batch(4)
-    outer = Around(model, torch.compile(model, backend="eager"))
-    with torch.no_grad(), evaluating(outer):
-        outer(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False)
-    scorer, seen = Scorer(outer), Recorded()
-    with pytest.warns(UserWarning, match="hook did not run.*compiled.*full logits"):
-        features = examine(scorer, batch, seen)
-    assert seen.kinds == ["DenseLogits"]
-    check(features, model, batch)
-
-
-@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, Around])
-def test_wrapped_models(wrap):
-    model, batch = tiny.llama(), tiny.batch(4)
-    check(examine(Scorer(wrap(model)), batch), model, batch)
-
-
-def test_data_parallel_over_devices_is_scored_on_one():
-    model, batch = tiny.llama(), tiny.batch(4)
-    wrapped = torch.nn.DataParallel(model)
-    wrapped.forward = None  # copies to the other devices, with the hook
-    check(examine(Scorer(wrapped), batch), model, batch)
-
-
-@pytest.mark.parametrize("part", ["", "lm_head"])
-def test_offloaded_weights(part):
-    accelerate = pytest.importorskip("accelerate")
-    model, batch = tiny.llama().requires_grad_(False), tiny.batch(4)
-    plain = tiny.llama()
-    accelerate.cpu_offload(model.get_submodule(part), execution_device="cpu")
-    assert model.lm_head.weight.is_meta
-    scorer, seen = Scorer(model), Recorded()
-    for _ in range(2):
-        check(examine(scorer, batch, seen), plain, batch)
-    assert seen.kinds == ["HeadLogits"] * 2
-    assert seen.heads[0] is seen.heads[1]
-    assert model.lm_head.weight.is_meta
 
 
 # what models return
@@ -432,15 +213,6 @@ def test_other_precisions(name, dtype):
     features = examine(Scorer(model), batch, seen)
     assert seen.kinds == ["HeadLogits"]
     check(features, model, batch, rtol=1e-5 if dtype == torch.float64 else 0.03)
-
-
-@pytest.mark.parametrize("name", HEAD_TRAINS)
-def test_peft_on_the_head_in_half_precision(name):
-    model, batch = peft_model(HEAD_TRAINS[name], tiny.llama().bfloat16()).bfloat16(), tiny.batch(4)
-    seen = Recorded()
-    features = examine(Scorer(model), batch, seen)
-    assert seen.kinds == ["HeadLogits"]
-    check(features, model, batch, rtol=0.03)
 
 
 # micro-batches

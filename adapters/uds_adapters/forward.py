@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class Scorer:
         """The candidates of a batch, in one piece whatever memory it takes."""
         self._reader.refresh()
         with undisturbed(self.model):
-            return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=math.inf))
+            return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=sys.maxsize))
 
     def _pieces(self, samples: batches.Samples, policy: uds.Policy) -> Iterator[uds.Features]:
         """Features, one micro-batch after the other."""
@@ -112,7 +112,7 @@ class Scorer:
             "is still too much. Set `score_batch_size` to save the failed attempts"
         )
 
-    def _candidates(self, samples: batches.Samples, dense_bytes: float) -> Iterator[uds.Candidates]:
+    def _candidates(self, samples: batches.Samples, dense_bytes: int) -> Iterator[uds.Candidates]:
         """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with HeadProbe(self._reader.module, self._reader.linear) as probe:
@@ -131,7 +131,7 @@ class Scorer:
             "them before the cap, which is faster"
         )
         number, time, vocab = through.shape
-        size = int(min(number, max(1, dense_bytes // (4 * time * vocab))))
+        size = max(1, dense_bytes // (4 * time * vocab))
         for start in range(0, number, size):
             part = slice(start, start + size)
             yield _of(samples, _capped(through.samples(start, min(start + size, number)), explained.cap), part)

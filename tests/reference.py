@@ -228,7 +228,7 @@ def greats(gradients, validation, *, count, eta=None, weight=1.0):
             if i not in chosen
         }
         chosen.append(max(gains, key=lambda i: gains[i]))
-    return chosen, np.array([eta * (g @ goal) for g in flat])
+    return chosen, np.array([g @ goal for g in flat])
 
 
 def divbs(gradients, *, count):
@@ -263,3 +263,97 @@ def logit_gradient_norm(logits, labels):
                 rows.append(p)
         out.append(np.linalg.norm(rows) / len(rows) if rows else 0.0)
     return np.array(out)
+
+
+def entropy(logits, mask):
+    """Token mean over the rows of the mask; 0 where there are none."""
+    out = []
+    for sample, m in zip(logits, mask, strict=True):
+        rows = []
+        for x in sample[m]:
+            p = np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+            rows.append(-sum(q * np.log(q) for q in p if q > 0))
+        out.append(np.mean(rows) if rows else 0.0)
+    return np.array(out)
+
+
+def percentile(values, among):
+    return np.array([(sum(a < v for a in among) + sum(a <= v for a in among)) / (2 * len(among)) for v in values])
+
+
+def corners(loss, unsure, count):
+    """The samples in two opposite corners, widened until they hold at least `count`; nothing is ranked inside."""
+    u, v = percentile(loss, loss), percentile(unsure, unsure)
+    for a in np.arange(0.0, 1.0 + 1e-9, 1 / (4 * len(loss))):
+        inside = ((u > 1 - a) & (v < a)) | ((u < a) & (v > 1 - a))
+        if inside.sum() >= count:
+            return set(np.flatnonzero(inside).tolist())
+    return set(range(len(loss)))
+
+
+def drawn(weights, *, count, seed, step):
+    """K without replacement, each next one in proportion to its weight, by the noise that belongs to seed and step."""
+    noise = np.random.default_rng([seed, 8, step, 0]).gumbel(size=len(weights))
+    return np.argsort(-(np.log(weights) + noise), kind="stable")[:count].tolist()
+
+
+class LossDrop:
+    """A dictionary of first losses."""
+
+    def __init__(self, *, keep):
+        self.keep, self.first = keep, {}
+
+    def step(self, ids, loss):
+        for i, value in zip(ids, loss, strict=True):
+            self.first.setdefault(int(i), value)
+        scores = np.array([value - self.first[int(i)] for i, value in zip(ids, loss, strict=True)])
+        return best_first(scores, np.ones(len(loss)))[: kept(len(loss), self.keep)], scores
+
+
+class LossEMA:
+    """A dictionary of averages."""
+
+    def __init__(self, *, keep, blend, decay, seed):
+        self.keep, self.blend, self.decay, self.seed = keep, blend, decay, seed
+        self.averages, self.number = {}, 0
+
+    def step(self, ids, loss):
+        weights = []
+        for i, value in zip(ids, loss, strict=True):
+            average = self.averages.get(int(i), value)
+            weights.append(self.blend * average + (1 - self.blend) * value)
+            self.averages[int(i)] = self.decay * average + (1 - self.decay) * value
+        self.number += 1
+        count = kept(len(loss), self.keep)
+        return drawn(np.array(weights), count=count, seed=self.seed, step=self.number - 1), np.array(weights)
+
+
+class SelectiveBackprop:
+    """Percentiles in a deque of losses; each sample is accepted on its own."""
+
+    def __init__(self, *, beta, window, seed):
+        self.beta, self.seed, self.number = beta, seed, 0
+        self.losses = deque(maxlen=window)
+
+    def step(self, loss):
+        self.losses.extend(loss)
+        chance = percentile(loss, self.losses) ** self.beta
+        limit = 1 - np.random.default_rng([self.seed, 7, self.number, 0]).random(len(loss), dtype=np.float32)
+        self.number += 1
+        return [i for i in range(len(loss)) if limit[i] <= chance[i]], chance, limit
+
+
+class DiversityOnly:
+    """The mean distance to a deque."""
+
+    def __init__(self, *, keep, memory, dim, seed):
+        self.keep, self.dim, self.seed = keep, dim, seed
+        self.memory = deque(maxlen=memory)
+
+    def step(self, logits, mask):
+        root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
+        sketches = paired_sketch(row_centred(logits), mask, dim=self.dim, seed=self.seed) / root[:, None]
+        scores = mean_distance(sketches, self.memory)
+        chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
+        self.memory.extend(sketches[chosen])
+        return chosen, scores

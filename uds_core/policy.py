@@ -250,11 +250,25 @@ def name_of(policy: Any, /) -> str | None:
 
 
 def pool(features: Sequence[Features], /) -> Features:
-    """One pool from the features of several micro-batches: concatenation along the batch."""
+    """One pool from the features of several micro-batches: concatenation along the batch.
+
+    Raises
+    ------
+    ValueError
+        Where there are none, or they do not concatenate.
+    """
     if not features:
         msg = "`features` is empty: nothing to pool"
         raise ValueError(msg)
     if len(features) == 1:
         return features[0]
     xp = array_namespace(*features[0].values())
+    for name in features[0]:
+        shapes = [tuple(part[name].shape) for part in features]
+        if any(shape[1:] != shapes[0][1:] for shape in shapes):
+            msg = (
+                f"the features {name!r} of several micro-batches do not concatenate, they have shapes {shapes}: choose "
+                "from each batch (scope='micro'), and score it in one piece (`score_batch_size`)"
+            )
+            raise ValueError(msg)
     return {name: xp.concat([part[name] for part in features], axis=0) for name in features[0]}

@@ -122,7 +122,7 @@ class GREATS:
     def choose(
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
-        """Scores are those of the first pick, eta <g_i, v>; a ValueError where the pool is not one batch."""
+        """Scores are those of the first pick, <g_i, v>; a ValueError where the pool is not one batch."""
         alignment, length = features["alignment"], to_numpy(features["length"])
         products = to_numpy(features["products"]).astype(np.float64)
         if products.shape[0] != products.shape[1]:
@@ -143,11 +143,10 @@ class GREATS:
             return left
 
         indices = in_turn(after, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
-        parts = {"alignment": alignment, "gradient": constant(norms, like=alignment, dtype=alignment.dtype)}
         selection = Selection(
             indices=constant(indices, like=alignment),
-            scores=alignment * eta,
-            parts=parts,
+            scores=alignment,
+            parts={"gradient": constant(norms, like=alignment, dtype=alignment.dtype)},
             metrics={"eta": constant(np.asarray(eta), like=alignment, dtype=alignment.dtype)},
         )
         return selection, Stateless()

@@ -283,9 +283,11 @@ def percentile(values, among):
 
 def corners(loss, unsure, count):
     """The samples in two opposite corners, widened until they hold at least `count`; nothing is ranked inside."""
-    u, v = percentile(loss, loss), percentile(unsure, unsure)
-    for a in np.arange(0.0, 1.0 + 1e-9, 1 / (4 * len(loss))):
-        inside = ((u > 1 - a) & (v < a)) | ((u < a) & (v > 1 - a))
+    n = len(loss)
+    # in units of 1 / 4n, where percentiles are whole numbers
+    u, v = (np.round(4 * n * percentile(x, x)).astype(int) for x in (loss, unsure))
+    for a in range(4 * n + 2):
+        inside = ((u > 4 * n - a) & (v < a)) | ((u < a) & (v > 4 * n - a))
         if inside.sum() >= count:
             return set(np.flatnonzero(inside).tolist())
     return set(range(len(loss)))

@@ -112,9 +112,11 @@ def test_half_scores_are_widened_for_the_table(library):
 
 
 def test_every_policy_has_a_table():
-    logits = np.random.default_rng(0).normal(size=(4, 3, 7)).astype(np.float32)
-    labels, losses = np.ones((4, 3), np.int64), np.ones(4, np.float32)
-    candidates = uds.Candidates(logits, labels=labels, ids=np.arange(4), reference_loss=losses)
+    rng = np.random.default_rng(0)
+    hidden, weight = rng.normal(size=(4, 3, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
+    logits, labels = uds.Head(weight)(hidden), np.ones((4, 3), np.int64)
+    also = {"reference_loss": np.ones(4, np.float32), "validation": uds.Candidates(logits, labels=labels)}
+    candidates = uds.Candidates(logits, labels=labels, ids=np.arange(4), **also)
     for name in uds.names():
         policy = uds.get(name)()
         selection, _ = policy.choose(None, policy.examine(candidates))

@@ -70,7 +70,7 @@ class Ledger(NamedTuple):
 
     def check(self, _template: "Ledger", /) -> None:
         """Raise where a restored ledger cannot be one."""
-        if self.ids.ndim != 1 or self.ids.shape != self.values.shape or (np.diff(self.ids) <= 0).any():
+        if self.ids.ndim != 1 or self.ids.shape != self.values.shape or (self.ids[1:] <= self.ids[:-1]).any():
             msg = (
                 f"the saved ledger holds {self.values.size} numbers for {self.ids.size} identities, or they are not "
                 "ascending: the file is damaged"

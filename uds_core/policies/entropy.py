@@ -83,13 +83,15 @@ class Quadrants(Ranked):
         return {"loss": loss, "entropy": unsure, "length": candidates.lengths()}
 
     def score(self, features: Features, /) -> Array:
-        """(batch,) how deep in its corner: 1 is farthest, 0.5 in the middle, 0 in one of the other two corners."""
+        """(batch,) how deep in its corner: 1 is farthest, 1/2 in the middle, 0 in one of the other two corners."""
         xp = array_namespace(features["loss"])
-        u, v = (_among_those_with_rows(features[name], features["length"]) for name in ("loss", "entropy"))
-        # of the two corners the sample is in that on its side of u = v
-        return xp.minimum(xp.maximum(u, v), 1.0 - xp.minimum(u, v))
+        wrong, unsure = (features[name] for name in ("loss", "entropy"))
+        # percentiles from above are counted, not subtracted from 1, so that equals stay equal
+        (u, not_u), (v, not_v) = ((_share(x, features), _share(-x, features)) for x in (wrong, unsure))
+        return xp.maximum(xp.minimum(u, not_v), xp.minimum(not_u, v))
 
 
-def _among_those_with_rows(values: Array, length: Array) -> Array:
+def _share(values: Array, features: Features) -> Array:
+    """Percentiles (batch,) among the samples that have rows."""
     xp = array_namespace(values)
-    return percentile(values, xp.where(length > 0, values, xp.full_like(values, xp.nan)))
+    return percentile(values, xp.where(features["length"] > 0, values, xp.full_like(values, xp.nan)))

@@ -103,11 +103,22 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
     return Documents.join([Documents(batch) for batch in batches])
 
 
-def blank(batch: Mapping[str, Any], /, *, shift: bool = True) -> Any:
-    """A batch of one sample without any target: training on it adds nothing to a loss that is a sum over tokens."""
-    taken = view(batch, shift=shift).take([0])
-    without = {name: torch.full_like(taken[name], IGNORE) for name in ("labels", "shift_labels") if name in taken}
-    return same_kind(taken, {**taken, **without})
+def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Any:
+    """A batch of one sample without any target: training on it adds nothing to a loss that is a sum over tokens.
+
+    Raises
+    ------
+    ValueError
+        Where the batch has no labels that could be taken away.
+    """
+    taken = view(batch, indexer=indexer, shift=shift).take([0])
+    targets = [name for name in ("labels", "shift_labels") if taken.get(name) is not None]
+    if not targets:
+        msg = (
+            "a batch without `labels` cannot be made blank, which is needed where there are too few samples: keep more"
+        )
+        raise ValueError(msg)
+    return same_kind(taken, {**taken, **{name: torch.full_like(taken[name], IGNORE) for name in targets}})
 
 
 def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:

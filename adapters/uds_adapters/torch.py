@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 import uds_core as uds
 
-from . import batches, checkpoints, entries, models
+from . import batches, checkpoints, entries, metrics, models
 from .audit import Audit
+from .deal import Deal
 from .forward import Scorer
+from .history import History
 from .probe import outside_autocast
+from .ranks import Ended, Pool, RankError, Ranks
 from .schedule import Schedule
 
 __all__ = ["BatchSelector"]
-
-_STATE, _CHOICES = "state.", "choices"
 
 
 class BatchSelector:
@@ -44,20 +47,31 @@ class BatchSelector:
     id_field
         Entry of the batches with each sample's identity in the data set; it is taken out before the model sees them.
     audit
-        An `Audit` that records every candidate's score and fate.
+        An `Audit` that records every candidate's score and fate; with several processes each its own, of its own.
+    ranks
+        With several processes, which must then all call the selector: ``"rank"``, each keeps the best of its own
+        candidates; ``"global"``, the best of all are kept, and trained in equal numbers. Or a `Ranks`.
 
     Attributes
     ----------
     last
-        The last `uds_core.Selection`, or None where the schedule let the whole batch pass.
+        The last `uds_core.Selection`, of the candidates of all processes, or None where the schedule let all pass.
     last_indices
-        The last chosen rows of their candidates, ascending, as they were trained.
+        Which of this process's candidates were chosen in the last call, ascending, wherever they are trained.
     last_ids
         Their identities, where there is an `id_field`.
     tokens
-        Number of tokens with loss in what was kept last: what a summed loss is to be divided by.
+        Number of tokens with loss in what was kept last, on all processes: what a summed loss is to be divided by.
+    empty
+        How often in the last call a process was left without a sample, and trains a blank one; see `Ranks`.
     metrics
-        Of the last call: means of the score's parts, numbers of the policy, `kept_tokens_fraction`, `scoring_seconds`.
+        Of the last call: means of the score's parts, numbers of the policy, `kept_tokens_fraction`, `scoring_seconds`;
+        with several processes `gathered_bytes` and `gathering_seconds`, waiting for the slowest included.
+
+    Notes
+    -----
+    Data parallelism takes the mean of the processes' gradients. For that of all tokens, multiply the divided sum by
+    the number of processes: ``model(**batch, num_items_in_batch=select.tokens).loss * select.ranks.size``.
 
     Examples
     --------
@@ -78,27 +92,31 @@ class BatchSelector:
         indexer: batches.Indexer | None = None,
         id_field: str | None = None,
         audit: Audit | None = None,
+        ranks: Literal["rank", "global"] | Ranks = "rank",
     ) -> None:
         _check_policy(policy)
         self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
         self.schedule.check(policy)
         self.indexer, self.id_field, self.audit = indexer, id_field, audit
+        self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(scope=ranks)
         self._scoring: dict[str, Any] = {"softcap": softcap, "score_batch_size": score_batch_size}
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
         """Forget everything, as if constructed anew for `model`."""
-        self.model = model
-        self._scorer = Scorer(model, **self._scoring) if self.policy.needs_logits else None
-        self._shift = not models.is_encoder_decoder(models.bare(model))
-        self._state: Any = None
-        self._loaded: dict[str, Any] | None = None
-        self._about: Mapping[str, Any] | None = None
-        self.choices = 0
+        self.attach(model)
+        self.history = History()
         self.last: uds.Selection | None = None
         self.last_indices: list[int] = []
         self.last_ids: list[Any] = []
-        self.tokens, self.metrics = 0, {}
+        self.tokens = self.empty = 0
+        self.metrics: dict[str, float] = {}
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Score with `model` from now on: the same one, in another wrapper."""
+        self.model = model
+        self._scorer = Scorer(model, **self._scoring) if self.policy.needs_logits else None
+        self._shift = not models.is_encoder_decoder(models.bare(model))
 
     def __call__(self, batch: Mapping[str, Any], /, *, step: int | None = None) -> Any:
         """The chosen samples of `batch`, in their order there, as the same type of mapping.
@@ -109,43 +127,88 @@ class BatchSelector:
         ------
         TypeError, ValueError
             Where the batch is no mapping, or its samples cannot be told apart; see `batches.view`.
+        RankError
+            Where another process failed, or does something else.
         """
-        samples, ids = self._view(batch)
-        chosen = self._chosen([samples], ids, step)
-        return samples.batch if len(chosen) == len(samples) else samples.take(chosen)
+        kept, _ = self.window([batch], step=step)
+        if not kept:
+            msg = "another process has no batch left, and this one still has: use `iterate(loader)`, which ends all"
+            raise RankError(msg)
+        return kept[0]
 
-    def window(self, window: Sequence[Mapping[str, Any]], /, *, step: int | None = None) -> tuple[list[Any], int]:
-        """One choice from the samples of several batches, as an optimizer step accumulates them.
+    def iterate(self, loader: Iterable[Mapping[str, Any]], /) -> Iterator[Any]:
+        """The chosen samples of each batch of a loader; all processes end with the first that has no batch left."""
+        source = iter(loader)
+        while kept := self.window(islice(source, 1))[0]:
+            yield kept[0]
+
+    def window(
+        self,
+        window: Iterable[Mapping[str, Any]],
+        /,
+        *,
+        step: int | None = None,
+        scope: Literal["step", "micro"] = "step",
+        about: str = "",
+    ) -> tuple[list[Any], int]:
+        """The chosen samples of several batches, as an optimizer step accumulates them.
+
+        Parameters
+        ----------
+        window
+            The batches of this process, drawn one by one. None at all: nothing is chosen on any process.
+        step
+            Number of the optimizer step, for the schedule; default: how often was chosen before.
+        scope
+            ``"step"``: all batches are one pool. ``"micro"``: each is chosen from, as by calling the selector for one
+            after the other; of several processes, the first batch of each, then the second, and so on.
+        about
+            What else must be the same on all processes, in words.
 
         Returns
         -------
         tuple of a list of batches and a number
-            The chosen samples, split evenly into as many batches (fewer where fewer were chosen), and the number of
-            their tokens with loss, which a summed loss of the whole step is to be divided by.
+            What this process trains, in as many batches on all: of one pool split evenly, as many as the most that a
+            process has, or fewer where fewer samples were chosen. And the number of their tokens with loss on all
+            processes, which a summed loss of the whole step is to be divided by.
 
         Raises
         ------
-        TypeError, ValueError
-            As in calling it; and where the batches cannot be joined.
+        TypeError, ValueError, RankError
+            As in calling it; and where batches cannot be joined.
         """
-        if not window:
-            msg = "`window` must hold the batches of one step, got none"
-            raise ValueError(msg)
-        views, ids = zip(*map(self._view, window), strict=True)
-        chosen = self._chosen(list(views), [one for some in ids for one in some], step)
-        if len(chosen) == sum(map(len, views)):
-            return [samples.batch for samples in views], self.tokens
-        joined = views[0] if len(views) == 1 else self._joined(views)
-        return [joined.take(part) for part in chosen.tensor_split(min(len(views), len(chosen)))], self.tokens
+        began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
+        try:
+            looked, pool = self._look(window, step, about)
+        except Ended as end:
+            _warn_of_lost(end)
+            return [], 0
+        number = int(pool.batches.max()) + 1
+        pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
+        deals, told = [], []
+        for one in pools:
+            deals.append(self._deal(looked, one))
+            told.append(metrics.of(self.last))
+        self.metrics = metrics.means(told)
+        received = self._traded(deals)
+        most = number if scope == "step" else 1
+        kept = [batch for deal, came in zip(deals, received, strict=True) for batch in deal.batches(came, most=most)]
+        self._tell(looked, pool, deals)
+        if self.ranks.size > 1:
+            self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
+            self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
+        self.metrics["scoring_seconds"] = time.perf_counter() - began
+        return kept, self.tokens
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What is remembered, as a flat dict of tensors: safetensors and `weights_only` loading take it."""
-        arrays = uds.flatten(self._state) if self._loaded is None else self._loaded
-        state = {_STATE + name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        return {_CHOICES: torch.tensor(self.choices), **state}
+        """What is remembered, as a flat dict of tensors: safetensors and `weights_only` loading take it.
+
+        The same on all processes, whatever their number.
+        """
+        return self.history.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
-        """Take up what `state_dict` gave; checked against the policy's options at the next batch.
+        """Take up what `state_dict` gave, the same on all processes; checked against the policy at the next batch.
 
         `about`: the policy that was saved, as `checkpoints.describe` tells it, to name what differs.
 
@@ -154,17 +217,7 @@ class BatchSelector:
         ValueError
             Where the names are not those of a selector's state.
         """
-        unknown = [name for name in state if not name.startswith(_STATE) and name != _CHOICES]
-        if unknown or _CHOICES not in state:
-            msg = (
-                f"not a selector's state: unknown entries {unknown[:5]}; expected {_CHOICES!r} and names beginning "
-                f"with {_STATE!r}"
-            )
-            raise ValueError(msg)
-        arrays = {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
-        self.choices = int(arrays.pop(_CHOICES))
-        self._state, self._about = None, about
-        self._loaded = {name.removeprefix(_STATE): array for name, array in arrays.items()} or None
+        self.history.load_state_dict(state, about=about)
 
     def _view(self, batch: Mapping[str, Any]) -> tuple[batches.Samples, list[Any]]:
         """The samples of a batch, and their identities, of which the model knows nothing."""
@@ -178,44 +231,68 @@ class BatchSelector:
             batch = entries.same_kind(batch, {name: batch[name] for name in batch if name != self.id_field})
         return batches.view(batch, indexer=self.indexer, shift=self._shift), ids
 
-    def _joined(self, views: Sequence[batches.Samples]) -> batches.Samples:
-        if self.indexer is not None:
-            msg = "batches that need an `indexer` cannot be joined: choose from each of them (scope='micro')"
-            raise ValueError(msg)
-        joined = batches.join([samples.batch for samples in views], shift=self._shift)
-        return batches.view(joined, shift=self._shift)
+    def _look(self, window: Iterable[Mapping[str, Any]], step: int | None, about: str) -> tuple[_Looked, Pool]:
+        """What this process has, and what all have: the one collective."""
+        with self.ranks.together():
+            found = [self._view(batch) for batch in window]
+            if not found:
+                self.ranks.end()
+            views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
+            step = self.history.choices if step is None else step
+            policy = self.schedule.policy(self.policy, step)
+            features = {} if policy is None else uds.pool([self._features(policy, samples) for samples in views])
+        looked = _Looked(views, ids, policy, step)
+        options = checkpoints.describe(self.policy)
+        pool = self.ranks.gather(
+            features,
+            tokens=torch.cat([samples.tokens for samples in views]),
+            batches=torch.arange(len(views)).repeat_interleave(torch.tensor([len(samples) for samples in views])),
+            about=f"{about}step {step}, entries {sorted(views[0].batch)}, scope {self.ranks.scope!r}, {options}",
+            history=self.history.checksum,
+        )
+        return looked, pool
 
-    def _chosen(self, views: list[batches.Samples], ids: list[Any], step: int | None) -> torch.Tensor:
-        """Indices (k,) of the chosen in the pool of all views, ascending."""
-        began = time.perf_counter()
-        step = self.choices if step is None else step
-        policy = self.schedule.policy(self.policy, step)
-        tokens = torch.cat([samples.tokens for samples in views])
-        if policy is None:
-            self.last, indices = None, torch.arange(len(tokens))
+    def _deal(self, looked: _Looked, pool: Pool) -> Deal:
+        """One choice, and who trains what of it."""
+        if looked.policy is None:
+            self.last, chosen = None, torch.arange(len(pool.tokens))
         else:
-            self.last = self._choose(policy, views)
-            indices = self.last.indices.sort().values.cpu()
-            self._record(self.last, ids, indices, tokens, step)
-        self.choices += 1
-        self.last_indices = indices.tolist()
-        self.last_ids = [ids[i] for i in self.last_indices] if ids else []
-        self.tokens = int(tokens[indices].sum())
-        self.metrics = _metrics(self.last)
-        self.metrics["kept_tokens_fraction"] = self.tokens / max(int(tokens.sum()), 1)
-        self.metrics["scoring_seconds"] = time.perf_counter() - began
-        return indices
+            self.last = self._choose(looked.policy, pool)
+            chosen = self.last.indices.sort().values.cpu()
+        move = self.last is not None and self.ranks.moves
+        deal = Deal(chosen, pool, looked.views, self.ranks, move=move, indexer=self.indexer, shift=self._shift)
+        self._record(looked, deal)
+        self.history.add(chosen)
+        return deal
 
-    def _choose(self, policy: uds.Policy, views: list[batches.Samples]) -> uds.Selection:
-        features = uds.pool([self._features(policy, samples) for samples in views])
-        with outside_autocast(features["length"]):
-            self._restore(features)
-            selection, state = policy.choose(self._state, features)
+    def _choose(self, policy: uds.Policy, pool: Pool) -> uds.Selection:
+        length = pool.features["length"]
+        apart = self.ranks.size > 1 and self.ranks.scope == "rank"
+        with outside_autocast(length):
+            self.history.restore(self.policy, pool.features)
+            groups = pool.owners.to(length.device) if apart else None
+            selection, state = policy.choose(self.history.state, pool.features, groups=groups)
         if selection.weights is not None:
             msg = f"{type(policy).__name__} returned importance weights, which this adapter does not apply yet"
             raise ValueError(msg)
-        self._state = state
+        self.history.state = state
         return selection
+
+    def _traded(self, deals: list[Deal]) -> list[list[Any]]:
+        """For each choice, the samples that come from other processes."""
+        if not any(deal.moves for deal in deals):
+            return [[] for _ in deals]
+        parcels = [[deal.parcel(rank) for deal in deals] for rank in range(self.ranks.size)]
+        received = self.ranks.exchange(parcels, device=deals[0].device)
+        return [[parcel[i] for parcel in received] for i in range(len(deals))]
+
+    def _tell(self, looked: _Looked, pool: Pool, deals: list[Deal]) -> None:
+        """What the attributes say of a call."""
+        self.last_indices = [i for deal in deals for i in deal.chosen_here]
+        self.last_ids = [looked.ids[i] for i in self.last_indices] if looked.ids else []
+        self.tokens = sum(deal.tokens for deal in deals)
+        self.empty = sum(deal.empty for deal in deals)
+        self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
 
     def _features(self, policy: uds.Policy, samples: batches.Samples) -> uds.Features:
         if self._scorer is not None:
@@ -226,34 +303,23 @@ class BatchSelector:
             mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
         return policy.examine(uds.Candidates(None, mask=mask, labels=labels))
 
-    def _restore(self, features: uds.Features) -> None:
-        # the policy's sizes are known only now
-        if self._loaded is None:
-            return
-        try:
-            self._state = uds.restore(self.policy.init(features), self._loaded)
-        except ValueError as error:
-            if self._about is None:
-                raise
-            different = "; ".join(checkpoints.differences(self._about, checkpoints.describe(self.policy)))
-            msg = f"{error} ({different or 'the options are the same'})"
-            raise ValueError(msg) from error
-        self._loaded = self._about = None
-
-    def _record(
-        self, selection: uds.Selection, ids: list[Any], indices: torch.Tensor, tokens: torch.Tensor, step: int
-    ) -> None:
-        if self.audit is not None:
-            parts = {**selection.table(), "tokens": tokens}
-            self.audit.record(self.choices, ids or None, parts, indices.tolist(), optimizer_step=step)
+    def _record(self, looked: _Looked, deal: Deal) -> None:
+        if self.audit is not None and self.last is not None:
+            columns = {**self.last.table(), "tokens": deal.pool.tokens}
+            parts = {name: column[deal.places] for name, column in columns.items()}
+            first = deal.first
+            ids = looked.ids[first : first + len(deal.places)] or None
+            chosen = [i - first for i in deal.chosen_here]
+            self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=looked.step)
 
 
-def _metrics(selection: uds.Selection | None) -> dict[str, float]:
-    """Numbers about a choice, none where there was none."""
-    if selection is None:
-        return {}
-    metrics = {f"{name}_mean": float(part.nanmean()) for name, part in selection.parts.items()}
-    return metrics | {name: float(value) for name, value in selection.metrics.items()}
+class _Looked(NamedTuple):
+    """What a process has of a step."""
+
+    views: list[batches.Samples]
+    ids: list[Any]
+    policy: uds.Policy | None
+    step: int
 
 
 def _check_policy(policy: Any) -> None:
@@ -263,3 +329,12 @@ def _check_policy(policy: Any) -> None:
     if getattr(policy, "temperature", None) is not None:
         msg = "`policy` draws samples with importance weights (`temperature`), which this adapter does not apply yet"
         raise ValueError(msg)
+
+
+def _warn_of_lost(end: Ended) -> None:
+    if end.lost:
+        msg = (
+            f"rank {end.rank} had no batch left, so that {end.lost} of this process is not trained: give all processes "
+            "the same number (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
+        )
+        warnings.warn(msg, stacklevel=4)

@@ -1,0 +1,137 @@
+"""What was chosen from a pool, dealt out: which process trains which samples, in which batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from . import batches
+from .entries import Indexer, same_kind, tokens
+from .ranks import Pool, Ranks
+
+__all__ = ["Deal"]
+
+
+class Deal:
+    """The chosen samples of a pool, and what this process has to do with them.
+
+    Parameters
+    ----------
+    chosen
+        (k,) places in the pool, ascending, on the host.
+    pool
+        All candidates.
+    views
+        The batches of this process; those that the pool is of are meant.
+    ranks
+        The processes.
+    move
+        Whether samples go to other processes, so that all train the same number, to one.
+    indexer, shift
+        As in `batches.view`.
+
+    Attributes
+    ----------
+    shares
+        Of each rank, the places in the pool that it trains: its own, as many as are its fair part where samples move,
+        which the others then go to fill.
+    places
+        (n,) the places in the pool that this process's candidates have.
+    first
+        Number of the first of these among all of this process's candidates.
+    """
+
+    def __init__(
+        self,
+        chosen: torch.Tensor,
+        pool: Pool,
+        views: Sequence[batches.Samples],
+        ranks: Ranks,
+        *,
+        move: bool,
+        indexer: Indexer | None,
+        shift: bool,
+    ) -> None:
+        self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
+        self.shares = _shares(chosen, pool.owners, ranks.size, move=move)
+        self.tokens = int(pool.tokens[chosen].sum())
+        self.places = (pool.owners == ranks.rank).nonzero().flatten()
+        ours = sorted(set(pool.batches[self.places].tolist()))
+        self._views, self._like = [views[i] for i in ours], views[0]
+        self.first = sum(len(samples) for samples in views[: ours[0]]) if ours else 0
+        self.chosen_here = (self._here(chosen) + self.first).tolist()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process has its batches."""
+        return tokens(self._like.batch).device
+
+    @property
+    def empty(self) -> int:
+        """Number of processes without a sample to train."""
+        return sum(not len(share) for share in self.shares)
+
+    @property
+    def moves(self) -> bool:
+        """Whether any sample goes to another process."""
+        return any(bool((self.pool.owners[share] != rank).any()) for rank, share in enumerate(self.shares))
+
+    def parcel(self, rank: int, /) -> Any:
+        """The samples that this process sends to another, as a batch; None where there are none."""
+        sent = self._here(self.shares[rank])
+        return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
+
+    def batches(self, received: Sequence[Any], /, *, most: int) -> list[Any]:
+        """What this process trains, split evenly into as many batches on all processes, at most `most`.
+
+        `received`: what `parcel` gave to this one on the other processes.
+        """
+        number = min(most, max(1, *map(len, self.shares)))
+        stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
+        if not others and len(self._views) == number and len(stays) == len(self.places):
+            return [samples.batch for samples in self._views]
+        if others:
+            samples = self._with(others, stays)
+            stays = torch.arange(len(samples))
+        else:
+            samples = self._samples
+        return [samples.take(part) if len(part) else self.blank() for part in stays.tensor_split(number)]
+
+    def blank(self) -> Any:
+        """A batch to train where there is no sample."""
+        return batches.blank(self._like.batch, indexer=self._indexer, shift=self._shift)
+
+    @cached_property
+    def _samples(self) -> batches.Samples:
+        """The candidates of this process, in one view."""
+        if len(self._views) == 1:
+            return self._views[0]
+        if self._indexer is not None:
+            msg = "batches that need an `indexer` cannot be joined: choose from each of them (scope='micro')"
+            raise ValueError(msg)
+        joined = batches.join([samples.batch for samples in self._views], shift=self._shift)
+        return batches.view(joined, shift=self._shift)
+
+    def _with(self, others: Sequence[Any], stays: torch.Tensor) -> batches.Samples:
+        """Samples that stay, and those that came."""
+        own = [self._samples.take(stays)] if len(stays) else []
+        came = [same_kind(self._like.batch, batch) for batch in others]
+        return batches.view(batches.join([*own, *came], shift=self._shift), shift=self._shift)
+
+    def _here(self, places: torch.Tensor) -> torch.Tensor:
+        """Of places in the pool, those of this process, as numbers of its candidates."""
+        return torch.searchsorted(self.places, places[self.pool.owners[places] == self._rank])
+
+
+def _shares(chosen: torch.Tensor, owners: torch.Tensor, size: int, *, move: bool) -> list[torch.Tensor]:
+    own = [chosen[owners[chosen] == rank] for rank in range(size)]
+    if not move:
+        return own
+    fair = [len(part) for part in chosen.tensor_split(size)]
+    kept = [part[:most] for part, most in zip(own, fair, strict=True)]
+    spare = torch.cat([part[most:] for part, most in zip(own, fair, strict=True)])
+    missing = [most - len(part) for part, most in zip(kept, fair, strict=True)]
+    return [torch.cat(parts) for parts in zip(kept, spare.split(missing), strict=True)]

@@ -1,0 +1,96 @@
+"""What a selector knows of its choices so far: the policy's state, their number, and a checksum of all of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+import uds_core as uds
+
+from . import checkpoints
+
+__all__ = ["History"]
+
+_STATE, _CHOICES = "state.", "choices"
+
+
+class History:
+    """Nothing chosen yet.
+
+    Attributes
+    ----------
+    state
+        The policy's; None before the first choice, and after loading until `restore`.
+    choices
+        Their number.
+    checksum
+        A number that is the same where the same state was loaded, if any, and the same was chosen since.
+    """
+
+    def __init__(self) -> None:
+        self.state: Any = None
+        self.choices = self.checksum = 0
+        self._loaded: dict[str, Any] | None = None
+        self._about: Mapping[str, Any] | None = None
+
+    def add(self, chosen: torch.Tensor, /) -> None:
+        """One more choice: the places (k,) of the chosen."""
+        self.checksum = zlib.crc32(chosen.numpy().tobytes(), self.checksum)
+        self.choices += 1
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """A flat dict of tensors: safetensors and `weights_only` loading take it."""
+        arrays = uds.flatten(self.state) if self._loaded is None else self._loaded
+        state = {_STATE + name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        return {_CHOICES: torch.tensor(self.choices), **state}
+
+    def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
+        """Take up what `state_dict` gave; `about`: the policy that was saved, as `checkpoints.describe` tells it.
+
+        Raises
+        ------
+        ValueError
+            Where the names are not those of a selector's state.
+        """
+        unknown = [name for name in state if not name.startswith(_STATE) and name != _CHOICES]
+        if unknown or _CHOICES not in state:
+            msg = (
+                f"not a selector's state: unknown entries {unknown[:5]}; expected {_CHOICES!r} and names beginning "
+                f"with {_STATE!r}"
+            )
+            raise ValueError(msg)
+        arrays = {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
+        self.checksum = _checksum(arrays)
+        self.choices = int(arrays.pop(_CHOICES))
+        self.state, self._about = None, about
+        self._loaded = {name.removeprefix(_STATE): array for name, array in arrays.items()} or None
+
+    def restore(self, policy: uds.Policy, features: uds.Features, /) -> None:
+        """Make a state of what was loaded: the policy's sizes are known only with its first features.
+
+        Raises
+        ------
+        ValueError
+            Where it does not fit the policy; it names the options that differ, where it knows them.
+        """
+        if self._loaded is None:
+            return
+        try:
+            self.state = uds.restore(policy.init(features), self._loaded)
+        except ValueError as error:
+            if self._about is None:
+                raise
+            different = "; ".join(checkpoints.differences(self._about, checkpoints.describe(policy)))
+            msg = f"{error} ({different or 'the options are the same'})"
+            raise ValueError(msg) from error
+        self._loaded = self._about = None
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    # sums of each: a state is large, and joined bytes would be a copy of it
+    sums = [zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes()) for name in sorted(arrays)]
+    return zlib.crc32(repr(sums).encode())

@@ -78,6 +78,8 @@ ALLOWED = {  # what an adapter may import from outside, beside torch and our cor
     "models": set(),
     "heads": set(),
     "probe": {"numpy"},
+    "validation": set(),
+    "ghost": set(),
     "torch": set(),
     "ranks": set(),
     "metrics": set(),

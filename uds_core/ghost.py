@@ -1,64 +1,82 @@
-"""Products of samples' gradients in a linear layer's weight, from what went into the layer and what came back."""
+"""Products of samples' gradients in linear layers, from what went into the layers and what came back."""
 
-from ._array import Array, array_namespace
+from collections.abc import Sequence
+from typing import Any
+
+from ._array import Array, accumulation_dtype, array_namespace, widen
 
 __all__ = ["layer_products"]
 
 
-def layer_products(inputs: Array, gradients: Array, others: tuple[Array, Array] | None = None, /) -> Array:
-    r"""Inner products of each sample's gradient in a layer's weight with each of the others, (batch, others).
+def layer_products(
+    layers: Sequence[tuple[Array, Array]], others: Sequence[tuple[Array, Array]] | None = None, /
+) -> Array:
+    r"""Inner products of each sample's gradient in the layers' weights with each of the others, (batch, others).
 
-    .. math:: \langle G_i, G_k \rangle = \langle A_i A_k^T, D_i D_k^T \rangle, \qquad G_i = D_i^T A_i
+    .. math::
+        \langle G_i, G_k \rangle = \sum_l \langle A_{il} A_{kl}^T, D_{il} D_{kl}^T \rangle, \qquad
+        G_{il} = D_{il}^T A_{il}
 
     Parameters
     ----------
-    inputs
-        A (batch, time, in): what went into the layer. Rows outside a sample may hold anything finite.
-    gradients
-        D (batch, time, out): gradients of the samples' losses in what came out; zero outside a sample.
+    layers
+        For each layer A (batch, time, in), what went into it, and D (batch, time, out), the gradients of the samples'
+        losses in what came out: zero in rows outside a sample, where A may be anything finite.
     others
-        A and D of the other samples, of any length. Default: the same ones.
+        A and D of other samples, of any length, in the same layers. Default: the same samples.
 
     Raises
     ------
     ValueError
-        Where shapes do not fit.
+        Where shapes do not fit, or there is no layer.
 
     Notes
     -----
     Taken through the gradients G or, where those are larger than a pair of samples is long, through the Gram matrices
-    (the *ghost* product), one of the others at a time: O(batch time in out) or O(batch others time^2 (in + out)).
-    Source: Wang et al., GREATS, NeurIPS 2024.
+    (the *ghost* product), one of the others at a time: O(batch time in out) or O(batch others time^2 (in + out)) for a
+    layer. Half floats are widened. Source: Wang et al., GREATS, NeurIPS 2024.
     """
-    other_inputs, other_gradients = (inputs, gradients) if others is None else others
-    xp = array_namespace(inputs, gradients, other_inputs, other_gradients)
-    sizes, theirs = _sizes(inputs, gradients), _sizes(other_inputs, other_gradients)
-    if sizes != theirs:
-        msg = f"both sides must be of the same layer (in, out), got {sizes} and {theirs}"
+    others = layers if others is None else others
+    if not layers or len(layers) != len(others):
+        msg = f"both sides must be of the same layers, at least one, got {len(layers)} and {len(others)}"
         raise ValueError(msg)
-    if sizes[0] * sizes[1] <= inputs.shape[1] * other_inputs.shape[1]:
-        mine = _flat(inputs, gradients)
-        across = mine if others is None else _flat(other_inputs, other_gradients)
-        return mine @ xp.matrix_transpose(across)
+    total: Any = 0.0
+    for mine, theirs in zip(layers, others, strict=True):
+        here, there = _sizes(*mine), _sizes(*theirs)
+        if here != there:
+            msg = f"both sides must be of the same layer (in, out), got {here} and {there}"
+            raise ValueError(msg)
+        products = _products(tuple(map(widen, mine)), tuple(map(widen, theirs)))
+        xp = array_namespace(products)
+        total = total + xp.astype(products, accumulation_dtype(products), copy=False)
+    xp = array_namespace(total)
+    return xp.astype(total, xp.result_type(*(widen(x) for x in layers[0])), copy=False)
+
+
+def _products(mine: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
+    (inputs, back), (their_inputs, their_back) = mine, theirs
+    xp = array_namespace(inputs, back, their_inputs, their_back)
+    if inputs.shape[2] * back.shape[2] <= inputs.shape[1] * their_inputs.shape[1]:
+        return _flat(inputs, back) @ xp.matrix_transpose(_flat(their_inputs, their_back))
     columns: list[Array] = []
-    for k in range(other_inputs.shape[0]):
-        one, back = (xp.matrix_transpose(x[k, ...]) for x in (other_inputs, other_gradients))
-        columns.append(xp.sum((inputs @ one) * (gradients @ back), axis=(1, 2)))
+    for k in range(their_inputs.shape[0]):
+        one, other = (xp.matrix_transpose(x[k, ...]) for x in theirs)
+        columns.append(xp.sum((inputs @ one) * (back @ other), axis=(1, 2)))
     return xp.stack(columns, axis=1)
 
 
-def _flat(inputs: Array, gradients: Array) -> Array:
+def _flat(inputs: Array, back: Array) -> Array:
     """The gradients in the weight themselves, each in one row."""
     xp = array_namespace(inputs)
-    made = xp.matrix_transpose(gradients) @ inputs
+    made = xp.matrix_transpose(back) @ inputs
     return xp.reshape(made, (made.shape[0], made.shape[1] * made.shape[2]))
 
 
-def _sizes(inputs: Array, gradients: Array) -> tuple[int, int]:
-    if inputs.ndim != 3 or gradients.ndim != 3 or tuple(inputs.shape[:2]) != tuple(gradients.shape[:2]):
+def _sizes(inputs: Array, back: Array) -> tuple[int, int]:
+    if inputs.ndim != 3 or back.ndim != 3 or tuple(inputs.shape[:2]) != tuple(back.shape[:2]):
         msg = (
-            "`inputs` and `gradients` must have shapes (batch, time, in) and (batch, time, out), got "
-            f"{tuple(inputs.shape)} and {tuple(gradients.shape)}"
+            "a layer must be a pair of shapes (batch, time, in) and (batch, time, out), got "
+            f"{tuple(inputs.shape)} and {tuple(back.shape)}"
         )
         raise ValueError(msg)
-    return inputs.shape[2], gradients.shape[2]
+    return inputs.shape[2], back.shape[2]

@@ -1,4 +1,4 @@
-"""Per-sample cross-entropy: equal to the obvious loop, from dense logits and through a head, in any blocks."""
+"""Per-sample cross-entropy and entropy: equal to the loop, from dense logits and through a head, in any blocks."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uds_core as uds
+from uds_core.losses import loss_and_entropy
 
 
 @given(
@@ -31,6 +32,52 @@ def test_equals_the_loop(backend, seed, size, block):
         np.testing.assert_allclose(got, reference.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
         total = backend.numpy(uds.cross_entropy(source, backend.array(labels), reduction="sum"))
         np.testing.assert_allclose(total, got * (labels != -100).sum(axis=1), rtol=1e-4, atol=1e-4)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([(1, 1, 1, 1), (3, 4, 6, 30), (2, 6, 3, 17)]),
+    block=st.sampled_from([64, 700, 10_000]),
+)
+def test_entropy_equals_the_loop(backend, seed, size, block):
+    batch, time, width, vocab = size
+    rng = np.random.default_rng(seed)
+    hidden, weight, mask = (
+        rng.normal(size=(batch, time, width)),
+        2 * rng.normal(size=(vocab, width)),
+        rng.random((batch, time)) < 0.7,
+    )
+    expected, head = reference.entropy(hidden @ weight.T, mask), uds.Head(backend.array(weight, "float32"))
+    for source in (backend.array(hidden @ weight.T, "float32"), head(backend.array(hidden, "float32"))):
+        got = backend.numpy(uds.entropy(source, mask=backend.array(mask), block_bytes=block))
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+        total = backend.numpy(uds.entropy(source, mask=backend.array(mask), reduction="sum", block_bytes=block))
+        np.testing.assert_allclose(total, expected * mask.sum(axis=1), rtol=1e-4, atol=1e-4)
+        labels = backend.array(np.where(mask, 0, -100))
+        _, beside = loss_and_entropy(source, labels, block_bytes=block)
+        np.testing.assert_array_equal(backend.numpy(beside), got)
+
+
+def test_loss_and_entropy_are_those_of_two_calls(backend):
+    logits = backend.array(np.random.default_rng(0).normal(size=(3, 4, 9)), "float32")
+    labels = np.array([[0, 1, -100, 3], [-100] * 4, [8, 8, 8, 8]])
+    loss, unsure = loss_and_entropy(logits, backend.array(labels), mask=backend.array(np.arange(4) < [[3]] * 3))
+    labels[:, 3] = -100
+    np.testing.assert_array_equal(backend.numpy(loss), backend.numpy(uds.cross_entropy(logits, backend.array(labels))))
+    expected = backend.numpy(uds.entropy(logits, mask=backend.array(labels != -100)))
+    np.testing.assert_array_equal(backend.numpy(unsure), expected)
+
+
+def test_entropy_of_nothing_of_all_and_of_one(backend):
+    logits = backend.array([[[0.0] * 8], [[5000.0, *[0.0] * 7]], [[np.nan] * 8]], "float32")
+    got = backend.numpy(uds.entropy(logits, block_bytes=16))
+    np.testing.assert_allclose(got, [np.log(8), 0, np.nan], atol=1e-6)
+    nothing = uds.entropy(logits, mask=backend.array(np.zeros((3, 1), bool)))
+    assert backend.numpy(nothing).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="`reduction` must be"):
+        uds.entropy(logits, reduction="max")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="no vocabulary"):
+        uds.entropy(backend.array(np.zeros((1, 2, 0)), "float32"))
 
 
 def test_large_logits_do_not_overflow(backend):

@@ -43,6 +43,15 @@ def test_no_state_yet_is_an_empty_dict():
     assert uds.flatten(uds.Full().init({})) == {}
 
 
+def test_what_has_no_rows_yet_grows():
+    template = Inner(np.zeros((0, 2)), 0)
+    back = uds.restore(template, {"rows": np.ones((3, 2)), "size": np.asarray(3)})
+    assert back.rows.shape == (3, 2)
+    for rows in (np.ones((3, 1)), np.ones(3), np.ones((3, 2, 1))):
+        with pytest.raises(ValueError, match="'rows' has shape"):
+            uds.restore(template, {"rows": rows, "size": np.asarray(3)})
+
+
 def test_survives_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     policy = uds.UDS(memory=4, dim=8)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uds_core as uds
-from uds_core.tradeoff import Spreads, combine, median, rank, spread
+from uds_core.tradeoff import Spreads, combine, median, percentile, rank, spread
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
 
@@ -107,3 +107,17 @@ def test_what_is_unknown_stays_unknown_where_its_term_is_left_out(backend):
 
 def test_the_public_names_are_these():
     assert (uds.combine, uds.spread, uds.Spreads) == (combine, spread, Spreads)
+
+
+@given(values=numbers, among=numbers, holes=st.integers(0, 3))
+def test_percentile_counts_what_is_below_and_half_of_what_is_equal(backend, values, among, holes):
+    values = [*values, among[0]]
+    got = percentile(backend.array(values, "float32"), backend.array(among + [np.nan] * holes, "float32"))
+    np.testing.assert_allclose(backend.numpy(got), reference.percentile(values, among), rtol=1e-6)
+
+
+def test_percentile_of_what_is_not_finite_is_not_known_and_among_nothing_zero(backend):
+    got = percentile(backend.array([np.nan, np.inf, 1.0], "float32"), backend.array([np.inf, 0.0, 2.0], "float32"))
+    np.testing.assert_array_equal(backend.numpy(got), np.array([np.nan, np.nan, 0.5], np.float32))
+    nothing = percentile(backend.array([1.0], "float32"), backend.array([np.nan], "float32"))
+    assert backend.numpy(nothing).tolist() == [0]

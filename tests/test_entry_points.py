@@ -1,0 +1,107 @@
+"""Policies of other packages: found without being imported, imported when asked for, and named when they are broken."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import uds_core as uds
+from uds_core import entry_points, policy
+
+BROKEN = "raise RuntimeError('no luck')"
+GOOD = """
+import uds_core as uds
+
+
+class Second(uds.Random):
+    pass
+
+
+class NoPolicy:
+    pass
+
+
+number = 3
+"""
+
+
+def install(folder, package, points, **modules):
+    """What an installer leaves: modules, and a folder that says what they declare."""
+    about = folder / f"{package}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+    lines = "\n".join(f"{name} = {value}" for name, value in points.items())
+    (about / "entry_points.txt").write_text(f"[{entry_points.GROUP}]\n{lines}\n", encoding="utf-8")
+    for name, code in modules.items():
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of installed packages; what is registered from it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(policy, "_POLICIES", dict(policy._POLICIES))
+    yield tmp_path
+    for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def test_a_policy_is_found_by_name_and_imported_when_asked_for(site):
+    before = uds.names()
+    install(site, "theirs", {"second": "theirs_policies:Second"}, theirs_policies=GOOD)
+    assert uds.names() == sorted([*before, "second"])
+    assert "theirs_policies" not in sys.modules
+    kind = uds.get("second")
+    assert kind.__module__ == "theirs_policies"
+    assert uds.get("second") is kind
+    assert uds.name_of(kind()) == "second"
+    selection, _ = kind(count=2).choose(None, {"length": np.ones(5, np.float32)})
+    assert selection.indices.shape == (2,)
+
+
+def test_a_broken_package_is_named_when_asked_for_and_never_before(site):
+    install(site, "unlucky", {"bad": "unlucky_policies:Bad"}, unlucky_policies=BROKEN)
+    assert "bad" in uds.names()
+    assert uds.get("uds") is uds.UDS
+    assert uds.name_of(uds.UDS()) == "uds"
+    words = r"'bad' of the package unlucky \(unlucky_policies:Bad\) could not be loaded: RuntimeError: no luck"
+    with pytest.raises(ImportError, match=words) as caught:
+        uds.get("bad")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(ValueError, match="unknown policy 'nope'; known: bad, "):
+        uds.get("nope")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "words"),
+    [
+        ("gone", "theirs_policies:Gone", ImportError, "'gone' of the package theirs .* could not be loaded: Attribute"),
+        ("lost", "nowhere_at_all:Gone", ImportError, "could not be loaded: ModuleNotFoundError"),
+        ("number", "theirs_policies:number", TypeError, "must be a class that makes policies, got 3"),
+        ("My_Policy", "theirs_policies:Second", ValueError, "lower case without separators, got 'My_Policy'"),
+    ],
+)
+def test_what_is_wrong_with_a_declaration_is_said(site, name, value, error, words):
+    install(site, "theirs", {name: value}, theirs_policies=GOOD)
+    with pytest.raises(error, match=words):
+        uds.get(name)
+
+
+def test_two_packages_of_one_name_are_both_named_and_ours_are_never_shadowed(site):
+    points = {"second": "theirs_policies:Second", "uds": "theirs_policies:Second"}
+    install(site, "theirs", points, theirs_policies=GOOD)
+    install(site, "others", points)
+    with pytest.raises(ValueError, match="several packages bring a policy 'second': others, theirs"):
+        uds.get("second")
+    assert uds.get("uds") is uds.UDS
+    assert uds.names().count("uds") == 1
+
+
+def test_a_module_may_register_its_policy_too(site):
+    code = GOOD.replace("class Second", "@uds.register('second')\nclass Second")
+    install(site, "theirs", {"second": "theirs_policies:Second"}, theirs_policies=code)
+    assert uds.get("second").__name__ == "Second"
+
+
+def test_what_has_no_name_is_none():
+    assert uds.name_of(object()) is None

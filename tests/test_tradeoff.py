@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import uds_core as uds
 from uds_core.tradeoff import Spreads, combine, median, percentile, rank, spread
 
-numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=12)
+numbers = st.lists(st.floats(-1e3, 1e3, width=32, allow_subnormal=False), min_size=1, max_size=12)
 
 
 @given(values=numbers, holes=st.integers(0, 3))

@@ -19,6 +19,8 @@ class Samples(Protocol):
 
     batch: Mapping[str, Any]
     """Where they come from."""
+    beside: Mapping[str, torch.Tensor]
+    """Name -> numbers (batch, ...) of the samples that are the policy's, not the model's; `id` is their identity."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +57,14 @@ class Samples(Protocol):
         ...
 
 
-def view(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Samples:
+def view(
+    batch: Mapping[str, Any],
+    /,
+    *,
+    indexer: Indexer | None = None,
+    shift: bool = True,
+    beside: Mapping[str, torch.Tensor] | None = None,
+) -> Samples:
     """The samples of a batch.
 
     Parameters
@@ -68,6 +77,8 @@ def view(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: 
         entries that have no entry a sample, such as images.
     shift
         Whether the target of row t is the label of t + 1, as in causal models; False for encoder-decoder models.
+    beside
+        Name -> numbers (batch, ...) of the samples, which go to the policy alone.
 
     Raises
     ------
@@ -75,8 +86,8 @@ def view(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: 
         Where it is not known which parts of the batch belong to which sample.
     """
     if shift and holds_documents(batch):
-        return Documents(batch, indexer=indexer)
-    return Rows(batch, indexer=indexer, shift=shift)
+        return Documents(batch, indexer=indexer, beside=beside)
+    return Rows(batch, indexer=indexer, shift=shift, beside=beside)
 
 
 def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:

@@ -54,9 +54,16 @@ class Documents:
     """
 
     def __init__(
-        self, batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, borders: Sequence[Border] | None = None
+        self,
+        batch: Mapping[str, Any],
+        /,
+        *,
+        indexer: Indexer | None = None,
+        borders: Sequence[Border] | None = None,
+        beside: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.batch, self._indexer, self._time = batch, indexer, entries.tokens(batch).shape[1]
+        self.beside = {} if beside is None else beside
         for name in ("attention_mask", "labels", "shift_labels"):
             entries.check_shape(name, batch.get(name), (1, self._time))
         self._borders = list(borders) if borders else _borders(batch)
@@ -122,7 +129,8 @@ class Documents:
         for part in torch.arange(len(self)).split(size):
             lengths = _lengths([self._borders[i] for i in part.tolist()])
             borders = None if self._indexer else _borders_of(lengths)
-            views.append(Documents(self.take(part), indexer=self._indexer, borders=borders))
+            beside = entries.of(self.beside, part)
+            views.append(Documents(self.take(part), indexer=self._indexer, borders=borders, beside=beside))
         return views
 
     @staticmethod

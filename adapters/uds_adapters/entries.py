@@ -20,6 +20,7 @@ __all__ = [
     "is_one_each",
     "is_shared",
     "joined",
+    "of",
     "picked",
     "refuse",
     "same_kind",
@@ -76,6 +77,36 @@ def tokens(batch: Any, /) -> torch.Tensor:
 def inputs(batch: Mapping[str, Any], /) -> dict[str, Any]:
     """What the model's forward needs of a batch, which is all but the loss's."""
     return {name: value for name, value in batch.items() if name not in _FOR_THE_LOSS}
+
+
+def apart(
+    batch: Mapping[str, Any], /, *, id_field: str | None, fields: Sequence[str]
+) -> tuple[Any, list[Any], dict[str, torch.Tensor]]:
+    """The batch without what is not the model's; the samples' identities; the policy's numbers, `id` among them.
+
+    Raises
+    ------
+    ValueError
+        Where the batch lacks one of them.
+    """
+    wanted = {"id_field": id_field} if id_field else {}
+    for name in (*wanted.values(), *fields):
+        if name not in batch:
+            why = "`id_field`" if name == id_field else "the policy asks for it"
+            msg = f"`batch` has no {name!r} ({why}); it has {sorted(batch)}: let data set and collator keep it"
+            raise ValueError(msg)
+    beside = {name: torch.as_tensor(batch[name]) for name in fields}
+    ids: Any = batch[id_field] if id_field else []
+    if isinstance(ids, torch.Tensor) or (ids and all(isinstance(one, int) for one in ids)):
+        beside["id"] = torch.as_tensor(ids)
+    taken_out = {*fields, *wanted.values()}
+    left = {name: value for name, value in batch.items() if name not in taken_out}
+    return same_kind(batch, left), ids.tolist() if isinstance(ids, torch.Tensor) else list(ids), beside
+
+
+def of(beside: Mapping[str, torch.Tensor], indices: torch.Tensor, /) -> dict[str, torch.Tensor]:
+    """Numbers (batch, ...) of the samples at `indices` (k,)."""
+    return {name: numbers[indices.to(numbers.device)] for name, numbers in beside.items()}
 
 
 def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor | None:

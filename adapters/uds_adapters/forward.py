@@ -162,7 +162,8 @@ def _of(samples: batches.Samples, logits: Any, part: slice = slice(None)) -> uds
     """Candidates of some of the samples, where their logits are."""
     device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
-    return uds.Candidates(logits, mask=mask, labels=labels)
+    beside = {name: numbers[part] for name, numbers in samples.beside.items()}
+    return uds.Candidates(logits, mask=mask, labels=labels, ids=beside.pop("id", None), **beside)
 
 
 def _examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:

@@ -32,10 +32,21 @@ class Rows:
     shift
         Whether the target of row t is the label of t + 1. False for encoder-decoder models: labels, and the output, are
         then the decoder's.
+    beside
+        Name -> numbers (batch, ...) of the samples that are the policy's, not the model's.
     """
 
-    def __init__(self, batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> None:
+    def __init__(
+        self,
+        batch: Mapping[str, Any],
+        /,
+        *,
+        indexer: Indexer | None = None,
+        shift: bool = True,
+        beside: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         first = entries.tokens(batch)
+        self.beside = {} if beside is None else beside
         self.batch, self._indexer, self._shift = batch, indexer, shift
         self._number, self._read = first.shape[:2]
         self._written = self._read if shift else _decoder_time(batch)
@@ -100,8 +111,10 @@ class Rows:
 
     def split(self, size: int, /) -> list[Rows]:
         """Views of at most `size` consecutive samples each."""
-        parts = torch.arange(self._number).split(size)
-        return [Rows(self.take(part), indexer=self._indexer, shift=self._shift) for part in parts]
+        return [
+            Rows(self.take(part), indexer=self._indexer, shift=self._shift, beside=entries.of(self.beside, part))
+            for part in torch.arange(self._number).split(size)
+        ]
 
     @classmethod
     def join(cls, views: Sequence[Rows], /) -> Any:

@@ -105,3 +105,141 @@ def gradient_of(examples) -> torch.Tensor:
     model = tiny.llama()
     model(**tiny.collate(examples)).loss.backward()
     return flat(model.parameters())
+
+
+class Trained:
+    """What a Trainer chose and computed, step by step."""
+
+    def __init__(self) -> None:
+        self.picks: list[list[int]] = []
+        self.gradients: list[torch.Tensor] = []
+        self.counts: list[list[int]] = []
+
+
+def recording(base: Any, seen: Trained) -> Any:
+    """A Trainer class over the data in their order, that notes what it does."""
+
+    class Recording(base):
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+            kept, number = super().get_batch_samples(*args, **kwargs)
+            seen.counts.append([int((one["labels"][:, 1:] != -100).any(1).sum()) for one in kept])
+            return kept, number
+
+        def _uds_chosen(self) -> None:
+            super()._uds_chosen()
+            seen.picks.append(sorted(self.selector.last.indices.tolist()))
+
+    return Recording
+
+
+def noting(seen: Trained) -> Any:
+    from transformers import TrainerCallback
+
+    class Noting(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            seen.gradients.append(flat(model.parameters()))
+
+    return Noting()
+
+
+def trainer(
+    folder,
+    *,
+    resume=None,
+    ranks="global",
+    scope="step",
+    policy=None,
+    dropout=0.0,
+    data=None,
+    pool=8,
+    number=96,
+    **options,
+):
+    """The Hugging Face Trainer; `pool`: candidates of a micro-batch, of all ranks."""
+    from transformers import TrainingArguments
+
+    from uds_adapters.transformers import UDSTrainer
+
+    seen, (rank, size) = Trained(), world()
+    arguments = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": pool // size,
+        "max_steps": 3,
+        "learning_rate": 1e-2,
+        "max_grad_norm": 0.0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        **options,
+    }
+    run = recording(UDSTrainer, seen)(
+        model=tiny.llama(dropout=dropout),
+        args=TrainingArguments(**arguments),
+        train_dataset=tiny.examples(number) if data is None else data(),
+        data_collator=tiny.collate,
+        policy=uds.UDS(**POLICY) if policy is None else policy,
+        ranks=Ranks(scope="global", rows="stay") if ranks == "stay" else ranks,
+        scope=scope,
+        callbacks=[noting(seen)],
+    )
+    run.train(resume_from_checkpoint=None if resume is None else str(folder / resume))
+    return told(run, seen)
+
+
+def trl(folder, *, accumulation=1, pool=8, mode="padded"):
+    """TRL's trainer, on texts."""
+    import test_trl
+    from trl.trainer.sft_config import SFTConfig
+
+    from uds_adapters.trl import UDSSFTTrainer
+
+    seen, (rank, size) = Trained(), world()
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=pool // size,
+        gradient_accumulation_steps=accumulation,
+        max_steps=2,
+        learning_rate=1e-2,
+        max_grad_norm=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **test_trl.MODES[mode],
+    )
+    run = recording(UDSSFTTrainer, seen)(
+        model=tiny.llama(),
+        args=arguments,
+        train_dataset=test_trl.data(mode),
+        processing_class=test_trl.tokenizer(),
+        policy=uds.UDS(**POLICY),
+        ranks="global",
+        scope="step",
+        callbacks=[noting(seen)],
+    )
+    run.train()
+    return told(run, seen)
+
+
+def told(run: Any, seen: Trained) -> dict[str, Any]:
+    entries = [entry for entry in run.state.log_history if "loss" in entry]
+    return {
+        "picks": seen.picks,
+        "gradients": seen.gradients,
+        "counts": seen.counts,
+        "memory": digest(run.selector),
+        "parameters": torch.cat([p.detach().flatten() for p in run.model.parameters()]),
+        "losses": [entry["loss"] for entry in entries],
+        "log": entries,
+        "remembered": int(run.selector.history.state.memory.size),
+    }

@@ -185,7 +185,7 @@ def test_the_memory_matters_for_resuming(tmp_path):
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "policy": policy, "cls": Recording}
     straight, _ = trainer(tmp_path, **options)
     straight.train()
-    (tmp_path / "checkpoint-3" / "uds_0.safetensors").unlink()
+    (tmp_path / "checkpoint-3" / "uds.safetensors").unlink()
     resumed, _ = trainer(tmp_path, **options)
     with pytest.warns(UserWarning, match="the checkpoint knows no selection"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
@@ -195,7 +195,7 @@ def test_the_memory_matters_for_resuming(tmp_path):
 def test_a_damaged_checkpoint_is_an_error(tmp_path):
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     trainer(tmp_path, **options)[0].train()
-    file = tmp_path / "checkpoint-1" / "uds_0.safetensors"
+    file = tmp_path / "checkpoint-1" / "uds.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match="cut off or damaged"):
         trainer(tmp_path, **options)[0].train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))

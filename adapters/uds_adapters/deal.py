@@ -30,6 +30,9 @@ class Deal:
         The processes.
     move
         Whether samples go to other processes, so that all train the same number, to one.
+    most, fill
+        Batches that each process trains: at most so many, or fewer where all have fewer samples; exactly so many, blank
+        ones among them, with `fill`.
     indexer, shift
         As in `batches.view`.
 
@@ -38,6 +41,10 @@ class Deal:
     shares
         Of each rank, the places in the pool that it trains: its own, as many as are its fair part where samples move,
         which the others then go to fill.
+    number
+        Batches that each process trains.
+    tokens
+        Rows with loss in all of the chosen.
     places
         (n,) the places in the pool that this process's candidates have.
     first
@@ -52,11 +59,14 @@ class Deal:
         ranks: Ranks,
         *,
         move: bool,
+        most: int,
+        fill: bool,
         indexer: Indexer | None,
         shift: bool,
     ) -> None:
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
         self.shares = _shares(chosen, pool.owners, ranks.size, move=move)
+        self.number = most if fill else min(most, max(1, *map(len, self.shares)))
         self.tokens = int(pool.tokens[chosen].sum())
         self.places = (pool.owners == ranks.rank).nonzero().flatten()
         ours = sorted(set(pool.batches[self.places].tolist()))
@@ -71,8 +81,8 @@ class Deal:
 
     @property
     def empty(self) -> int:
-        """Number of processes without a sample to train."""
-        return sum(not len(share) for share in self.shares)
+        """Number of blank batches, of all processes."""
+        return sum(max(0, self.number - len(share)) for share in self.shares)
 
     @property
     def moves(self) -> bool:
@@ -84,21 +94,22 @@ class Deal:
         sent = self._here(self.shares[rank])
         return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
 
-    def batches(self, received: Sequence[Any], /, *, most: int) -> list[Any]:
-        """What this process trains, split evenly into as many batches on all processes, at most `most`.
+    def batches(self, received: Sequence[Any], /) -> list[Any]:
+        """What this process trains, split evenly.
 
         `received`: what `parcel` gave to this one on the other processes.
         """
-        number = min(most, max(1, *map(len, self.shares)))
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
-        if not others and len(self._views) == number and len(stays) == len(self.places):
+        if not others and len(self._views) == self.number and len(stays) == len(self.places):
             return [samples.batch for samples in self._views]
         if others:
             samples = self._with(others, stays)
             stays = torch.arange(len(samples))
-        else:
+        elif len(stays):
             samples = self._samples
-        return [samples.take(part) if len(part) else self.blank() for part in stays.tensor_split(number)]
+        else:
+            return [self.blank() for _ in range(self.number)]
+        return [samples.take(part) if len(part) else self.blank() for part in stays.tensor_split(self.number)]
 
     def blank(self) -> Any:
         """A batch to train where there is no sample."""

@@ -46,6 +46,7 @@ class BatchSelector:
         ``indexer(batch, indices) -> batch``, for batches that cannot be taken apart without you, as with images.
     id_field
         Entry of the batches with each sample's identity in the data set; it is taken out before the model sees them.
+        Whole numbers are handed to the policy, as are the entries that it asks for (`policy.fields`).
     audit
         An `Audit` that records every candidate's score and fate; with several processes each its own, of its own.
     ranks
@@ -63,7 +64,7 @@ class BatchSelector:
     tokens
         Number of tokens with loss in what was kept last, on all processes: what a summed loss is to be divided by.
     empty
-        How often in the last call a process was left without a sample, and trains a blank one; see `Ranks`.
+        Number of batches of the last call, of all processes, that are blank, for want of samples; see `Ranks`.
     metrics
         Of the last call: means of the score's parts, numbers of the policy, `kept_tokens_fraction`, `scoring_seconds`;
         with several processes `gathered_bytes` and `gathering_seconds`, waiting for the slowest included.
@@ -149,6 +150,7 @@ class BatchSelector:
         *,
         step: int | None = None,
         scope: Literal["step", "micro"] = "step",
+        fill: bool = False,
         about: str = "",
     ) -> tuple[list[Any], int]:
         """The chosen samples of several batches, as an optimizer step accumulates them.
@@ -162,6 +164,8 @@ class BatchSelector:
         scope
             ``"step"``: all batches are one pool. ``"micro"``: each is chosen from, as by calling the selector for one
             after the other; of several processes, the first batch of each, then the second, and so on.
+        fill
+            Whether batches without any target are added where fewer were chosen.
         about
             What else must be the same on all processes, in words.
 
@@ -169,8 +173,8 @@ class BatchSelector:
         -------
         tuple of a list of batches and a number
             What this process trains, in as many batches on all: of one pool split evenly, as many as the most that a
-            process has, or fewer where fewer samples were chosen. And the number of their tokens with loss on all
-            processes, which a summed loss of the whole step is to be divided by.
+            process has, or fewer where fewer were chosen. And the number of tokens with loss in what all processes
+            train, which a summed loss of the whole step is to be divided by.
 
         Raises
         ------
@@ -185,14 +189,13 @@ class BatchSelector:
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
-        deals, told = [], []
+        deals, told, most = [], [], number if scope == "step" else 1
         for one in pools:
-            deals.append(self._deal(looked, one))
+            deals.append(self._deal(looked, one, most=most, fill=fill))
             told.append(metrics.of(self.last))
         self.metrics = metrics.means(told)
         received = self._traded(deals)
-        most = number if scope == "step" else 1
-        kept = [batch for deal, came in zip(deals, received, strict=True) for batch in deal.batches(came, most=most)]
+        kept = [batch for deal, came in zip(deals, received, strict=True) for batch in deal.batches(came)]
         self._tell(looked, pool, deals)
         if self.ranks.size > 1:
             self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
@@ -221,15 +224,12 @@ class BatchSelector:
 
     def _view(self, batch: Mapping[str, Any]) -> tuple[batches.Samples, list[Any]]:
         """The samples of a batch, and their identities, of which the model knows nothing."""
-        ids: Any = []
-        if self.id_field is not None and isinstance(batch, Mapping):
-            if self.id_field not in batch:
-                msg = f"`batch` has no {self.id_field!r} (`id_field`); it has {sorted(batch)}"
-                raise ValueError(msg)
-            ids = batch[self.id_field]
-            ids = ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)
-            batch = entries.same_kind(batch, {name: batch[name] for name in batch if name != self.id_field})
-        return batches.view(batch, indexer=self.indexer, shift=self._shift), ids
+        ids: list[Any] = []
+        beside: dict[str, torch.Tensor] = {}
+        fields = getattr(self.policy, "fields", ())
+        if isinstance(batch, Mapping) and (fields or self.id_field):
+            batch, ids, beside = entries.apart(batch, id_field=self.id_field, fields=fields)
+        return batches.view(batch, indexer=self.indexer, shift=self._shift, beside=beside), ids
 
     def _look(self, window: Iterable[Mapping[str, Any]], step: int | None, about: str) -> tuple[_Looked, Pool]:
         """What this process has, and what all have: the one collective."""
@@ -252,15 +252,24 @@ class BatchSelector:
         )
         return looked, pool
 
-    def _deal(self, looked: _Looked, pool: Pool) -> Deal:
+    def _deal(self, looked: _Looked, pool: Pool, *, most: int, fill: bool) -> Deal:
         """One choice, and who trains what of it."""
         if looked.policy is None:
             self.last, chosen = None, torch.arange(len(pool.tokens))
         else:
             self.last = self._choose(looked.policy, pool)
             chosen = self.last.indices.sort().values.cpu()
-        move = self.last is not None and self.ranks.moves
-        deal = Deal(chosen, pool, looked.views, self.ranks, move=move, indexer=self.indexer, shift=self._shift)
+        deal = Deal(
+            chosen,
+            pool,
+            looked.views,
+            self.ranks,
+            move=self.last is not None and self.ranks.moves,
+            most=most,
+            fill=fill,
+            indexer=self.indexer,
+            shift=self._shift,
+        )
         self._record(looked, deal)
         self.history.add(chosen)
         return deal
@@ -301,7 +310,9 @@ class BatchSelector:
         if mask is None and labels is None:
             tokens = samples.tokens
             mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
-        return policy.examine(uds.Candidates(None, mask=mask, labels=labels))
+        beside = dict(samples.beside)
+        ids = beside.pop("id", None)
+        return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **beside))
 
     def _record(self, looked: _Looked, deal: Deal) -> None:
         if self.audit is not None and self.last is not None:

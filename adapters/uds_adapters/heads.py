@@ -91,7 +91,9 @@ class HeadReader:
         raw = self.module.forward(last, *args, **kwargs)
         key = tuple(_mark(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
         for weight, bias in self._weights(key, last, alone=not args and not kwargs):
-            if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype):
+            if weight.shape[1] != last.shape[2]:
+                continue
+            if self._is_by_definition(weight) or _agree(_product(last, weight, bias), raw, weight.dtype):
                 self._linear = Linear(raw, weight, bias, key)
                 return self._linear
         self._bent = key
@@ -126,6 +128,12 @@ class HeadReader:
             yield weight.detach(), None if bias is None else bias.detach()
         if alone and key != self._bent:
             yield _effective(self.module, last)
+
+    def _is_by_definition(self, weight: torch.Tensor) -> bool:
+        """Whether the module is PyTorch's own linear layer of this weight: comparing would read it once more."""
+        module: Any = self.module
+        own = type(module) is torch.nn.Linear and "forward" not in vars(module)
+        return own and weight.data_ptr() == module.weight.data_ptr()
 
     def _hypotheses(self) -> Iterator[list[_After]]:
         """What may happen to the head's output. None is trusted: names are used in opposite senses, or not at all.

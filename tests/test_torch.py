@@ -231,6 +231,27 @@ def test_identities_are_taken_out_and_told(identities):
         select(tiny.batch(6))
 
 
+def test_a_policy_gets_the_entries_that_it_asks_for():
+    batch = tiny.batch(6)
+    reference = torch.tensor([0.0, 9.0, 0.0, 9.0, 9.0, 9.0])  # as if two samples could be learnt
+    for size in (None, 2):
+        select = BatchSelector(tiny.llama(), uds.RHOLoss(count=2), score_batch_size=size)
+        kept = select({**batch, "reference_loss": reference})
+        assert select.last_indices == [0, 2]
+        assert "reference_loss" not in kept
+    with pytest.raises(ValueError, match=r"no 'reference_loss' \(the policy asks for it\)"):
+        select(batch)
+
+
+def test_a_policy_that_remembers_samples_is_told_which_they_are():
+    select = BatchSelector(tiny.llama(), uds.LossDrop(count=2), id_field="id", score_batch_size=4)
+    for _ in range(2):
+        select({**tiny.batch(6), "id": torch.arange(6)})
+    assert len(select.last_indices) == 2
+    with pytest.raises(ValueError, match="`id_field`"):
+        BatchSelector(tiny.llama(), uds.LossDrop(count=2))(tiny.batch(6))
+
+
 def test_the_audit_tells_every_candidate(tmp_path):
     file = tmp_path / "audit.jsonl"
     select = BatchSelector(tiny.llama(), policy(), id_field="id", audit=audit.Audit(file))

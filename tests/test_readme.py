@@ -14,8 +14,8 @@ def block(word):
     return compile(found, f"README.md ({word})", "exec")
 
 
-def test_there_are_three_examples_of_about_ten_lines():
-    assert len(BLOCKS) == 3
+def test_there_are_a_few_examples_of_about_ten_lines():
+    assert len(BLOCKS) == 5
     assert all(len([line for line in code.splitlines() if line.strip()]) <= 12 for code in BLOCKS)
 
 
@@ -52,9 +52,37 @@ def test_trainer(tmp_path):
         str(tmp_path), max_steps=2, report_to=[], use_cpu=True, save_strategy="no", dataloader_pin_memory=False
     )
     names = {"model": tiny.llama(), "args": args, "data": tiny.examples(32), "collator": tiny.collate}
-    exec(block("UDSTrainer"), names)
+    exec(block("import UDSTrainer"), names)
     assert names["trainer"].state.global_step == 2
     assert len(names["trainer"].selector.last_indices) == 2  # of 8 candidates
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL sets the old name
+def test_trl(tmp_path):
+    pytest.importorskip("trl")
+    from test_trl import data, tokenizer
+    from trl.trainer.sft_config import SFTConfig
+
+    tiny = pytest.importorskip("tiny")
+    config = SFTConfig(
+        str(tmp_path), max_steps=2, report_to=[], use_cpu=True, bf16=False, save_strategy="no",
+        dataloader_pin_memory=False, gradient_checkpointing=False,
+    )  # fmt: skip
+    names = {"model": tiny.llama(), "config": config, "texts": data("padded", 32), "tokenizer": tokenizer()}
+    exec(block("UDSSFTTrainer"), names)
+    assert names["trainer"].state.global_step == 2
+    assert len(names["trainer"].selector.last_indices) == 2  # of 8 candidates
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning advises
+def test_lightning(tmp_path, monkeypatch):
+    pytest.importorskip("lightning")
+    from test_lightning import Module, loader
+
+    monkeypatch.chdir(tmp_path)  # it writes where it stands
+    names = {"module": Module(), "loader": loader(12)}
+    exec(block("UDSCallback"), names)
+    assert [len(batch["labels"]) for batch in names["module"].seen] == [2, 2]  # of 6 candidates
 
 
 def test_links_and_pictures_are_there():

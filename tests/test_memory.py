@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
+from uds_core._array import accumulation_dtype, device
 from uds_core.memory import distances, sound
 
 
@@ -203,6 +204,24 @@ def test_only_what_is_known_and_finite_is_remembered_in_the_order_of_choice(back
     known = np.array([True, True, True, False, True])
     got = sound(backend.array(sketches, "float32"), backend.array([4, 1, 3, 0, 2], "int32"), backend.array(known))
     assert backend.numpy(got).tolist() == [[6, 7], [1, 2]]
+
+
+def test_the_defaults_are_eight_neighbours_and_a_tenth_of_the_mean():
+    rng = np.random.default_rng(0)
+    z, q = rng.normal(size=(3, 6)), rng.normal(size=(20, 6))
+    nearest = uds.diversity(z, q, distance="nearest", neighbours=8)
+    np.testing.assert_array_equal(uds.diversity(z, q, distance="nearest"), nearest)
+    soft = uds.diversity(z, q, distance="softmin", temperature=0.1)
+    np.testing.assert_array_equal(uds.diversity(z, q, distance="softmin"), soft)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_diversity_is_of_the_kind_of_the_sketches(backend, rows):
+    z, q = backend.array(np.ones((5, 2)), "float32"), backend.array(np.ones((rows, 2)), "float32")
+    got = uds.diversity(z, q)
+    assert (got.dtype, tuple(got.shape), device(got)) == (z.dtype, (5,), device(z))
+    apart = distances(z, q)
+    assert (apart.dtype, tuple(apart.shape), device(apart)) == (accumulation_dtype(z), (5, rows), device(z))
 
 
 def two_clusters(rng, n, dim=256):

@@ -108,7 +108,7 @@ VALUES = [  # function, option, value of the right type that does not fit, what 
     *[(drawn, "temperature", value, "positive and finite") for value in (0.0, NAN, INF)],
     *[(drawn, "seed", value, "(seed, step), two whole numbers") for value in ((), (0,), (0, 0, 0))],
     *[(far, "neighbours", value, WHOLE) for value in (0, 2.0)],
-    *[(far, "temperature", value, "positive and finite") for value in (0, NAN)],
+    *[(far, "temperature", value, "positive and finite") for value in (0, NAN, INF)],
     (far, "distance", "max", "one of 'mean', 'nearest', 'softmin'"),
     *[(make, name, 0, WHOLE) for make in (memory, reservoir) for name in ("capacity", "dim")],
     (window, "window", 0, WHOLE),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uds_core as uds
+from uds_core._array import device
 from uds_core.tradeoff import Spreads, combine, median, percentile, rank, spread
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32, allow_subnormal=False), min_size=1, max_size=12)
@@ -86,6 +87,17 @@ def test_ranks_are_shared_by_equals_and_leave_out_the_unknown(backend, values):
         else:
             below, equal = sum(v < value for v in known), sum(v == value for v in known)
             assert place == pytest.approx((below + equal / 2) / len(values))
+
+
+@pytest.mark.parametrize("alpha", [0.5, "rank", "auto"])
+def test_scores_and_alpha_are_of_the_kind_of_the_utility(backend, alpha):
+    u = backend.array([1.0, 2.0, 4.0], "float32")
+    got = combine(u, u, alpha=alpha, spreads=Spreads.empty(like=u).seen(u, u))
+    for array in got:
+        assert (array.dtype, device(array)) == (u.dtype, device(u))
+    same = combine(u, u, alpha=alpha, weight=1.0, spreads=Spreads.empty(like=u).seen(u, u))
+    np.testing.assert_array_equal(backend.numpy(got.scores), backend.numpy(same.scores))
+    assert Spreads.empty(like=u).utility.dtype == u.dtype
 
 
 def test_rank_fusion_adds_ranks(backend):

@@ -106,3 +106,14 @@ def test_logits_are_found_in_what_models_return():
 def test_outputs_without_logits_are_an_error(returned):
     with pytest.raises(TypeError, match="without `logits`"):
         models.logits_of(returned)
+
+
+def test_a_forward_that_unsloth_replaced_is_refused():
+    def forward(self, **inputs):
+        raise NotImplementedError
+
+    forward.__module__ = "unsloth.models.llama"
+    model = tiny.llama()
+    model.__class__ = type("Fast", (type(model),), {"forward": forward})
+    with pytest.raises(ValueError, match=r"forward of unsloth.models.llama.*load the model with transformers"):
+        Scorer(model)

@@ -66,6 +66,7 @@ class Scorer:
             raise ValueError(msg)
         self.model, self.softcap, self.score_batch_size = model, softcap, score_batch_size
         self._bare = models.bare(model)
+        models.check_known(self._bare)
         self._reader = HeadReader(models.head_module(self._bare), self._bare)
         self.shift = not models.is_encoder_decoder(self._bare)
         self._warned: set[str] = set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["bare", "eager", "head_module", "inputs_for", "is_encoder_decoder", "logits_of"]
+__all__ = ["bare", "check_known", "eager", "head_module", "inputs_for", "is_encoder_decoder", "logits_of"]
 
 _NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "num_logits_to_keep")
 _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
@@ -31,6 +31,23 @@ def bare(model: Any) -> torch.nn.Module:
         if inner is None or inner is model:
             return model
         model = inner
+
+
+def check_known(model: torch.nn.Module) -> None:
+    """Refuse what replaces a model's forward by code that no test of ours has seen: Unsloth's needs a GPU to be loaded.
+
+    Raises
+    ------
+    ValueError
+        Where the bare model's forward is Unsloth's.
+    """
+    forward = getattr(type(model).forward, "__module__", None) or ""
+    if forward.partition(".")[0] in ("unsloth", "unsloth_zoo"):
+        msg = (
+            f"{type(model).__name__} has a forward of {forward}, which scoring has not been tested with: load the model "
+            "with transformers (and PEFT), without importing unsloth"
+        )
+        raise ValueError(msg)
 
 
 def head_module(model: torch.nn.Module) -> torch.nn.Module:

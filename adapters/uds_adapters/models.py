@@ -44,8 +44,8 @@ def check_known(model: torch.nn.Module) -> None:
     forward = getattr(type(model).forward, "__module__", None) or ""
     if forward.partition(".")[0] in ("unsloth", "unsloth_zoo"):
         msg = (
-            f"{type(model).__name__} has a forward of {forward}, which scoring has not been tested with: load the model "
-            "with transformers (and PEFT), without importing unsloth"
+            f"{type(model).__name__} has a forward of {forward}, which scoring has not been tested with: "
+            "load the model with transformers (and PEFT), without importing unsloth"
         )
         raise ValueError(msg)
 

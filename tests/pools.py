@@ -16,8 +16,8 @@ class Pool(NamedTuple):
     hidden: Any
     mask: Any
     labels: Any
-    ids: Any
-    reference_loss: Any
+    ids: Any = None
+    reference_loss: Any = None
 
     def take(self, index) -> "Pool":
         return Pool(*(part[index] for part in self))
@@ -52,14 +52,17 @@ def samples(seed, batch=BATCH, time=TIME) -> Pool:
     return Pool(hidden, mask, labels, ids, rng.uniform(2, 5, size=batch))
 
 
-def candidates(backend, pool, *, dense=False) -> uds.Candidates:
-    mask, labels = backend.array(pool.mask), backend.array(pool.labels)
-    also = {"ids": backend.array(pool.ids), "reference_loss": backend.array(pool.reference_loss, "float32")}
+def candidates(backend, pool, *, dense=False, validation=True) -> uds.Candidates:
+    given: dict[str, Any] = {name: backend.array(getattr(pool, name)) for name in ("mask", "labels")}
+    if pool.ids is not None:
+        given["ids"] = backend.array(pool.ids)
+        given["reference_loss"] = backend.array(pool.reference_loss, "float32")
+    hidden = backend.array(pool.hidden, "float32")
+    if validation:
+        given["validation"] = candidates(backend, samples(77, batch=2), dense=dense, validation=False)
     if dense:
-        logits = backend.array(pool.logits, "float32")
-    else:
-        logits = uds.Head(backend.array(WEIGHT, "float32"))(backend.array(pool.hidden, "float32"))
-    return uds.Candidates(logits, mask=mask, labels=labels, **also)
+        return uds.Candidates(backend.array(pool.logits, "float32"), hidden=hidden, **given)
+    return uds.Candidates(uds.Head(backend.array(WEIGHT, "float32"))(hidden), **given)
 
 
 def warm(policy, backend, steps=3) -> Any:

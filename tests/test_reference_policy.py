@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pools
 import pytest
 import reference
-import test_policies as laws
 
 import uds_core as uds
 
-TIME, VOCAB, RANK = 12, laws.VOCAB, (3, 10)
+TIME, VOCAB, RANK = 12, pools.VOCAB, (3, 10)
 
 
 def draws(seed):
@@ -38,12 +38,12 @@ def test_thirty_steps_as_the_written_out_matrices(backend, dense):
     oracle = reference.Released(count=3, alpha=0.02, memory=10, **draws(0))
     state: Any = None
     for step in range(30):
-        hidden, mask, labels = laws.samples(step)
-        features = policy.examine(laws.candidates(backend, hidden, mask, labels, dense=dense))
+        pool = pools.samples(step)
+        features = policy.examine(pools.candidates(backend, pool, dense=dense))
         if step == 15:
             state = uds.restore(policy.init(features), uds.flatten(state))
         selection, state = policy.choose(state, features)
-        expected, scores = oracle.step(hidden @ laws.WEIGHT.T)
+        expected, scores = oracle.step(pool.logits)
         assert backend.numpy(selection.indices).tolist() == expected, step
         np.testing.assert_allclose(backend.numpy(selection.scores), scores, rtol=1e-5)
         kept, known = queue(backend, state), np.array(oracle.queue)
@@ -61,33 +61,16 @@ def test_signs_and_indices_come_from_the_seed_where_they_are_not_given():
     assert (half != small(seed=4, signs=draws(0)["signs"]).examine(sample)["sketch"]).any()
 
 
-LAWS = (
-    laws.test_k_distinct_indices_best_first,
-    laws.test_shuffling_the_batch_shuffles_the_answer,
-    laws.test_a_pool_is_a_pool_in_one_batch_or_in_several,
-    laws.test_batch_mates_have_no_influence_on_features,
-    laws.test_targets_of_unscored_rows_are_not_looked_at,
-    laws.test_the_same_again_and_inputs_unchanged,
-    laws.test_features_keep_library_device_and_float32,
-    laws.test_dense_and_head_choose_alike,
-)
-
-
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_keeps_the_laws_of_all_policies_but_those_of_padding(backend, law):
-    law(backend, small(count=None, keep=0.5))
-
-
 def test_a_small_batch_is_kept_whole(backend):
-    assert sorted(laws.picks(small(count=9), backend, None, laws.samples(0))[0]) == list(range(laws.BATCH))
+    assert sorted(pools.picks(small(count=9), backend, None, pools.samples(0))[0]) == list(range(pools.BATCH))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_sample_that_is_not_finite_is_last_and_never_remembered(backend, bad):
-    hidden, mask, labels = laws.samples(0)
+    hidden, mask, labels, *_ = pools.samples(0)
     hidden[1, 1, 2] = bad
-    state: Any = laws.warm(small(), backend)
-    indices, selection, after = laws.picks(small(count=6), backend, state, (hidden, mask, labels))
+    state: Any = pools.warm(small(), backend)
+    indices, selection, after = pools.picks(small(count=6), backend, state, pools.Pool(hidden, mask, labels))
     assert indices[-1] == 1
     assert np.isnan(backend.numpy(selection.scores)[1])
     assert after.cursor == (state.cursor + 5) % 10
@@ -156,7 +139,7 @@ def relative_distances(policy):
     sketches = []
     for rows, left in batches:
         mask = np.arange(rows.shape[1])[None] >= left
-        sketches.append(policy.examine(uds.Candidates(rows @ laws.WEIGHT.T, mask=mask))["sketch"][0])
+        sketches.append(policy.examine(uds.Candidates(rows @ pools.WEIGHT.T, mask=mask))["sketch"][0])
     itself, more, unrelated = sketches
     size = np.mean([np.linalg.norm(z) for z in sketches])
     return np.linalg.norm(itself - more) / size, np.linalg.norm(itself - unrelated) / size
@@ -218,16 +201,16 @@ def test_signs_and_indices_must_fit_the_vocabulary(options, words):
 
 
 def test_a_head_keeps_its_side_of_the_projection():
-    head = uds.Head(laws.WEIGHT)
+    head = uds.Head(pools.WEIGHT)
     for _ in range(2):
-        small(**draws(0)).examine(uds.Candidates(head(np.zeros((1, 2, laws.WIDTH)))))
+        small(**draws(0)).examine(uds.Candidates(head(np.zeros((1, 2, pools.WIDTH)))))
     assert len(head._memo) == 2  # the factor, and one side
 
 
 def test_examine_compiles_under_jax():
     jax = pytest.importorskip("jax")
-    head = uds.Head(jax.numpy.asarray(laws.WEIGHT.astype(np.float32)))
-    hidden = jax.numpy.asarray(laws.samples(0)[0].astype(np.float32))
+    head = uds.Head(jax.numpy.asarray(pools.WEIGHT.astype(np.float32)))
+    hidden = jax.numpy.asarray(pools.samples(0)[0].astype(np.float32))
 
     def examine(hidden):
         return dict(small().examine(uds.Candidates(head(hidden))))

@@ -109,7 +109,7 @@ def everything(model):
         "flags": [(p.requires_grad, p.is_leaf) for p in model.parameters()],
         "training": [module.training for module in model.modules()],
         "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
-        "random": (torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()),  # noqa: NPY002
+        "random": (torch.random.get_rng_state(), np.random.get_state(), random.getstate()),  # noqa: NPY002
         "mode": torch.is_grad_enabled(),
     }
 

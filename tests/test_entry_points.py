@@ -1,6 +1,8 @@
 """Policies of other packages: found without being imported, imported when asked for, and named when they are broken."""
 
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +107,22 @@ def test_a_module_may_register_its_policy_too(site):
 
 def test_what_has_no_name_is_none():
     assert uds.name_of(object()) is None
+
+
+def test_the_example_of_the_docs_runs(site):
+    page = (Path(__file__).parents[1] / "docs" / "policies.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (table,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (group,), points = re.findall(r'entry-points\."(.*)"', table), dict(re.findall(r'^(\w+) = "(.*)"$', table, re.M))
+    assert group == entry_points.GROUP
+    install(site, "my-policies", points, my_policies=code)
+    middle = uds.get("middleloss")(count=2, target=1.0)
+    assert isinstance(middle, uds.Policy)
+    logits, labels = np.random.default_rng(0).normal(size=(5, 4, 9)), np.ones((5, 4), np.int64)
+    loss = uds.cross_entropy(logits, labels)
+    logits[3, 0, 0] = np.nan
+    selection, state = middle.choose(None, middle.examine(uds.Candidates(logits, labels=labels)))
+    nearest = np.argsort(np.abs(loss - 1.0), kind="stable")
+    assert selection.indices.tolist() == [i for i in nearest if i != 3][:2]
+    assert uds.flatten(state) == {}

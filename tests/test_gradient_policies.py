@@ -124,6 +124,18 @@ def test_greats_refuses_a_pool_of_several_batches(backend, sizes):
         policy.choose(None, uds.pool(features))
 
 
+def test_greats_takes_batches_that_are_groups(backend):
+    """As several processes have them: each keeps what it would keep alone."""
+    policy, extra = uds.GREATS(count=2, eta=0.5), {"validation": candidates(backend, *samples(1))}
+    features = [policy.examine(candidates(backend, *samples(seed), **extra)) for seed in (2, 3)]
+    alone = [chosen(backend, policy, one)[0] for one in features]
+    groups = np.repeat([0, 1], BATCH)
+    indices, _ = chosen(backend, policy, uds.pool(features), groups=backend.array(groups, "int32"))
+    assert [[i % BATCH for i in indices if groups[i] == group] for group in (0, 1)] == alone
+    with pytest.raises(ValueError, match="choose from each batch"):
+        chosen(backend, policy, uds.pool(features), groups=backend.array(groups * 0, "int32"))
+
+
 def test_greats_says_what_it_lacks(backend):
     with pytest.raises(ValueError, match="GREATS needs validation samples"):
         uds.GREATS().examine(candidates(backend, *samples(0)))

@@ -81,9 +81,10 @@ class GREATS:
     `examine` wants validation samples at the candidates' side: ``Candidates(..., validation=Candidates(...))``; the
     gradients are then those in the LM head, from a forward pass alone. Or products of any other gradients, such as
     those in LoRA layers: ``products`` (batch, batch) and ``validation_products`` (batch, validation samples). A
-    validation sample that is not finite does not count. A pool is one batch: products with samples of another one are
-    not among the features, so nothing can be concatenated. Needs labels.
-    Source: Wang et al., GREATS, NeurIPS 2024.
+    validation sample that is not finite does not count. Needs labels.
+
+    A pool is one batch, or several where each is a group of its own: products with samples of another batch are not
+    among the features. Source: Wang et al., GREATS, NeurIPS 2024.
     """
 
     needs_logits: ClassVar[bool] = True
@@ -124,14 +125,8 @@ class GREATS:
     ) -> tuple[Selection, Stateless]:
         """Scores are those of the first pick, <g_i, v>; a ValueError where the pool is not one batch."""
         alignment, length = features["alignment"], to_numpy(features["length"])
-        products = to_numpy(features["products"]).astype(np.float64)
-        if products.shape[0] != products.shape[1]:
-            msg = (
-                f"GREATS chooses from one batch, and was given a pool of {products.shape[0]} samples of which each "
-                f"knows its products with {products.shape[1]}: choose from each batch (scope='micro'), and score it "
-                "in one piece (`score_batch_size`)"
-            )
-            raise ValueError(msg)
+        belongs = None if groups is None else to_numpy(groups)
+        products = _among_all(to_numpy(features["products"]).astype(np.float64), belongs)
         gains, norms = to_numpy(alignment).astype(np.float64), np.sqrt(np.maximum(np.diagonal(products), 0))
         eta = self._eta(gains, norms)
         left = gains.copy()
@@ -142,7 +137,7 @@ class GREATS:
                 left = left - eta * products[picked]
             return left
 
-        indices = in_turn(after, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
+        indices = in_turn(after, length, budget=self.budget, groups=belongs)
         selection = Selection(
             indices=constant(indices, like=alignment),
             scores=alignment,
@@ -245,6 +240,26 @@ class _Residual:
             self.left = self.left - np.outer(self.left @ one, one)
             self.goal = self.goal - (self.goal @ one) * one
         return self.scores()
+
+
+def _among_all(products: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    """Products (batch, batch) of a pool: one batch, or groups of one batch each, between which nothing is known: 0."""
+    pool, batch = products.shape
+    names, sizes = np.unique(np.zeros(pool) if groups is None else groups, return_counts=True)
+    if pool == batch:
+        return products
+    if any(size != batch for size in sizes):
+        msg = (
+            f"GREATS chooses from one batch, and was given a pool of {pool} samples of which each knows its products "
+            f"with {batch}: choose from each batch (scope='micro'), each process from its own (ranks='rank'), and "
+            "score it in one piece (`score_batch_size`)"
+        )
+        raise ValueError(msg)
+    every = np.zeros((pool, pool))
+    for name in names:
+        members = np.flatnonzero(groups == name)
+        every[np.ix_(members, members)] = products[members]
+    return every
 
 
 def _gradients(candidates: Candidates, policy: str) -> HeadGradients:

@@ -86,6 +86,7 @@ ALLOWED = {  # what an adapter may import from outside, beside torch and our cor
     "deal": set(),
     "history": {"numpy"},
     "schedule": set(),
+    "reference_losses": set(),
     "checkpoints": {"safetensors"},
     "audit": {"pyarrow"},
     "transformers": {"transformers", "safetensors"},

@@ -126,7 +126,7 @@ def describe(policy: uds.Policy, /) -> dict[str, Any]:
     the public attributes of any other object. Arrays are told by shape, dtype and checksum, whatever their library;
     functions, models and the like by their names.
     """
-    name = next((name for name in uds.names() if uds.get(name) is type(policy)), _name(type(policy)))
+    name = uds.name_of(policy) or _name(type(policy))
     if dataclasses.is_dataclass(policy):
         options = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
     else:

@@ -1,0 +1,84 @@
+"""The losses of a model on a data set, by the samples' identities: measured once, for RHO-Loss, or before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import uds_core as uds
+
+from . import batches, checkpoints, entries
+from .forward import Scorer
+
+__all__ = ["load", "measure", "save"]
+
+_ABOUT = {"holds": "losses of a model, by identity"}
+
+
+def measure(
+    model: torch.nn.Module,
+    loader: Iterable[Mapping[str, Any]],
+    /,
+    *,
+    id_field: str,
+    score_batch_size: int | None = None,
+) -> uds.Ledger:
+    """The token-mean loss of each sample, as `uds.RHOLoss` and `uds.LossDrop` measure their own.
+
+    Parameters
+    ----------
+    model
+        The reference, on the device of the batches; or the model that is about to be trained, for
+        ``uds.LossDrop(start=...)``. It may be another architecture, if its tokens are the same.
+    loader
+        Batches of the data set, collated as in training; every sample once is enough.
+    id_field
+        Entry of the batches with each sample's identity, a whole number.
+    score_batch_size
+        Samples in one forward pass; None: all of a batch at once.
+
+    Returns
+    -------
+    uds_core.Ledger
+        For ``uds.RHOLoss(reference=...)`` and ``uds.LossDrop(start=...)``. Samples without a finite loss are left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a batch lacks the identities, or cannot be taken apart.
+
+    Notes
+    -----
+    One forward pass over the data, in evaluation mode and without gradients.
+    """
+    scorer, losses = Scorer(model, score_batch_size=score_batch_size), dict[int, float]()
+    for batch in loader:
+        left, ids, beside = entries.apart(batch, id_field=id_field, fields=())
+        if "id" not in beside:
+            msg = f"`{id_field}` must hold whole numbers, got {ids[:3]}: number the samples of the data set"
+            raise TypeError(msg)
+        samples = batches.view(left, shift=scorer.shift)
+        losses.update(zip(ids, scorer.examine(samples, uds.MaxLoss())["loss"].tolist(), strict=True))
+    return uds.Ledger.of(losses)
+
+
+def save(file: Path | str, losses: uds.Ledger, /) -> None:
+    """Write `losses` to `file`, a safetensors file that is whole or not there."""
+    checkpoints.save(file, {name: torch.from_numpy(array) for name, array in uds.flatten(losses).items()}, _ABOUT)
+
+
+def load(file: Path | str, /) -> uds.Ledger:
+    """The losses that `save` wrote.
+
+    Raises
+    ------
+    ValueError
+        Where the file holds something else, or is damaged.
+    FileNotFoundError
+        Where there is none.
+    """
+    tensors, _ = checkpoints.load(file, about=_ABOUT)
+    return uds.restore(uds.Ledger.empty(), {name: tensor.numpy() for name, tensor in tensors.items()})

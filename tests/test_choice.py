@@ -53,7 +53,7 @@ def test_more_than_there_are_is_all(backend):
 @given(batch=st.integers(1, 64), keep=st.floats(0.01, 1))
 def test_share_is_rounded_half_up_and_never_nothing(batch, keep):
     assert uds.Budget(keep=keep).size(batch) == reference.kept(batch, keep)
-    assert uds.Budget().size(batch) == batch
+    assert uds.Budget().size(batch) == uds.Budget(keep=1.0).size(batch) == batch
 
 
 def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
@@ -69,7 +69,7 @@ def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
         ({"keep": 0.0}, r"`keep` must be a share in \(0, 1\], got 0.0; for a number of samples use `count`"),
         ({"keep": 2}, "`keep` must be a share"),
         ({"count": 0}, "`count` must be a whole number of at least 1, got 0"),
-        ({"count": 1.5}, "`count` must be a whole number"),
+        ({"count": 1.5}, "^`count` must be a whole number of at least 1, got 1.5; for a share use `keep`$"),
         ({"count": 2.0}, "`count` must be a whole number"),
         ({"keep": 0.5, "count": 1}, "give one of `keep`, `count` and `tokens`, got keep=0.5, count=1"),
         ({"tokens": 0}, "`tokens` must be a whole number of at least 1"),
@@ -91,6 +91,12 @@ def test_shapes_must_fit():
     ):
         with pytest.raises(ValueError, match=r"^`groups` must have shape \(3,\), got \(2,\)$"):
             choose()
+
+
+def test_devices_must_not_be_mixed():
+    other = array_api_strict.ones(3, device=array_api_strict.Device("device1"))
+    with pytest.raises(ValueError, match=r"`length` is on .*device1.* but `scores` on "):
+        uds.top_k(array_api_strict.ones(3), other, budget=uds.Budget())
 
 
 def test_libraries_must_not_be_mixed():

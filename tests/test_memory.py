@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import array_api_strict
 import numpy as np
 import pytest
 import reference
@@ -206,6 +207,33 @@ def test_only_what_is_known_and_finite_is_remembered_in_the_order_of_choice(back
     assert backend.numpy(got).tolist() == [[6, 7], [1, 2]]
 
 
+def test_a_common_shift_makes_no_pair_near(monkeypatch):
+    """What all have in common is taken out, so that the fast way is taken: only of real neighbours the other."""
+    monkeypatch.setattr("uds_core.memory.direct_distances", None)
+    z, q = np.random.default_rng(0).normal(size=(2, 9, 32))
+    z, q = z + 1e6 * np.arange(32), q + 1e6 * np.arange(32)
+    np.testing.assert_allclose(uds.diversity(z, q), reference.mean_distance(z, q), rtol=1e-6)
+
+
+def test_a_soft_minimum_of_a_far_sketch_does_not_vanish_beside_a_near_one(backend):
+    z, q = np.array([[0.0, 0.0], [1e4, 0.0]]), np.array([[0.0, 1.0], [0.0, 1.5]])
+    apart = np.linalg.norm(z[:, None] - q[None], axis=2)
+    soft = uds.diversity(backend.array(z, "float32"), backend.array(q, "float32"), distance="softmin", temperature=1e-3)
+    np.testing.assert_allclose(backend.numpy(soft), apart.min(axis=1), rtol=1e-4)
+
+
+def test_rows_of_another_device_are_refused():
+    ones = array_api_strict.ones((3, 2))
+    with pytest.raises(ValueError, match=r"`rows` is on .*device1.* but `points` on "):
+        uds.diversity(ones, ones.to_device(array_api_strict.Device("device1")))
+
+
+def test_a_memory_is_of_the_kind_of_the_sketches(backend):
+    like = backend.array(np.ones(1), "float32")
+    for memory in (uds.Memory.empty(3, 2, like=like), uds.Reservoir.empty(3, 2, like=like)):
+        assert (memory.rows.dtype, device(memory.rows)) == (like.dtype, device(like))
+
+
 def test_the_defaults_are_eight_neighbours_and_a_tenth_of_the_mean():
     rng = np.random.default_rng(0)
     z, q = rng.normal(size=(3, 6)), rng.normal(size=(20, 6))
@@ -282,6 +310,8 @@ def test_a_sketch_that_is_not_finite_spoils_no_other(backend):
         (lambda: uds.Memory.empty(0, 2, like=np.zeros(1)), "`capacity` must be a whole number of at least 1"),
         (lambda: uds.Memory.empty(3, 2, like=np.zeros(1)).push(np.ones((1, 3))), r"`rows` must have shape \(n, 2\)"),
         (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 4))), "do not fit"),
+        (lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3, 1))), "do not fit"),
+        (lambda: uds.diversity(np.ones((2, 3, 1)), np.ones((2, 3))), "do not fit"),
         (lambda: uds.diversity(*np.ones((2, 2, 3)), distance="max"), "`distance` must be"),  # type: ignore[arg-type]
         (
             lambda: uds.diversity(np.ones((2, 3)), np.ones((2, 3)), neighbours=0),

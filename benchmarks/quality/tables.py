@@ -1,7 +1,9 @@
 """Tables and a picture of a grid: each policy against random, paired by seed.
 
     python benchmarks/quality/tables.py pilot           # prints tables of benchmarks/results/quality_pilot.jsonl
-    python benchmarks/quality/tables.py pilot --plot    # and draws docs/figures/quality_pilot (needs scipy and matplotlib)
+    python benchmarks/quality/tables.py pilot --plot    # and draws docs/figures/quality_pilot
+
+Needs scipy; the picture, matplotlib.
 
 A difference is loss minus random's loss of the same seed, which has the same weights at the start and sees the same
 candidates: below zero is better. Intervals are Student's, at 95 %; with few seeds they are wide, as they should be. `p`
@@ -140,7 +142,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     """Half of the 95 % interval of the mean, and the p of its being zero."""
     if len(values) < 2 or len(set(values)) == 1:
         return float("inf"), 1.0
-    test = stats.ttest_1samp(values, 0.0)
+    test: Any = stats.ttest_1samp(values, 0.0)
     interval = test.confidence_interval()
     return float(interval.high - interval.low) / 2, float(test.pvalue)
 

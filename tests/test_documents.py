@@ -213,13 +213,18 @@ def trl_batch(examples, **options) -> Any:
     pytest.importorskip("trl")
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+    missing = sorted(options.keys() - DataCollatorForLanguageModeling.__dataclass_fields__.keys())
+    if missing:
+        pytest.skip(f"this TRL's collator knows no {', '.join(missing)}")
     return DataCollatorForLanguageModeling(pad_token_id=0, **options)(examples)
 
 
 @pytest.mark.parametrize("multiple", [None, 16])
 def test_what_trl_flattens(multiple):
     batch = trl_batch(EXAMPLES, padding_free=True, pad_to_multiple_of=multiple)
-    assert forms.same(batch, forms.documents(EXAMPLES, multiple=multiple or 1) | {k: batch[k] for k in batch})
+    assert batch.keys() >= {"input_ids", "labels", "position_ids"}
+    told = forms.documents(EXAMPLES, multiple=multiple or 1)
+    assert forms.same(batch, {name: told[name] for name in batch})  # an older TRL tells positions alone
     assert forms.same(view(batch).take([3, 0]), trl_batch([EXAMPLES[3], EXAMPLES[0]], padding_free=True))
 
 
@@ -230,7 +235,7 @@ def test_what_trl_packs():
     ]
     samples = view(trl_batch(packed, padding_free=True))
     assert samples.labels.tolist() == [[2, 3, -100], [5, -100, -100], [7, 8, -100]]
-    assert samples.take([2])["cu_seq_lens_q"].tolist() == [0, 3]
+    assert forms.same(samples.take([2]), trl_batch(packed[1:], padding_free=True))
 
 
 def test_what_trl_pads_with_positions():

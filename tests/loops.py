@@ -1,13 +1,18 @@
 """Training loops that the processes of a test run: each returns what it chose, its gradients and what it remembers."""
 
 import hashlib
+import os
+import signal
+import warnings
 from typing import Any
 
 import tiny
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import uds_core as uds
+from uds_adapters.models import is_sharded
 from uds_adapters.ranks import Ranks
 from uds_adapters.torch import BatchSelector
 
@@ -22,12 +27,21 @@ def flat(parameters) -> torch.Tensor:
     return torch.cat([p.grad.flatten().clone() for p in parameters if p.grad is not None])
 
 
+def flat_weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
 def digest(select: BatchSelector) -> str:
     """Of all bits that are remembered."""
     found = hashlib.sha256()
     for name, tensor in sorted(select.state_dict().items()):
         found.update(name.encode() + tensor.numpy().tobytes())
     return found.hexdigest()
+
+
+def chosen(select: BatchSelector) -> list[int]:
+    assert select.last is not None
+    return select.last.indices.tolist()
 
 
 def pools(steps: int, accumulation: int, pool: int, *, seed: int = 0) -> list[list[list[dict[str, Any]]]]:
@@ -40,9 +54,9 @@ def plain(
     folder,
     *,
     ranks: Any = "rank",
-    rows="move",
+    rows: Any = "move",
     accumulation=1,
-    scope="step",
+    scope: Any = "step",
     steps=3,
     pool=8,
     policy=None,
@@ -75,7 +89,7 @@ def plain(
         counts.append([len(batch["labels"]) for batch in kept])
         for batch in kept:
             (model(**batch, num_items_in_batch=tokens).loss * size).backward()
-        picks.append(sorted(select.last.indices.tolist()))
+        picks.append(sorted(chosen(select)))
         gradients.append(flat(model.parameters()))
         bytes_.append(select.metrics.get("gathered_bytes", 0))
         optimizer.step()
@@ -89,6 +103,7 @@ def plain(
         "bytes": bytes_,
         "gathers": select.ranks.gathers,
         "counts": counts,
+        "last": float(flat_weights(bare).sum()),
         "size": int(select.history.state.memory.size) if hasattr(select.history.state, "memory") else 0,
     }
 
@@ -116,7 +131,7 @@ class Trained:
         self.counts: list[list[int]] = []
 
 
-def recording(base: Any, seen: Trained) -> Any:
+def recording(base: Any, seen: Trained, *, kill: Any = None) -> Any:
     """A Trainer class over the data in their order, that notes what it does."""
 
     class Recording(base):
@@ -130,7 +145,9 @@ def recording(base: Any, seen: Trained) -> Any:
 
         def _uds_chosen(self) -> None:
             super()._uds_chosen()
-            seen.picks.append(sorted(self.selector.last.indices.tolist()))
+            seen.picks.append(sorted(chosen(self.selector)))
+            if kill == (world()[0], self.state.global_step):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return Recording
 
@@ -156,6 +173,7 @@ def trainer(
     data=None,
     pool=8,
     number=96,
+    kill=None,
     **options,
 ):
     """The Hugging Face Trainer; `pool`: candidates of a micro-batch, of all ranks."""
@@ -163,7 +181,7 @@ def trainer(
 
     from uds_adapters.transformers import UDSTrainer
 
-    seen, (rank, size) = Trained(), world()
+    seen, size = Trained(), world()[1]
     arguments = {
         "output_dir": str(folder),
         "per_device_train_batch_size": pool // size,
@@ -178,7 +196,7 @@ def trainer(
         "dataloader_pin_memory": False,
         **options,
     }
-    run = recording(UDSTrainer, seen)(
+    run = recording(UDSTrainer, seen, kill=kill)(
         model=tiny.llama(dropout=dropout),
         args=TrainingArguments(**arguments),
         train_dataset=tiny.examples(number) if data is None else data(),
@@ -199,7 +217,7 @@ def trl(folder, *, accumulation=1, pool=8, mode="padded"):
 
     from uds_adapters.trl import UDSSFTTrainer
 
-    seen, (rank, size) = Trained(), world()
+    seen, size = Trained(), world()[1]
     arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=pool // size,
@@ -238,8 +256,185 @@ def told(run: Any, seen: Trained) -> dict[str, Any]:
         "gradients": seen.gradients,
         "counts": seen.counts,
         "memory": digest(run.selector),
-        "parameters": torch.cat([p.detach().flatten() for p in run.model.parameters()]),
+        "parameters": flat_weights(run.model),
         "losses": [entry["loss"] for entry in entries],
         "log": entries,
         "remembered": int(run.selector.history.state.memory.size),
     }
+
+
+# sharded models
+
+
+def sharded(model: Any, *, own_group: bool) -> Any:
+    """FSDP2: each layer a group, the root another, and perhaps the head one of its own."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.model.layers:
+        fully_shard(layer)
+    if own_group:
+        fully_shard(model.lm_head)
+    return fully_shard(model)
+
+
+def wide(vocab: int) -> Any:
+    """A model whose frozen head is larger than all that is held in blocks."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    options = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab, pad_token_id=0, **options))
+    model.lm_head.weight.requires_grad = False
+    return model
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def fsdp(
+    folder,
+    *,
+    tied=False,
+    frozen=False,
+    own_group=False,
+    ranks: Any = "global",
+    steps=3,
+    pool=8,
+    uneven=False,
+    score_batch_size=None,
+    policy=None,
+    vocab=None,
+):
+    """A plain loop over a fully sharded model, or over the same one in one process."""
+    rank, size = world()
+    model = tiny.llama(tied=tied, frozen_head=frozen) if vocab is None else wide(vocab)
+    if size > 1:
+        model = sharded(model, own_group=own_group)
+    select = BatchSelector(
+        model, uds.UDS(**POLICY) if policy is None else policy, ranks=ranks, score_batch_size=score_batch_size
+    )
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    picks, gradients, made = [], [], []
+    for step, (examples,) in enumerate(pools(steps, 1, pool)):
+        sizes = [pool - 3, 3] if uneven and size == 2 else None
+        window = [tiny.collate(part(examples, rank, size, sizes))]
+        with Large(model) as large:
+            kept, tokens = select.window(window, step=step)
+        made.append(large.made)
+        for batch in kept:
+            (model(**batch, num_items_in_batch=tokens).loss * size).backward()
+        picks.append(sorted(chosen(select)))
+        gradients.append(torch.cat([whole(p.grad).flatten().clone() for p in model.parameters() if p.grad is not None]))
+        optimizer.step()
+        optimizer.zero_grad()
+    return {
+        "picks": picks,
+        "gradients": gradients,
+        "memory": digest(select),
+        "made": made,
+        "sharded": is_sharded(model),
+    }
+
+
+class Large(TorchDispatchMode):
+    """Notes what is made as large as the whole head while entered."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.least, self.made = model.config.vocab_size * model.config.hidden_size * 4, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, (tuple, list)) else [out]:
+            if type(one) is torch.Tensor and one.untyped_storage().nbytes() >= self.least:
+                known = [a for a in args if isinstance(a, torch.Tensor)]
+                if not any(a.untyped_storage()._cdata == one.untyped_storage()._cdata for a in known):
+                    self.made.append(str(func))
+        return out
+
+
+# what goes wrong on one rank
+
+
+def without_targets(step, rank, batch):
+    return {**batch, "labels": torch.full_like(batch["labels"], -100)} if (step, rank) == (1, 1) else batch
+
+
+def without_labels(step, rank, batch):
+    return {name: value for name, value in batch.items() if (step, rank) != (1, 1) or name != "labels"}
+
+
+def of_another_length(step, rank, batch):
+    return {**batch, "attention_mask": batch["attention_mask"][:, :-1]} if (step, rank) == (1, 1) else batch
+
+
+BROKEN = tiny.VOCAB - 1  # a token whose embedding is not finite
+
+
+def broken_model():
+    model = tiny.llama()
+    model.model.embed_tokens.weight.data[BROKEN] = float("nan")
+    return model
+
+
+def with_broken_tokens(number):
+    def spoil(step, rank, batch):
+        ids = batch["input_ids"].where(batch["input_ids"] != BROKEN, BROKEN - 1)
+        if (step, rank) == (1, 1):
+            ids[:number, 0] = BROKEN
+        return {**batch, "input_ids": ids}
+
+    return spoil
+
+
+def half_broken(step, rank, batch):
+    return with_broken_tokens(2)(step, rank, batch)
+
+
+def all_broken(step, rank, batch):
+    return with_broken_tokens(4)(step, rank, batch)
+
+
+def uneven(folder, *, ranks: Any = "rank", numbers=(3, 2), fail=None, direct=False):
+    """Loaders of different lengths, or one that fails, through `iterate` or by calling the selector."""
+    rank, size = world()
+    model = torch.nn.parallel.DistributedDataParallel(tiny.llama()) if size > 1 else tiny.llama()
+    select = BatchSelector(model, uds.UDS(**POLICY), ranks=ranks)
+
+    def loader():
+        for number in range(numbers[rank]):
+            if fail == (rank, number):
+                msg = "the disk is gone"
+                raise OSError(msg)
+            yield tiny.batch(4, seed=10 * number + rank)
+
+    done = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in map(select, loader()) if direct else select.iterate(loader()):
+            (model(**batch, num_items_in_batch=select.tokens).loss * size).backward()
+            done += 1
+    return {"done": done, "memory": digest(select), "warnings": [str(one.message) for one in caught]}
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Data without a length."""
+
+    def __init__(self, number=40):
+        self.number = number
+
+    def __iter__(self):
+        return iter(tiny.examples(self.number))
+
+
+def fixed_length(number=40):
+    """Examples of one length: what a dispatching loader takes apart."""
+    return [
+        {"input_ids": (one["input_ids"] * 4)[:8], "labels": (one["input_ids"] * 4)[:8]} for one in tiny.examples(number)
+    ]
+
+
+class FixedStream(Stream):
+    def __iter__(self):
+        return iter(fixed_length(self.number))

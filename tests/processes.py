@@ -21,6 +21,7 @@ _context.set_forkserver_preload(["torch", "transformers.trainer", "transformers.
 
 def run(job: Callable[..., Any], world: int, folder: Path, /, *, limit: float = LIMIT, **options: Any) -> list[Any]:
     """What `job(folder, **options)` returns on each rank, or the exception that it raised; None where it was killed."""
+    folder.mkdir(exist_ok=True)
     port, results = _free_port(), [folder / f"result_{job.__name__}_{rank}.pickle" for rank in range(world)]
     for file in results:
         file.unlink(missing_ok=True)

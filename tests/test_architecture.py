@@ -84,6 +84,8 @@ ALLOWED = {  # what an adapter may import from outside, beside torch and our cor
     "ranks": set(),
     "metrics": set(),
     "deal": set(),
+    "looking": set(),
+    "sharded": set(),
     "history": {"numpy"},
     "schedule": set(),
     "reference_losses": set(),

@@ -10,6 +10,8 @@ pytest.importorskip("transformers")
 import loops  # noqa: E402
 import processes  # noqa: E402
 
+import uds_core as uds  # noqa: E402
+
 
 def run(world, folder, job=loops.plain, **options) -> list[Any]:
     return processes.all_well(processes.run(job, world, folder, **options))
@@ -62,3 +64,95 @@ def test_trl_trains_what_one_process_would(tmp_path, mode, accumulation):
             assert found["picks"] == alone["picks"]
             for got, one in zip(found["gradients"], alone["gradients"], strict=True):
                 assert far(got, one) < 1e-6
+
+
+MODES = {
+    "rank": {"ranks": "rank"},
+    "rank, micro": {"ranks": "rank", "scope": "micro", "accumulation": 2},
+    "global": {"ranks": "global"},
+    "global, micro": {"ranks": "global", "scope": "micro", "accumulation": 2},
+    "global, stay": {"ranks": "global", "rows": "stay"},
+}
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", MODES)
+def test_memories_are_the_same_to_the_bit_after_fifty_steps(tmp_path, mode, size):
+    found = run(size, tmp_path, steps=50, **MODES[mode])
+    assert len({one["memory"] for one in found}) == 1
+    assert all(one["picks"] == found[0]["picks"] for one in found)
+    assert found[0]["size"] == 16  # full, and many times over
+    if mode in ("global", "global, micro"):
+        assert found[0]["gathers"] <= 3 * 50 + 1  # two more where samples move
+    else:
+        assert found[0]["gathers"] == 50 + 1  # one a step, and one where the messages' size was agreed on
+        assert len(set(found[0]["bytes"][1:])) == 1
+
+
+@pytest.mark.parametrize("mode", ["rank", "global", "global, stay"])
+def test_ranks_keep_as_many_as_they_should(tmp_path, mode):
+    found = run(2, tmp_path, steps=8, **MODES[mode])
+    counts = [[one["counts"][step][0] for one in found] for step in range(8)]
+    if mode == "global, stay":  # an empty rank trains a blank sample
+        owners = [[sum(i // 4 == rank for i in picks) for rank in range(2)] for picks in found[0]["picks"]]
+        assert counts == [[max(1, number) for number in own] for own in owners]
+        assert any(number != 2 for own in owners for number in own)
+    else:
+        assert counts == [[2, 2]] * 8
+    if mode == "rank":
+        assert all(sum(i < 4 for i in picks) == 2 for picks in found[0]["picks"])
+
+
+@pytest.mark.parametrize("rows", ["move", "stay"])
+def test_rows_that_move_or_stay_give_the_same_gradient(tmp_path, rows):
+    """Also where a rank is left without a sample: one of four is chosen from, of four ranks."""
+    policy = uds.MaxLoss(count=3)
+    alone = run(1, tmp_path, ranks="global", policy=policy)[0]
+    found = run(4, tmp_path, ranks="global", rows=rows, policy=policy)
+    assert found[0]["picks"] == alone["picks"]
+    for got, expected in zip(found[0]["gradients"], alone["gradients"], strict=True):
+        assert far(got, expected) < 1e-6
+
+
+@pytest.mark.parametrize("ranks", ["rank", "global"])
+@pytest.mark.parametrize(("sizes", "world"), [([5, 3], 2), ([1, 2, 4, 1], 4)])
+def test_unequal_batches_are_one_pool(tmp_path, ranks, sizes, world):
+    found = run(world, tmp_path, ranks=ranks, sizes=sizes, policy=uds.UDS(**loops.POLICY))
+    assert len({one["memory"] for one in found}) == 1
+    assert all(torch.equal(one["gradients"][-1], found[0]["gradients"][-1]) for one in found)
+    if ranks == "global":
+        alone = run(1, tmp_path, ranks=ranks)[0]
+        assert found[0]["picks"] == alone["picks"]
+        assert far(found[0]["gradients"][0], alone["gradients"][0]) < 1e-6
+    else:
+        assert [one["counts"][0][0] for one in found] == [max(1, int(n / 2 + 0.5)) for n in sizes]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
+def test_global_resumes_on_any_number_of_ranks(tmp_path, before, after):
+    straight = run(before, tmp_path, ranks="global", steps=8)[0]
+    run(before, tmp_path, ranks="global", steps=8, save=3)
+    for found in run(after, tmp_path, ranks="global", steps=8, start=3):
+        assert found["picks"] == straight["picks"][3:]
+        if before == after:
+            assert found["memory"] == straight["memory"]
+
+
+@pytest.mark.parametrize("ranks", ["rank", "global"])
+def test_the_trainer_resumes_to_the_bit(tmp_path, ranks):
+    options = {"ranks": ranks, "max_steps": 8, "save_strategy": "steps", "save_steps": 3, "dropout": 0.1}
+    straight = run(2, tmp_path, loops.trainer, **options)
+    assert len(list((tmp_path / "checkpoint-3").glob("uds*"))) == 1
+    for found, whole in zip(run(2, tmp_path, loops.trainer, resume="checkpoint-3", **options), straight, strict=True):
+        assert found["picks"] == whole["picks"][3:]
+        assert found["memory"] == whole["memory"]
+        assert torch.equal(found["parameters"], whole["parameters"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_the_trainer_resumes_on_another_number_of_ranks(tmp_path, before, after):
+    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3}
+    straight = run(before, tmp_path, loops.trainer, **options)[0]
+    for found in run(after, tmp_path, loops.trainer, resume="checkpoint-3", **options):
+        assert found["picks"] == straight["picks"][3:]
+        assert far(found["parameters"], straight["parameters"]) < 1e-5

@@ -70,6 +70,17 @@ class Head:
         bias = "" if self.bias is None else ", bias"
         return f"Head({self.vocab} x {self.width}{bias}, scale={self.scale:g}, frozen={self.frozen})"
 
+    def moved(self, weight: Array, bias: Array | None = None, /) -> Head:
+        """The same head, whose numbers lie elsewhere now: what was derived of them is kept.
+
+        For weights that are in memory for a moment only, as in sharded training: what is derived of a frozen head once
+        serves without them.
+        """
+        moved = Head(weight, bias, self.scale, frozen=self.frozen, _offset=self._offset)
+        made = {key: one.moved(weight, bias) if isinstance(one, Head) else one for key, one in self._memo.items()}
+        moved._memo = made
+        return moved
+
     @property
     def columns(self) -> int:
         """Columns of the augmented head: the width, and one more for a bias."""

@@ -15,7 +15,7 @@ from . import batches, models
 from .heads import HeadReader, capped
 from .probe import HeadProbe, evaluating, outside_autocast, undisturbed
 
-__all__ = ["HeadProbe", "Scorer", "evaluating", "outside_autocast"]
+__all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 
 _DENSE_BYTES = 256 * 2**20  # for logits that must be made, where one sample's need no more
 
@@ -93,7 +93,7 @@ class Scorer:
                 waiting += reversed(piece.split(size))
                 continue
             try:
-                features = [_examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
+                features = [examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
             except (RuntimeError, MemoryError) as error:
                 if len(piece) == 1 or not _is_out_of_memory(error):
                     raise
@@ -123,8 +123,13 @@ class Scorer:
             logits = self._all_logits(probe, logits, inputs)
             yield _of(samples, samples.arrange(logits))
             return
-        through = explained.head(samples.arrange(probe.hidden))
-        if explained.cap is None or self.softcap == "ignore":
+        yield from self._pieces_of(samples, explained.head(samples.arrange(probe.hidden)), explained.cap, dense_bytes)
+
+    def _pieces_of(
+        self, samples: batches.Samples, through: Any, cap: float | None, dense_bytes: int = _DENSE_BYTES
+    ) -> Iterator[uds.Candidates]:
+        """Candidates through a head, in one piece; where logits must be made and capped, some at a time."""
+        if cap is None or self.softcap == "ignore":
             yield _of(samples, through)
             return
         self._warn(
@@ -135,7 +140,7 @@ class Scorer:
         size = max(1, dense_bytes // (4 * time * vocab))
         for start in range(0, number, size):
             part = slice(start, start + size)
-            yield _of(samples, _capped(through.samples(start, min(start + size, number)), explained.cap), part)
+            yield _of(samples, _capped(through.samples(start, min(start + size, number)), cap), part)
 
     def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
         return models.logits_of(models.eager(self.model)(**inputs))
@@ -167,7 +172,8 @@ def _of(samples: batches.Samples, logits: Any, part: slice = slice(None)) -> uds
     return uds.Candidates(logits, mask=mask, labels=labels, ids=beside.pop("id", None), **beside)
 
 
-def _examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:
+def examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:
+    """Features of candidates, outside of autocast."""
     with outside_autocast(candidates.like):
         return policy.examine(candidates)
 

@@ -11,7 +11,7 @@ import torch
 
 import uds_core as uds
 
-__all__ = ["Explained", "HeadReader", "Linear", "capped"]
+__all__ = ["After", "Explained", "HeadReader", "Linear", "capped"]
 
 _SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
@@ -38,7 +38,7 @@ class Explained:
 
 
 @dataclass(frozen=True, eq=False)
-class _After:
+class After:
     """What a model does to its head's output: cap tanh((scale x + constant) / cap)."""
 
     scale: float = 1.0
@@ -46,6 +46,7 @@ class _After:
     cap: float | None = None
 
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
+        """The model's logits, from the head's output."""
         logits = raw.float() * self.scale
         if self.constant is not None:
             logits = logits + self.constant.float()
@@ -83,7 +84,11 @@ class HeadReader:
     def refresh(self) -> None:
         """Before a scoring call: what was read of a head that trains is no longer true."""
         if not self.frozen:
-            self._linear = self._head = None
+            self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing of what was read."""
+        self._linear = self._head = None
 
     def linear(self, last: torch.Tensor, *args: Any, **kwargs: Any) -> Linear:
         """What the module is, verified on `last` (samples, 1, width). To be called where it runs, in its precision."""
@@ -101,19 +106,40 @@ class HeadReader:
 
     def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
         """The head with which the model's logits (batch, 1, vocab) of that position come about, or None."""
+        after = self.after(linear, logits)
+        return None if after is None else Explained(self._head_of(linear, after, logits.shape[-1]), after.cap)
+
+    def after(self, linear: Linear, logits: torch.Tensor) -> After | None:
+        """What the model does to its head's output, so that its logits of that position come about, or None."""
         if linear.weight is None:
             return None
         logits = logits[:_ROWS]
-        vocab = logits.shape[-1]  # some models pad the head, and cut its output
-        raw = linear.raw[..., :vocab]
+        raw = linear.raw[..., : logits.shape[-1]]  # some models pad the head, and cut its output
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
             errors = {after: _errors(map(after, raw), logits) for after in hypotheses}
             after = min(errors, key=lambda after: errors[after][1])
             if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
-                return Explained(self._head_of(linear.weight, linear, after, vocab), after.cap)
+                return after
         return None
+
+    def holds(self, linear: Linear, after: After, logits: torch.Tensor) -> bool:
+        """Whether the model did `after` to its head's output, as it did in another pass."""
+        logits = logits[:_ROWS]
+        raw = linear.raw[..., : logits.shape[-1]]
+        if linear.weight is None or raw.shape != logits.shape:
+            return False
+        return _errors(map(after, raw), logits)[0] <= _tolerance(raw.dtype, logits.dtype)
+
+    def head(self, linear: Linear, after: After, vocab: int) -> uds.Head:
+        """The head that makes the model's logits, but for a cap, of hidden states."""
+        assert linear.weight is not None
+        bias = None if linear.bias is None else linear.bias[:vocab]
+        if after.constant is not None:
+            constant = after.constant.flatten().float() / after.scale
+            bias = constant if bias is None else bias + constant
+        return uds.Head(linear.weight[:vocab], bias, after.scale, frozen=self.frozen)
 
     def _weights(
         self, key: tuple[Any, ...], last: torch.Tensor, *, alone: bool
@@ -135,7 +161,7 @@ class HeadReader:
         own = type(module) is torch.nn.Linear and "forward" not in vars(module)
         return own and weight.data_ptr() == module.weight.data_ptr()
 
-    def _hypotheses(self) -> Iterator[list[_After]]:
+    def _hypotheses(self) -> Iterator[list[After]]:
         """What may happen to the head's output. None is trusted: names are used in opposite senses, or not at all.
 
         A cap comes first: in half precision, capping of small logits looks like rounding, and would be overlooked.
@@ -146,18 +172,14 @@ class HeadReader:
         scales = [*(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value)), 1.0]
         constants = [None, *(b for name, b in self.model.named_buffers() if name.endswith("final_logits_bias"))]
         for cap in (*_numbers(configs, _CAPS), None):
-            yield [_After(scale, moved, cap) for scale in scales for moved in constants]
+            yield [After(scale, moved, cap) for scale in scales for moved in constants]
 
-    def _head_of(self, weight: torch.Tensor, linear: Linear, after: _After, vocab: int) -> uds.Head:
+    def _head_of(self, linear: Linear, after: After, vocab: int) -> uds.Head:
         """The head, kept as long as nothing of it has changed."""
-        constant = after.constant
-        key = (id(weight), linear.key, after.scale, vocab, None if constant is None else _mark(constant))
+        constant = None if after.constant is None else _mark(after.constant)
+        key = (id(linear.weight), linear.key, after.scale, vocab, constant)
         if self._head is None or self._head[0] != key:
-            bias = None if linear.bias is None else linear.bias[:vocab]
-            if constant is not None:
-                constant = constant.flatten().float() / after.scale
-                bias = constant if bias is None else bias + constant
-            self._head = key, uds.Head(weight[:vocab], bias, after.scale, frozen=self.frozen)
+            self._head = key, self.head(linear, after, vocab)
         return self._head[1]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["bare", "check_known", "eager", "head_module", "inputs_for", "is_encoder_decoder", "logits_of"]
+__all__ = ["bare", "check_known", "eager", "head_module", "inputs_for", "is_encoder_decoder", "is_sharded", "logits_of"]
 
 _NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "num_logits_to_keep")
 _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
@@ -72,6 +72,14 @@ def head_module(model: torch.nn.Module) -> torch.nn.Module:
 def is_encoder_decoder(model: torch.nn.Module) -> bool:
     """Whether labels are the decoder's targets."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether processes hold parts of its weights, which are whole only while a layer runs: FSDP and ZeRO-3."""
+    # by name: importing them for the sake of asking takes a second
+    if any(type(module).__name__.startswith(("FSDP", "FullyShardedDataParallel")) for module in model.modules()):
+        return True
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.Tensor | None) -> dict[str, Any]:

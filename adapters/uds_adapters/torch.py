@@ -12,11 +12,11 @@ import torch
 
 import uds_core as uds
 
-from . import batches, checkpoints, entries, metrics, models
+from . import batches, checkpoints, metrics
 from .audit import Audit
 from .deal import Deal
-from .forward import Scorer
 from .history import History
+from .looking import Looker
 from .probe import outside_autocast
 from .ranks import Ended, Pool, RankError, Ranks
 from .schedule import Schedule
@@ -98,9 +98,14 @@ class BatchSelector:
         _check_policy(policy)
         self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
         self.schedule.check(policy)
-        self.indexer, self.id_field, self.audit = indexer, id_field, audit
+        self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(scope=ranks)
-        self._scoring: dict[str, Any] = {"softcap": softcap, "score_batch_size": score_batch_size}
+        self._looking: dict[str, Any] = {
+            "softcap": softcap,
+            "score_batch_size": score_batch_size,
+            "indexer": indexer,
+            "id_field": id_field,
+        }
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
@@ -116,8 +121,7 @@ class BatchSelector:
     def attach(self, model: torch.nn.Module) -> None:
         """Score with `model` from now on: the same one, in another wrapper."""
         self.model = model
-        self._scorer = Scorer(model, **self._scoring) if self.policy.needs_logits else None
-        self._shift = not models.is_encoder_decoder(models.bare(model))
+        self._looker = Looker(model, self.policy, self.ranks, **self._looking)
 
     def __call__(self, batch: Mapping[str, Any], /, *, step: int | None = None) -> Any:
         """The chosen samples of `batch`, in their order there, as the same type of mapping.
@@ -222,25 +226,16 @@ class BatchSelector:
         """
         self.history.load_state_dict(state, about=about)
 
-    def _view(self, batch: Mapping[str, Any]) -> tuple[batches.Samples, list[Any]]:
-        """The samples of a batch, and their identities, of which the model knows nothing."""
-        ids: list[Any] = []
-        beside: dict[str, torch.Tensor] = {}
-        fields = getattr(self.policy, "fields", ())
-        if isinstance(batch, Mapping) and (fields or self.id_field):
-            batch, ids, beside = entries.apart(batch, id_field=self.id_field, fields=fields)
-        return batches.view(batch, indexer=self.indexer, shift=self._shift, beside=beside), ids
-
     def _look(self, window: Iterable[Mapping[str, Any]], step: int | None, about: str) -> tuple[_Looked, Pool]:
         """What this process has, and what all have: the one collective."""
         with self.ranks.together():
-            found = [self._view(batch) for batch in window]
+            found = [self._looker.view(batch) for batch in window]
             if not found:
                 self.ranks.end()
             views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
-            features = {} if policy is None else uds.pool([self._features(policy, samples) for samples in views])
+            features = {} if policy is None else self._looker.features(policy, views)
         looked = _Looked(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(
@@ -267,8 +262,8 @@ class BatchSelector:
             move=self.last is not None and self.ranks.moves,
             most=most,
             fill=fill,
-            indexer=self.indexer,
-            shift=self._shift,
+            indexer=self._looker.indexer,
+            shift=self._looker.shift,
         )
         self._record(looked, deal)
         self.history.add(chosen)
@@ -302,17 +297,6 @@ class BatchSelector:
         self.tokens = sum(deal.tokens for deal in deals)
         self.empty = sum(deal.empty for deal in deals)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
-
-    def _features(self, policy: uds.Policy, samples: batches.Samples) -> uds.Features:
-        if self._scorer is not None:
-            return self._scorer.examine(samples, policy)
-        mask, labels = samples.mask, samples.labels
-        if mask is None and labels is None:
-            tokens = samples.tokens
-            mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
-        beside = dict(samples.beside)
-        ids = beside.pop("id", None)
-        return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **beside))
 
     def _record(self, looked: _Looked, deal: Deal) -> None:
         if self.audit is not None and self.last is not None:

@@ -1,0 +1,77 @@
+"""From batches to what a policy wants to know of their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+import uds_core as uds
+
+from . import batches, entries, models
+from .forward import Scorer
+from .ranks import Ranks
+from .sharded import ShardedScorer
+
+__all__ = ["Looker"]
+
+
+class Looker:
+    """Looks at batches with a model, where the policy needs one.
+
+    Parameters
+    ----------
+    model
+        The model that is trained, as the loop calls it.
+    policy
+        The policy; schedules may change its share, no more.
+    ranks
+        Processes that score together where the model is sharded.
+    id_field, indexer
+        As of `BatchSelector`.
+    **options
+        Those of `Scorer`.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        policy: uds.Policy,
+        ranks: Ranks,
+        *,
+        id_field: str | None = None,
+        indexer: batches.Indexer | None = None,
+        **options: Any,
+    ) -> None:
+        self.model, self.indexer = model, indexer
+        self.shift = not models.is_encoder_decoder(models.bare(model))
+        self._id_field, self._fields = id_field, getattr(policy, "fields", ())
+        self._scorer = Scorer(model, **options) if policy.needs_logits else None
+        self._sharded = ShardedScorer(model, ranks, **options) if policy.needs_logits else None
+
+    def view(self, batch: Mapping[str, Any], /) -> tuple[batches.Samples, list[Any]]:
+        """The samples of a batch, and their identities, of which the model knows nothing."""
+        ids: list[Any] = []
+        beside: dict[str, torch.Tensor] = {}
+        if isinstance(batch, Mapping) and (self._fields or self._id_field):
+            batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._fields)
+        return batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside), ids
+
+    def features(self, policy: uds.Policy, views: Sequence[batches.Samples], /) -> uds.Features:
+        """The policy's features of the samples of several batches, in their order."""
+        if self._scorer is None or self._sharded is None:
+            return uds.pool([_without_logits(policy, samples) for samples in views])
+        if models.is_sharded(self.model):
+            return self._sharded.examine_all(views, policy)
+        return uds.pool([self._scorer.examine(samples, policy) for samples in views])
+
+
+def _without_logits(policy: uds.Policy, samples: batches.Samples) -> uds.Features:
+    mask, labels = samples.mask, samples.labels
+    if mask is None and labels is None:
+        tokens = samples.tokens
+        mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
+    beside = dict(samples.beside)
+    ids = beside.pop("id", None)
+    return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **beside))

@@ -173,6 +173,25 @@ def test_gradient_checkpointing_makes_no_difference():
     torch.testing.assert_close(got, expected)
 
 
+def test_in_half_precision_products_are_near():
+    model, data = lora(), batches.view(tiny.batch(4))
+    expected = GhostScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = GhostScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
+    assert got.dtype == torch.float32
+    assert float((got - expected).abs().max()) < 0.05 * float(expected.diagonal().max())
+
+
+def test_a_layer_that_runs_twice_is_one_with_longer_samples():
+    model, data = tiny.llama().requires_grad_(False), tiny.batch(4)
+    first, second = (layer.mlp for layer in model.model.layers)
+    second.up_proj = first.up_proj
+    first.up_proj.weight.requires_grad = True
+    mine = gradients(model, data)
+    features = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
+    assert relative(features["products"], mine @ mine.T, mine, mine) < 1e-5
+
+
 def test_a_sample_without_targets_has_no_gradient():
     model, data = lora(), tiny.batch(4)
     data["labels"][2] = -100
@@ -181,6 +200,15 @@ def test_a_sample_without_targets_has_no_gradient():
     assert features["alignment"][2] == 0
     selection, _ = uds.GREATS(count=3).choose(None, features)
     assert sorted(selection.indices.tolist()) == [0, 1, 3]
+
+
+def compiled():
+    """A model whose layers pass hooks by, as those do that were compiled in place."""
+    model = lora()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lora_" in name:
+            module._compiled_call_impl = module.forward
+    return model
 
 
 def capped():
@@ -193,6 +221,7 @@ def capped():
     ("make", "error", "words"),
     [
         (lambda: tiny.llama().requires_grad_(False), ValueError, "no linear layer that trains"),
+        (compiled, TypeError, "no layer that trains was seen to run"),
         (capped, TypeError, "not those of a linear head"),
     ],
 )

@@ -70,6 +70,9 @@ class GhostScorer(ValidationScorer):
                 "give uds.GREATS a `ValidationScorer`, or choose another policy"
             )
             raise TypeError(msg)
+        if not calls:
+            msg = "no layer that trains was seen to run: is the part of the model compiled that has them in it?"
+            raise TypeError(msg)
         with outside_autocast(hidden):
             back = self._back(explained.head(hidden.detach()), samples)
         outputs = [output for name in calls for _, output in calls[name]]

@@ -46,6 +46,14 @@ def test_ties_go_to_the_lower_index(backend):
     assert pick(backend, [1.0, 2.0, 2.0, 1.0, 2.0], count=4) == [1, 2, 4, 0]
 
 
+def test_ties_go_to_the_lower_index_in_a_large_pool(backend):
+    """Sorts that are not stable are stable on few numbers."""
+    scores = np.arange(400) % 3
+    assert pick(backend, scores, length=np.arange(400) % 2, count=400) == reference.best_first(
+        scores, np.arange(400) % 2
+    )
+
+
 def test_more_than_there_are_is_all(backend):
     assert pick(backend, [1.0, 2.0], count=5) == [1, 0]
 

@@ -1,5 +1,7 @@
 """Validation samples beside the candidates: GREATS through a model is GREATS on gradients that autograd makes."""
 
+from functools import partial
+
 import pytest
 import reference
 
@@ -10,6 +12,8 @@ import tiny  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
+from uds_adapters.ghost import GhostScorer  # noqa: E402
+from uds_adapters.torch import BatchSelector  # noqa: E402
 from uds_adapters.validation import ValidationScorer  # noqa: E402
 
 
@@ -78,3 +82,80 @@ def test_without_validation_it_says_what_is_missing():
 
     with pytest.raises(ValueError, match="GREATS needs validation samples"):
         Scorer(tiny.llama()).examine(batches.view(tiny.batch(2)), uds.GREATS())
+
+
+# --- in loops and trainers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ValidationScorer, GhostScorer])
+def test_a_loop_trains_what_greats_keeps(kind):
+    model, validation, policy = tiny.llama(), tiny.batch(3, seed=1), uds.GREATS(keep=0.5)
+    if kind is GhostScorer:
+        model.lm_head.requires_grad_(False)
+    select = BatchSelector(model, policy, scorer=partial(kind, validation=validation))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        data = tiny.batch(6, seed=step)
+        kept = policy.choose(None, kind(model, validation).examine(batches.view(data), policy))[0].indices.tolist()
+        chosen = select(data)
+        assert select.last_indices == sorted(kept)
+        model(**chosen).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert select.metrics["eta"] > 0
+    assert select.metrics["gradient_mean"] > 0
+
+
+def test_candidates_that_are_validation_samples_are_kept_before_others():
+    model, validation = tiny.llama(), tiny.batch(8, seed=1)
+    select = BatchSelector(model, uds.GREATS(count=3), scorer=partial(ValidationScorer, validation=validation))
+    select(tiny.collate([*tiny.examples(8, seed=1)[:3], *tiny.examples(9, seed=2)]))
+    assert select.last_indices == [0, 1, 2]
+
+
+def test_the_trainer_hands_it_on(tmp_path):
+    from transformers import TrainingArguments
+
+    from uds_adapters.transformers import UDSTrainer
+
+    model = tiny.llama(frozen_head=True)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=6,
+        max_steps=3,
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+    )
+    trainer = UDSTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=tiny.examples(18),
+        data_collator=tiny.collate,
+        policy=uds.GREATS(keep=0.5),
+        selection={"scorer": partial(GhostScorer, validation=tiny.batch(3, seed=1))},
+    )
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert len(trainer.selector.last_indices) == 3
+
+
+def test_a_window_of_several_batches_is_refused_as_one_pool_and_taken_one_by_one():
+    scorer = partial(ValidationScorer, validation=tiny.batch(2, seed=1))
+    select = BatchSelector(tiny.llama(), uds.GREATS(keep=0.5), scorer=scorer)
+    window = [tiny.batch(4, seed=seed) for seed in (2, 3)]
+    with pytest.raises(ValueError, match="choose from each batch"):
+        select.window(window)
+    kept, _ = select.window(window, scope="micro")
+    assert [len(batch["input_ids"]) for batch in kept] == [2, 2]
+
+
+def test_sharded_models_are_refused(monkeypatch):
+    from uds_adapters import models
+
+    select = BatchSelector(
+        tiny.llama(), uds.GREATS(keep=0.5), scorer=partial(ValidationScorer, validation=tiny.batch(2, seed=1))
+    )
+    monkeypatch.setattr(models, "is_sharded", lambda _model: True)
+    with pytest.raises(ValueError, match="ValidationScorer does not score models whose weights are sharded"):
+        select(tiny.batch(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Looker:
         The policy; schedules may change its share, no more.
     ranks
         Processes that score together where the model is sharded.
-    id_field, indexer
+    scorer, id_field, indexer
         As of `BatchSelector`.
     **options
         Those of `Scorer`.
@@ -40,6 +40,7 @@ class Looker:
         policy: uds.Policy,
         ranks: Ranks,
         *,
+        scorer: Callable[..., Scorer] = Scorer,
         id_field: str | None = None,
         indexer: batches.Indexer | None = None,
         **options: Any,
@@ -47,7 +48,8 @@ class Looker:
         self.model, self.indexer = model, indexer
         self.shift = not models.is_encoder_decoder(models.bare(model))
         self._id_field, self._fields = id_field, getattr(policy, "fields", ())
-        self._scorer = Scorer(model, **options) if policy.needs_logits else None
+        self._scorer = scorer(model, **options) if policy.needs_logits else None
+        self._special = scorer is not Scorer
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs_logits else None
 
     def view(self, batch: Mapping[str, Any], /) -> tuple[batches.Samples, list[Any]]:
@@ -63,6 +65,9 @@ class Looker:
         if self._scorer is None or self._sharded is None:
             return uds.pool([_without_logits(policy, samples) for samples in views])
         if models.is_sharded(self.model):
+            if self._special:
+                msg = f"{type(self._scorer).__name__} does not score models whose weights are sharded: train with DDP"
+                raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 

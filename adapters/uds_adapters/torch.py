@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ import uds_core as uds
 from . import batches, checkpoints, metrics
 from .audit import Audit
 from .deal import Deal
+from .forward import Scorer
 from .history import History
 from .looking import Looker
 from .probe import outside_autocast
@@ -38,6 +39,8 @@ class BatchSelector:
         Any `uds_core` policy.
     schedule
         A `Schedule`: warm-up, interval, and a share that changes. Default: every batch is chosen from.
+    scorer
+        What scores: `Scorer`; for uds.GREATS, ``functools.partial(ValidationScorer, validation=batch)`` or GhostScorer.
     score_batch_size
         Samples in one scoring pass; None: all at once. Halved, with a warning, where memory runs out.
     softcap
@@ -88,6 +91,7 @@ class BatchSelector:
         policy: uds.Policy,
         *,
         schedule: Schedule | None = None,
+        scorer: Callable[..., Scorer] = Scorer,
         score_batch_size: int | None = None,
         softcap: Literal["exact", "ignore"] = "exact",
         indexer: batches.Indexer | None = None,
@@ -101,6 +105,7 @@ class BatchSelector:
         self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(scope=ranks)
         self._looking: dict[str, Any] = {
+            "scorer": scorer,
             "softcap": softcap,
             "score_batch_size": score_batch_size,
             "indexer": indexer,

@@ -54,6 +54,13 @@ def test_inputs_are_without_labels_and_cache():
     assert inputs.keys() == {"input_ids", "attention_mask"}
 
 
+def test_the_cache_may_have_another_name():
+    model, batch = architectures.TABLE["XLNet"].build(), tiny.batch(2)
+    inputs = models.inputs_for(model, batch, None)
+    assert inputs.pop("use_mems") is False
+    assert inputs.keys() == {"input_ids", "attention_mask"}
+
+
 def test_only_what_a_forward_takes_is_given():
     class Mine(torch.nn.Module):
         def forward(self, input_ids, attention_mask=None): ...

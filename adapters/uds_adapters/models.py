@@ -91,7 +91,9 @@ def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.
         Where an encoder-decoder model is given neither decoder inputs nor a way to make them.
     """
     inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_SCORING}
-    if _takes(model, "use_cache"):
+    if "use_mems" in inspect.signature(model.forward).parameters:  # XLNet's, which warns of the other name
+        inputs["use_mems"] = False
+    elif _takes(model, "use_cache"):
         inputs["use_cache"] = False
     given = ("decoder_input_ids", "decoder_inputs_embeds")
     if is_encoder_decoder(model) and all(inputs.get(name) is None for name in given):

@@ -1,5 +1,6 @@
 """Every policy trains: through the Trainer, with the gradients of a stock Trainer that was fed what it chose."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("accelerate")
 from test_transformers import Fed, Gradients, Recording, arguments  # noqa: E402
 
 import uds_core as uds  # noqa: E402
+from uds_adapters.validation import ValidationScorer  # noqa: E402
 
 STEPS, BATCH = 2, 8
 POLICIES: dict[str, Any] = {
@@ -37,11 +39,11 @@ POLICIES: dict[str, Any] = {
     "reference": uds.Reference(keep=0.5, memory=16, rank=(3, 10)),
     "uds": uds.UDS(keep=0.5, memory=16, dim=16),
 }
-NOT_YET = {"greats": "needs a validation batch, which the selector does not take yet"}
-marks = {name: [pytest.mark.skip(reason=reason)] for name, reason in NOT_YET.items()}
-everyone = pytest.mark.parametrize(
-    "policy", [pytest.param(policy, id=name, marks=marks.get(name, [])) for name, policy in POLICIES.items()]
-)
+everyone = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+SELECTION: dict[str, Any] = {
+    "id_field": "id",
+    "scorer": partial(ValidationScorer, validation=tiny.batch(3, seed=9)),  # for GREATS; others do not see it
+}
 BESIDE = {"id": torch.int64, "reference_loss": torch.float32}
 
 
@@ -51,7 +53,10 @@ def data():
 
 
 def collate(examples):
-    beside = {name: torch.tensor([one[name] for one in examples], dtype=dtype) for name, dtype in BESIDE.items()}
+    given = {
+        name: dtype for name, dtype in BESIDE.items() if name in examples[0]
+    }  # a trainer hands on what is asked for
+    beside = {name: torch.tensor([one[name] for one in examples], dtype=dtype) for name, dtype in given.items()}
     return {**tiny.collate(examples), **beside}
 
 
@@ -65,7 +70,7 @@ def trained(folder, policy, **options) -> Any:
         data_collator=collate,
         callbacks=[seen],
         policy=policy,
-        selection={"id_field": "id"},
+        selection=SELECTION,
     )
     trainer.train()
     return trainer, seen
@@ -106,7 +111,7 @@ def test_what_it_remembers_outlives_a_checkpoint(tmp_path, policy):
         train_dataset=data(),
         data_collator=collate,
         policy=policy,
-        selection={"id_field": "id"},
+        selection=SELECTION,
     )
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert resumed.picks == straight.picks[3:]

@@ -275,8 +275,8 @@ def _head_products(candidates: Candidates) -> tuple[Array, Array]:
     validation: Any = candidates.extra.get("validation")
     if validation is None:
         msg = (
-            "GREATS needs validation samples: `Candidates(..., validation=Candidates(...))`; in the adapters, give the "
-            "selector `validation`"
+            "GREATS needs validation samples: `Candidates(..., validation=Candidates(...))`; a selector gets them by "
+            "its `scorer`, a `ValidationScorer`"
         )
         raise ValueError(msg)
     gradients = _gradients(candidates, "GREATS")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pools import BATCH, VOCAB, Pool, candidates, low, picks, samples, warm
+from pools import BATCH, VOCAB, WEIGHT, Pool, candidates, low, picks, samples, warm
 
 import uds_core as uds
 
@@ -270,3 +270,20 @@ def test_the_pools_of_these_tests_are_what_they_seem():
     assert isinstance(pool, Pool)
     assert len(set(pool.ids.tolist())) == BATCH
     assert set(pool.ids) & set(samples(1000).ids)  # policies that remember samples see some again
+
+
+@law(dict.fromkeys(["rholoss ledger", "greats"], "looks things up on the host, or takes candidates beside candidates"))
+def test_examine_compiles_under_jax(policy):
+    jax = pytest.importorskip("jax")
+    pool = samples(0)
+    arrays = [jax.numpy.asarray(part, dtype) for part, dtype in zip(pool, ("f4", "b1", "i4", "i4", "f4"), strict=True)]
+    head = uds.Head(jax.numpy.asarray(WEIGHT, "f4"))
+
+    def examine(hidden, mask, labels, ids, reference_loss):
+        given = {"mask": mask, "labels": labels, "ids": ids, "reference_loss": reference_loss}
+        return dict(policy.examine(uds.Candidates(head(hidden), **given)))
+
+    compiled, eager = jax.jit(examine)(*arrays), examine(*arrays)
+    assert set(compiled) == set(eager)
+    for name in eager:
+        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-3, atol=1e-4)

@@ -87,15 +87,18 @@ class Candidates:
                 "give the selector the entry that holds them (`id_field`)"
             )
             raise ValueError(msg)
-        ids = self._on_host("ids", self.ids)
-        if ids.dtype.kind not in "iu":
+        ids = self._checked("ids", self.ids)
+        if not self._is_here(ids):
+            ids = to_numpy(ids)
+            here = constant(ids, like=self.like) if ids.dtype.kind in "iu" else ids
+            if here is not ids and not np.array_equal(to_numpy(here), ids):  # JAX cuts them to 32 bits
+                msg = f"`ids` up to {ids.max()} do not fit into {here.dtype}: number the samples from 0"
+                raise ValueError(msg)
+            ids = here
+        if not array_namespace(ids).isdtype(ids.dtype, "integral"):
             msg = f"`ids` must be whole numbers, got {ids.dtype}: number the samples of the data set"
             raise TypeError(msg)
-        here = constant(ids, like=self.like)
-        if not np.array_equal(to_numpy(here), ids):  # JAX cuts them to 32 bits
-            msg = f"`ids` up to {ids.max()} do not fit into {here.dtype}: number the samples from 0"
-            raise ValueError(msg)
-        return here
+        return ids
 
     def column(self, name: str, /) -> Array:
         """(batch,) the numbers that came as `name`, checked, where the other arrays are.
@@ -108,15 +111,22 @@ class Candidates:
         if name not in self.extra:
             msg = f"this policy reads {name!r} of each sample, and the candidates came without it: have {[*self.extra]}"
             raise ValueError(msg)
-        xp = array_namespace(self.like)
-        return constant(self._on_host(name, self.extra[name]), like=self.like, dtype=xp.float32)
+        numbers, xp = self._checked(name, self.extra[name]), array_namespace(self.like)
+        if self._is_here(numbers):
+            return xp.astype(numbers, xp.float32, copy=False)
+        return constant(to_numpy(numbers), like=self.like, dtype=xp.float32)
 
-    def _on_host(self, name: str, values: Any) -> np.ndarray:
-        values = to_numpy(values) if hasattr(values, "dtype") else np.asarray(values)
-        if values.shape != self.shape[:1]:
-            msg = f"`{name}` must have shape (batch,) = {self.shape[:1]}, got {values.shape}"
+    def _checked(self, name: str, values: Any) -> Any:
+        """`values` as an array (batch,), of whatever library."""
+        values = values if hasattr(values, "dtype") else np.asarray(values)
+        if tuple(values.shape) != self.shape[:1]:
+            msg = f"`{name}` must have shape (batch,) = {self.shape[:1]}, got {tuple(values.shape)}"
             raise ValueError(msg)
         return values
+
+    def _is_here(self, x: Any) -> bool:
+        """Whether `x` is of the library and on the device of the other arrays, so that it need not come by the host."""
+        return array_namespace(x) is array_namespace(self.like) and device(x) == device(self.like)
 
     def scored(self, rows: str = "labels", /) -> Array:
         """(batch, time), true for the rows that are scored.

@@ -13,7 +13,12 @@ from uds_adapters.forward import Scorer, evaluating  # noqa: E402
 def peft_model(config, model=None):
     peft = pytest.importorskip("peft")
     torch.manual_seed(1)
-    model = peft.get_peft_model(tiny.llama() if model is None else model, config(peft))
+    try:
+        model = peft.get_peft_model(tiny.llama() if model is None else model, config(peft))
+    except AttributeError as error:
+        if "'embedding_dim'" not in str(error):
+            raise
+        pytest.skip("this PEFT trains tokens of embeddings, and none of a head")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -22,7 +27,13 @@ def peft_model(config, model=None):
 
 
 def lora(*targets, **options):
-    return lambda peft: peft.LoraConfig(target_modules=list(targets), task_type="CAUSAL_LM", **options)
+    def config(peft):
+        missing = sorted(options.keys() - peft.LoraConfig.__dataclass_fields__.keys())
+        if missing:
+            pytest.skip(f"this PEFT's LoRA knows no {', '.join(missing)}")
+        return peft.LoraConfig(target_modules=list(targets), task_type="CAUSAL_LM", **options)
+
+    return config
 
 
 HEAD_FROZEN = {
@@ -69,14 +80,12 @@ def test_peft_on_the_head(name):
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @pytest.mark.parametrize("tie", [False, True], ids=["untied by training", "tied"])
 def test_peft_on_tied_embeddings(tie):
-    peft = pytest.importorskip("peft")
-    config = lora("q_proj", modules_to_save=["embed_tokens"], ensure_weight_tying=tie)
+    config = lora("q_proj", modules_to_save=["embed_tokens"], **({"ensure_weight_tying": True} if tie else {}))
     model, batch = peft_model(config, tiny.llama(tied=True)), tiny.batch(4)
     scorer = Scorer(model)
     for _ in range(3):
         check(examine(scorer, batch), model, batch)
         step(model, batch)
-    assert peft
 
 
 def test_trainable_tokens_of_tied_embeddings():

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import uds_core as uds
+from uds_adapters.audit import Audit
 from uds_adapters.models import is_sharded
 from uds_adapters.ranks import Ranks
 from uds_adapters.torch import BatchSelector
@@ -65,6 +66,8 @@ def plain(
     save=None,
     spoil=None,
     model=None,
+    audit=False,
+    **options,
 ):
     """A loop over DDP; every rank draws its part of each pool. `sizes`: of the parts. `spoil(step, rank, batch)`."""
     rank, size = world()
@@ -72,13 +75,15 @@ def plain(
     torch.manual_seed(0)
     bare = tiny.llama() if model is None else model()
     model = torch.nn.parallel.DistributedDataParallel(bare) if size > 1 else bare
-    select = BatchSelector(model, uds.UDS(**POLICY) if policy is None else policy, ranks=ranks)
+    select = BatchSelector(model, uds.UDS(**POLICY) if policy is None else policy, ranks=ranks, **options)
+    if audit:
+        select.audit = Audit(folder / f"audit_{rank}.jsonl")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     if start:
         kept = torch.load(folder / "loop.pt", weights_only=True)
         bare.load_state_dict(kept["model"])
         select.load_state_dict(kept["select"])
-    picks, gradients, bytes_, counts = [], [], [], []
+    picks, here, gradients, bytes_, counts = [], [], [], [], []
     for step, micros in enumerate(pools(steps, accumulation, pool)):
         if step < start:
             continue
@@ -89,7 +94,8 @@ def plain(
         counts.append([len(batch["labels"]) for batch in kept])
         for batch in kept:
             (model(**batch, num_items_in_batch=tokens).loss * size).backward()
-        picks.append(sorted(chosen(select)))
+        picks.append(sorted(chosen(select)) if select.last else None)
+        here.append(select.last_indices)
         gradients.append(flat(model.parameters()))
         bytes_.append(select.metrics.get("gathered_bytes", 0))
         optimizer.step()
@@ -98,6 +104,7 @@ def plain(
             torch.save({"model": bare.state_dict(), "select": select.state_dict()}, folder / "loop.pt")
     return {
         "picks": picks,
+        "here": here,
         "gradients": gradients,
         "memory": digest(select),
         "bytes": bytes_,
@@ -282,7 +289,12 @@ def wide(vocab: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    options = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    options: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab, pad_token_id=0, **options))
     model.lm_head.weight.requires_grad = False
     return model
@@ -335,6 +347,35 @@ def fsdp(
         "made": made,
         "sharded": is_sharded(model),
     }
+
+
+def zero3(folder, *, tied=False, frozen=False, steps=3, pool=8):
+    """The same loop under DeepSpeed's ZeRO-3."""
+    os.environ |= {"DS_ACCELERATOR": "cpu", "DS_IGNORE_CUDA_DETECTION": "TRUE"}
+    import deepspeed
+    from deepspeed.utils import safe_get_full_grad
+
+    rank, size = world()
+    model = tiny.llama(tied=tied, frozen_head=frozen)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": 0.0,
+    }
+    engine: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)[0]
+    select = BatchSelector(engine, uds.UDS(**POLICY), ranks="global")
+    picks, gradients = [], []
+    for step, (examples,) in enumerate(pools(steps, 1, pool)):
+        kept, tokens = select.window([tiny.collate(part(examples, rank, size))], step=step)
+        for batch in kept:
+            engine.backward(engine(**batch, num_items_in_batch=tokens).loss * size)
+        picks.append(sorted(chosen(select)))
+        parameters = [p for p in engine.module.parameters() if p.requires_grad]
+        gradients.append(torch.cat([safe_get_full_grad(p).flatten().clone() for p in parameters]))
+        engine.step()
+    return {"picks": picks, "gradients": gradients, "memory": digest(select), "sharded": is_sharded(engine)}
 
 
 class Large(TorchDispatchMode):

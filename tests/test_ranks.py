@@ -11,6 +11,8 @@ import loops  # noqa: E402
 import processes  # noqa: E402
 
 import uds_core as uds  # noqa: E402
+from uds_adapters.audit import read  # noqa: E402
+from uds_adapters.schedule import Schedule  # noqa: E402
 
 
 def run(world, folder, job=loops.plain, **options) -> list[Any]:
@@ -156,3 +158,57 @@ def test_the_trainer_resumes_on_another_number_of_ranks(tmp_path, before, after)
     for found in run(after, tmp_path, loops.trainer, resume="checkpoint-3", **options):
         assert found["picks"] == straight["picks"][3:]
         assert far(found["parameters"], straight["parameters"]) < 1e-5
+
+
+@pytest.mark.parametrize("policy", [uds.Random(keep=0.5, seed=3), uds.Longest(keep=0.5), uds.MaxLoss(keep=0.5)])
+def test_any_policy_chooses_what_it_would_alone(tmp_path, policy):
+    options = {"policy": policy, "ranks": "global", "accumulation": 2}
+    alone = run(1, tmp_path, **options)[0]
+    found = run(2, tmp_path, **options)
+    assert [one["picks"] for one in found] == [alone["picks"]] * 2
+    assert far(found[0]["gradients"][-1], alone["gradients"][-1]) < 1e-5
+
+
+@pytest.mark.parametrize("ranks", ["rank", "global"])
+def test_steps_that_do_not_select_train_all_where_they_are(tmp_path, ranks):
+    options = {"schedule": Schedule(start_step=1, every=2), "ranks": ranks, "steps": 4}
+    alone = run(1, tmp_path, **options)[0]
+    for one in run(2, tmp_path, **options):
+        assert one["counts"] == [[4], [2], [4], [2]]
+        assert [picks is None for picks in one["picks"]] == [True, False, True, False]
+        assert far(one["gradients"][0], alone["gradients"][0]) < 1e-6
+
+
+@pytest.mark.parametrize("ranks", ["rank", "global"])
+def test_each_rank_audits_its_own_candidates(tmp_path, ranks):
+    found = run(2, tmp_path, ranks=ranks, audit=True)
+    for rank, one in enumerate(found):
+        rows = list(read(tmp_path / f"audit_{rank}.jsonl"))
+        assert len(rows) == 12
+        kept = [[row["position"] for row in rows if row["step"] == step and row["chosen"]] for step in range(3)]
+        assert kept == one["here"] == [[i - 4 * rank for i in picks if i // 4 == rank] for picks in one["picks"]]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "scope"), [("global", "micro"), ("rank", "micro"), ("rank", "step"), ("stay", "step")]
+)
+def test_the_trainer_in_every_mode(tmp_path, ranks, scope):
+    options = {"ranks": ranks, "scope": scope, "gradient_accumulation_steps": 2}
+    alone = run(1, tmp_path, loops.trainer, **options)[0]
+    found = run(2, tmp_path, loops.trainer, **options)
+    assert len({one["memory"] for one in found}) == 1
+    assert all(torch.equal(one["parameters"], found[0]["parameters"]) for one in found)
+    if ranks != "rank":  # noted are the last choices of a call, which is a whole step here, and a micro-batch alone
+        assert found[0]["picks"] == (alone["picks"][1::2] if scope == "micro" else alone["picks"])
+        assert far(found[0]["gradients"][0], alone["gradients"][0]) < 1e-6
+    message = found[0]["log"][-1]["uds/gathered_bytes"]
+    assert message > 2 * 8 * 4 * 16  # two ranks, eight candidates each, a sketch of 16 numbers
+    assert found[0]["log"][-1]["uds/gathering_seconds"] > 0
+
+
+def test_samples_behind_an_indexer_stay():
+    from uds_adapters.deal import Deal
+
+    move: Any = {"move": True, "most": 1, "fill": False, "indexer": lambda batch, _: batch, "shift": True}
+    with pytest.raises(ValueError, match=r"`indexer` cannot be joined.*rows='stay'"):
+        Deal(torch.tensor([0]), None, [], None, **move)  # type: ignore[arg-type]

@@ -64,6 +64,12 @@ class Deal:
         indexer: Indexer | None,
         shift: bool,
     ) -> None:
+        if move and indexer is not None:
+            msg = (
+                "batches that need an `indexer` cannot be joined with samples of other processes: train them where "
+                "they are, with ranks=Ranks(scope='global', rows='stay')"
+            )
+            raise ValueError(msg)
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
         self.shares = _shares(chosen, pool.owners, ranks.size, move=move)
         self.number = most if fill else min(most, max(1, *map(len, self.shares)))

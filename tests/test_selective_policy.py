@@ -90,6 +90,22 @@ def test_each_group_has_one_at_least():
     np.testing.assert_allclose(kept.scores, [7 / 8, 1 / 8, 5 / 8, 3 / 8])
 
 
+@pytest.mark.parametrize("form", ["rank", "history"])
+def test_samples_without_rows_move_no_percentile(form):
+    policy = uds.SelectiveBackprop(form=form, beta=1.0)
+    alone, _ = policy.choose(None, features([4, 1, 3, 2]))
+    more = {"loss": np.float32([4, 1, 3, 2, 0, 0]), "length": np.float32([1, 1, 1, 1, 0, 0])}
+    beside, state = policy.choose(None, more)
+    np.testing.assert_array_equal(beside.parts["chance"][:4], alone.parts["chance"])
+    assert np.isnan(state.losses[-2:]).all() or form == "rank"
+    assert state.losses.shape == ((1,) if form == "rank" else (1024,))
+
+
+def test_a_count_beyond_the_pool_favours_nobody():
+    selection, _ = uds.SelectiveBackprop(count=9).choose(None, features([4, 1, 3, 2]))
+    assert selection.scores.tolist() == [1, 1, 1, 1]
+
+
 def test_without_a_share_everything_is_kept():
     for form in ("rank", "history"):
         selection, _ = uds.SelectiveBackprop(form=form).choose(None, features([4, 1, 3, 2]))

@@ -49,6 +49,17 @@ def test_diversity_chooses_as_the_oracle_does_also_through_a_saved_state(backend
         np.testing.assert_allclose(backend.numpy(selection.scores), scores, rtol=1e-3, atol=1e-4)
 
 
+def test_diversity_neither_prefers_nor_remembers_what_is_broken_or_empty(backend):
+    pool = pools.samples(0)
+    pool.hidden[0, 1] = np.nan
+    pool.labels[1] = -100
+    policy = uds.DiversityOnly(memory=8, dim=16)
+    indices, selection, state = pools.picks(policy, backend, None, pool)
+    assert indices == [2, 3, 4, 5, 1, 0]
+    assert np.isnan(backend.numpy(selection.scores)).tolist() == [True] + [False] * 5
+    assert state.size == 4
+
+
 @pytest.mark.parametrize("kind", [uds.Frobenius, uds.NuclearOnly, uds.DiversityOnly])
 @pytest.mark.parametrize(
     ("options", "words"),

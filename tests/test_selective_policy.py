@@ -94,7 +94,7 @@ def test_each_group_has_one_at_least():
 def test_samples_without_rows_move_no_percentile(form):
     policy = uds.SelectiveBackprop(form=form, beta=1.0)
     alone, _ = policy.choose(None, features([4, 1, 3, 2]))
-    more = {"loss": np.float32([4, 1, 3, 2, 0, 0]), "length": np.float32([1, 1, 1, 1, 0, 0])}
+    more = {"loss": np.array([4, 1, 3, 2, 0, 0], np.float32), "length": np.array([1, 1, 1, 1, 0, 0], np.float32)}
     beside, state = policy.choose(None, more)
     np.testing.assert_array_equal(beside.parts["chance"][:4], alone.parts["chance"])
     assert np.isnan(state.losses[-2:]).all() or form == "rank"

@@ -270,6 +270,19 @@ def told(run: Any, seen: Trained) -> dict[str, Any]:
     }
 
 
+def grouped(folder, *, steps=3):
+    """Four processes, of which two and two choose together."""
+    rank, size = world()
+    groups = [dist.new_group([first, first + 1]) for first in range(0, size, 2)]
+    ranks = Ranks(scope="global", group=groups[rank // 2])
+    select = BatchSelector(tiny.llama(), uds.UDS(**POLICY), ranks=ranks)
+    picks = []
+    for step in range(steps):
+        select(tiny.batch(4, seed=10 * step + rank))
+        picks.append(sorted(chosen(select)))
+    return {"picks": picks, "memory": digest(select), "first": ranks.first(rank)}
+
+
 # sharded models
 
 

@@ -46,7 +46,7 @@ def run(job: Callable[..., Any], world: int, folder: Path, /, *, limit: float = 
 def all_well(results: list[Any]) -> list[Any]:
     """The results, after making sure that no rank failed."""
     for rank, result in enumerate(results):
-        assert not isinstance(result, BaseException), f"rank {rank}:\n{result.__notes__}"
+        assert not isinstance(result, BaseException), f"rank {rank}:\n{vars(result).get('trace')}"
         assert result is not None, f"rank {rank} died"
     return results
 
@@ -66,7 +66,7 @@ def _child(
         found = job(folder, **options)
     except Exception as error:  # the parent asks for it
         found = error
-        found.add_note(traceback.format_exc())
+        found.__dict__["trace"] = traceback.format_exc()
     unfinished = result.with_suffix(".tmp")
     try:
         unfinished.write_bytes(pickle.dumps(found))

@@ -78,7 +78,9 @@ MODES = {
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.slow if "micro" in mode else ()) for mode in MODES]
+)
 def test_memories_are_the_same_to_the_bit_after_fifty_steps(tmp_path, mode, size):
     found = run(size, tmp_path, steps=50, **MODES[mode])
     assert len({one["memory"] for one in found}) == 1
@@ -212,3 +214,10 @@ def test_samples_behind_an_indexer_stay():
     move: Any = {"move": True, "most": 1, "fill": False, "indexer": lambda batch, _: batch, "shift": True}
     with pytest.raises(ValueError, match=r"`indexer` cannot be joined.*rows='stay'"):
         Deal(torch.tensor([0]), None, [], None, **move)  # type: ignore[arg-type]
+
+
+def test_groups_choose_apart(tmp_path):
+    found = run(4, tmp_path, loops.grouped)
+    assert [one["first"] for one in found] == [0, 0, 2, 2]
+    assert found[0]["memory"] == found[1]["memory"] != found[2]["memory"] == found[3]["memory"]
+    assert [one["picks"] for one in run(2, tmp_path, loops.grouped)] == [one["picks"] for one in found[:2]]

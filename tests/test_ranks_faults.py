@@ -81,6 +81,7 @@ def test_a_loader_that_fails_is_an_error_on_all(tmp_path):
     assert isinstance(second, OSError)
 
 
+@pytest.mark.slow
 def test_a_rank_that_leaves_without_a_word_is_an_error_in_time(tmp_path):
     began = time.monotonic()
     first, second = run(2, tmp_path, loops.uneven, direct=True)

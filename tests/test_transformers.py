@@ -347,3 +347,15 @@ def test_refusals_at_construction_name_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.Trainer, "_wrap_model", lambda self, model, *_, **__: model)
     with pytest.raises(ValueError, match=r"2 GPUs in one process \(DataParallel\).*torchrun"):
         trainer(tmp_path)
+
+
+def test_processes_with_the_same_samples_need_a_group():
+    from types import SimpleNamespace
+
+    from uds_adapters.ranks import Ranks
+    from uds_adapters.transformers import _check_arguments
+
+    args = SimpleNamespace(n_gpu=1, parallelism_config=SimpleNamespace(tp_size=2, cp_size=1))
+    with pytest.raises(ValueError, match=r"with tp_size above 1.*Ranks\(group=...\)"):
+        _check_arguments(args, Ranks())
+    _check_arguments(args, Ranks(group="the group of data parallelism"))

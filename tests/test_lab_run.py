@@ -84,3 +84,9 @@ def test_lora_trains_adapters_and_saves_them(task, tmp_path):
     assert result.evaluations[-1].loss != result.evaluations[0].loss
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_policies_that_remember_samples_are_told_which_they_are(task, tmp_path):
+    result = trained(task, "lossdrop", tmp_path)
+    assert [len(step) for step in result.selected] == [2] * 4
+    assert all(0 <= index < len(task.train) for step in result.selected for index in step)

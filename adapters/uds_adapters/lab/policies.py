@@ -56,7 +56,7 @@ def make_policy(spec: str, /, *, keep: float, seed: int) -> uds.Policy:
         budget = {} if {"count", "tokens"} & options.keys() else {"keep": keep}
         shared = {key: value for key, value in {**budget, "seed": seed}.items() if key in known}
         return make(**{**shared, **options})
-    except (TypeError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:
         msg = f"policy {spec!r}: {error}" if options else str(error)
         raise LabError(msg) from None
 

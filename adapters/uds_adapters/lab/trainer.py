@@ -45,7 +45,7 @@ class Clock:
 class RecordingTrainer(UDSTrainer):
     """`UDSTrainer` over candidates in a fixed order, with a record.
 
-    Each example carries `index`, its place in the data set, which is taken out before selector and model see the batch.
+    Each example carries `index`, its place in the data set: the policy knows samples by it, the model never sees it.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class RecordingTrainer(UDSTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, selection={"id_field": "index"}, **kwargs)
         self.remove_callback(PrinterCallback)
         self.clock = Clock(self.args.device)
         self.selected: list[list[int]] = []
@@ -77,13 +77,11 @@ class RecordingTrainer(UDSTrainer):
         return torch.utils.data.SequentialSampler(data)
 
     def _uds_select(self, batch: Any) -> Any:
-        index = batch["index"].tolist()
-        candidates = {name: value for name, value in batch.items() if name != "index"}
         began = self.clock.now()
-        kept = super()._uds_select(candidates)
+        kept = super()._uds_select(batch)
         self.clock.scoring += self.clock.now() - began
-        self.selected.append([index[row] for row in self.selector.last_indices])
-        self._count(candidates, kept)
+        self.selected.append(self.selector.last_ids)
+        self._count(batch, kept)
         return kept
 
     def _count(self, candidates: Any, kept: Any) -> None:

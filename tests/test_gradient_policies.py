@@ -220,9 +220,9 @@ def test_groups_keep_their_own(backend, policy):
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: uds.MaxGrad(gradient="weights"), ValueError, "`gradient` must be one of 'head', 'logits'"),
+        (lambda: uds.get("maxgrad")(gradient="weights"), ValueError, "`gradient` must be one of 'head', 'logits'"),
         (lambda: uds.GREATS(eta=0), ValueError, "`eta` must be positive and finite, or 'auto'"),
-        (lambda: uds.GREATS(eta="large"), TypeError, "`eta` must be positive and finite, or 'auto'"),
+        (lambda: uds.get("greats")(eta="large"), TypeError, "`eta` must be positive and finite, or 'auto'"),
         (lambda: uds.GREATS(weight=-1.0), ValueError, "`weight` must be finite, at least 0"),
         (lambda: uds.GREATS(keep=2), ValueError, "`keep`"),
         (lambda: uds.DivBS(dim=0), ValueError, "`dim`"),

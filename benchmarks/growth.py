@@ -6,7 +6,7 @@ linear growth, 0 is none.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import log
+from math import ceil, floor, log, log10
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,10 +140,13 @@ def plot(found: dict[str, dict[str, Any]], width: int) -> None:
             axis.axvline(width, color="#d55e00", lw=1)
             axis.text(width, min(milliseconds), " N = h", color="#d55e00", fontsize=8)
         axis.set(xscale="log", yscale="log", xlabel=f"{letter} ({line['fixed']})")
-        axis.set_ylim(min(milliseconds) / 2, max(milliseconds) * 2)
+        axis.set_ylim(10 ** floor(log10(min(milliseconds) / 1.5)), 10 ** ceil(log10(max(milliseconds) * 1.5)))
         axis.set_title(line["varied"], fontsize=9)
         axis.grid(alpha=0.25)
         axis.xaxis.label.set_size(7.5)
+        shown = sizes[:: max(1, len(sizes) // 4)]
+        axis.set_xticks(shown, [f"{round(size / 1000)}k" if size >= 1000 else str(size) for size in shown], fontsize=8)
+        axis.minorticks_off()
     axes[0].set_ylabel("milliseconds, one CPU thread")
     figure.tight_layout()
     figure.savefig(FIGURE.with_suffix(".svg"), metadata={"Date": None})

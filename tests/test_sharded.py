@@ -13,6 +13,10 @@ import processes  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this torch shards nothing on the CPU"
+)
+
 
 def run(world, folder, job=loops.fsdp, **options) -> list[Any]:
     return processes.all_well(processes.run(job, world, folder, **options))

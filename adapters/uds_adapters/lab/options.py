@@ -13,7 +13,19 @@ import typer
 from .data import Fields
 from .settings import DEFAULT_TEMPLATE, Settings, Source
 
-__all__ = ["grouped", "option", "settings", "source"]
+__all__ = [
+    "Output",
+    "Overwrite",
+    "Policies",
+    "Seed",
+    "Seeds",
+    "grouped",
+    "option",
+    "output",
+    "settings",
+    "source",
+    "training",
+]
 
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")
 
@@ -24,7 +36,14 @@ def option(text: str, /, *names: str, panel: str, **more: Any) -> Any:
 
 
 _data = functools.partial(option, panel="Data")
-_training = functools.partial(option, panel="Training")
+training = functools.partial(option, panel="Training")
+output = functools.partial(option, panel="Output")
+
+Seed = Annotated[int, training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
+Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")]
+Policies = Annotated[list[str], training("Such as uds or uds:alpha=0.5,dim=256; give it several times.", "--policy")]
+Output = Annotated[Path, output("Folder for the results; new, or empty.")]
+Overwrite = Annotated[bool, output("Use the folder even if it holds files.", "--overwrite")]
 
 
 def source(
@@ -60,19 +79,19 @@ def source(
 
 def settings(
     *,
-    keep: Annotated[float, _training("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
-    steps: Annotated[int | None, _training("Optimizer steps, in place of --epochs.")] = None,
-    epochs: Annotated[float, _training("Passes over the candidates.")] = 1.0,
+    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
+    steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
+    epochs: Annotated[float, training("Passes over the candidates.")] = 1.0,
     batch_size: Annotated[
-        int, _training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
+        int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
     ] = 16,
-    learning_rate: Annotated[float | None, _training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
-    lora: Annotated[bool, _training("Train low-rank adapters in place of all weights.", "--lora")] = False,
-    lora_rank: Annotated[int, _training("Rank of the adapters.")] = 8,
-    bf16: Annotated[bool, _training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
-    eval_every: Annotated[int | None, _training("Steps between evaluations.", show_default="about 8 a run")] = None,
+    learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
+    lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
+    lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
+    bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
+    eval_every: Annotated[int | None, training("Steps between evaluations.", show_default="about 8 a run")] = None,
     threads: Annotated[
-        int | None, _training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
+        int | None, training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
     ] = None,
 ) -> Settings:
     """How it is trained."""

@@ -1,0 +1,1 @@
+"""The commands of `uds`, one a file: options in, tables out."""

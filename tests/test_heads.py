@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from uds_adapters.heads import HeadReader, capped  # noqa: E402
+from uds_adapters.probe import HeadProbe  # noqa: E402
 
 VOCAB, WIDTH = 30, 8
 
@@ -36,9 +39,13 @@ def last(samples=3, dtype=torch.float32):
 def read(module, after, of=None, x=None):
     """What is read of a module, where the model does `after` to its output."""
     x = last() if x is None else x
-    reader = HeadReader(module, model() if of is None else of)
-    linear = reader.linear(x)
-    return reader.explain(linear, after(module(x)))
+    return explained_by(HeadReader(module, model() if of is None else of), module, after, x)
+
+
+def explained_by(reader, module, after, x):
+    with HeadProbe(module, reader.linear) as probe:
+        output = module(x)
+    return reader.explain(probe.seen, after(output))
 
 
 @torch.no_grad()
@@ -66,6 +73,7 @@ AFTER = {
     ),
     "fewer words than the head has": ({}, lambda x: x[..., : VOCAB - 3]),
     "float64": ({}, lambda x: x.double()),
+    "a factor, in place": ({"logit_scale": 0.0625}, lambda x: x.mul_(0.0625)),
     "a flag for a number": ({"logit_scale": True, "logits_scaling": None}, lambda x: x),
 }
 
@@ -109,6 +117,7 @@ REFUTED = {
     "another order": lambda x: x.flip(-1),
     "more words": lambda x: torch.nn.functional.pad(x, (0, 1)),
     "other rows": lambda x: torch.cat([x, x], 1),
+    "other samples": lambda x: x.flip(0),
 }
 
 
@@ -255,6 +264,73 @@ def test_quantised_layers_of_bitsandbytes_are_read():
     close(read(module, lambda x: x), module, lambda x: x)
 
 
+# PyTorch's own linear layer, which need not run
+
+
+class Multiplied(TorchDispatchMode):
+    """Entries of the matrix products that are made while it is entered."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.entries += result.numel()
+        return result
+
+
+def made(module):
+    """Entries of products in looking through a head at one position of 6 samples."""
+    reader, x = HeadReader(module, model()), torch.randn(6, 1, WIDTH)
+    with torch.no_grad(), Multiplied() as products:
+        assert explained_by(reader, module, lambda x: x, x) is not None
+    return products.entries
+
+
+def test_a_known_head_does_not_run():
+    class Own(torch.nn.Linear):
+        pass
+
+    assert made(torch.nn.Linear(WIDTH, 6400)) == 4 * 64  # of some words, for their size
+    assert made(Own(WIDTH, 6400)) == (4 + 4 + 6) * 6400
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("samples", [1, 2, 4, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_what_stands_in_is_as_large_as_what_it_stands_for(samples, dtype):
+    torch.manual_seed(0)
+    module, x = torch.nn.Linear(64, 1000).to(dtype), torch.randn(samples, 1, 64).to(dtype)
+    expected = module(x)
+    with HeadProbe(module, HeadReader(module, model()).linear) as probe:
+        output = module(x)
+    assert (output.shape, output.dtype) == (expected.shape, dtype)
+    assert 0.5 < output.double().abs().max() / expected.double().abs().max() < 2
+    assert torch.equal(output[:4], probe.seen.raw)
+    assert output[: min(samples, 4)].float().unique(dim=0).shape[0] == min(samples, 4)
+
+
+def test_what_stands_in_has_the_precision_of_autocast():
+    module = head()
+    with torch.autocast("cpu", dtype=torch.bfloat16), HeadProbe(module, HeadReader(module, model()).linear) as probe:
+        output = module(last())
+    assert probe.seen.stands_in
+    assert output.dtype == probe.seen.raw.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("register", ["its own", "everybody's"])
+def test_hooks_that_change_the_output_are_seen(register):
+    module, double = head(), lambda module, _, output: output * 2 if module is target else None
+    target = module
+    everybody = torch.nn.modules.module.register_module_forward_hook
+    hook = module.register_forward_hook(double) if register == "its own" else everybody(double)
+    try:
+        assert read(module, lambda x: x) is None
+        assert read(module, lambda x: x, model(logit_scale=2.0)).head.scale == 2.0
+    finally:
+        hook.remove()
+
+
 # what is kept
 
 
@@ -262,7 +338,7 @@ def test_quantised_layers_of_bitsandbytes_are_read():
 def again(reader, module, x=None):
     x = last() if x is None else x
     reader.refresh()
-    explained = reader.explain(reader.linear(x), module(x))
+    explained = explained_by(reader, module, lambda x: x, x)
     assert explained is not None
     close(explained, module, lambda x: x)
     return explained.head
@@ -290,7 +366,7 @@ def test_heads_that_train_are_read_anew_in_each_call_and_kept_within_it():
     reader = HeadReader(module, model())
     first = again(reader, module)
     with torch.no_grad():
-        kept = reader.explain(reader.linear(last()), module(last()))
+        kept = explained_by(reader, module, lambda x: x, last())
     assert kept is not None
     assert kept.head is first
     assert again(reader, module) is not first

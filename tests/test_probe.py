@@ -1,6 +1,7 @@
 """A look at the head, and a pass that leaves no trace."""
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import architectures
@@ -50,6 +51,22 @@ def test_inside_is_given_what_else_the_head_takes():
         with HeadProbe(head, lambda last, *args, **kwargs: (last.shape, len(args) + len(kwargs))) as probe:
             call()
         assert probe.seen == ((2, 1, 4), 1)
+
+
+def test_what_stands_in_is_put_in_place_of_the_output_once():
+    head, hidden, ran = torch.nn.Linear(4, 3), torch.randn(5, 6, 4), []
+    head.register_forward_pre_hook(lambda _, args: ran.append(args[0].shape[1]))
+    raw = torch.arange(6.0).reshape(2, 1, 3)
+    with HeadProbe(head, lambda _: SimpleNamespace(stands_in=True, raw=raw)) as probe:
+        head.register_forward_pre_hook(lambda _, args: ran.append(args[0].shape[1]))
+        first, second = head(hidden), head(hidden)
+    assert torch.equal(first, raw[[0, 1, 0, 1, 0]])
+    assert torch.equal(second, torch.nn.functional.linear(hidden, head.weight, head.bias))
+    assert ran == [6, 0, 6, 6]
+    assert probe.hidden is None
+    assert not head._forward_hooks
+    first.zero_()  # as models may
+    assert raw.any()
 
 
 @pytest.mark.parametrize("shape", [(10, 4), (2, 3, 5, 4)])

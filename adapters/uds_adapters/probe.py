@@ -22,7 +22,8 @@ class HeadProbe:
         The module that makes logits of hidden states.
     inside
         Called with the head's arguments for that one position, right before the head runs: the one place where sharded
-        training (FSDP2, ZeRO-3) shows the whole weight.
+        training (FSDP2, ZeRO-3) shows the whole weight. Where what it returns `stands_in`, the head is handed no
+        position at all, and its `raw` is put in place of the output, repeated over the samples.
 
     Attributes
     ----------
@@ -48,11 +49,12 @@ class HeadProbe:
         self.cut = False
 
     def __enter__(self) -> HeadProbe:
-        self._hook = self.head.register_forward_pre_hook(self._keep, with_kwargs=True)
+        self._hooks = [self.head.register_forward_pre_hook(self._keep, with_kwargs=True)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _keep(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         self.calls += 1
@@ -66,7 +68,15 @@ class HeadProbe:
         if self.inside is not None:
             others = {other: value for other, value in kwargs.items() if other != name}
             self.seen = self.inside(last, *args[1:], **others)
+            if getattr(self.seen, "stands_in", False):
+                last = last[:, :0]
+                self._hooks.append(self.head.register_forward_hook(self._replace))
         return ((last, *args[1:]), kwargs) if args else (args, {**kwargs, name: last})
+
+    def _replace(self, _module: torch.nn.Module, _args: tuple[Any, ...], nothing: torch.Tensor) -> torch.Tensor:
+        self._hooks.pop().remove()
+        raw = self.seen.raw
+        return raw[torch.arange(len(nothing), device=raw.device) % len(raw)]  # a copy: some models change it in place
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 # No `from __future__ import annotations`: typer reads them when the command line is built. What computes is imported
 # inside the commands, so that `uds --help` comes at once.
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -13,25 +15,38 @@ from typer.core import TyperGroup
 from .commands.compare import compare
 from .commands.demo import demo
 from .commands.train import train
-from .errors import LabError
+from .errors import Interrupted, LabError
 
 __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Shows a `LabError` as one paragraph, and exits with 2, as any wrong usage does."""
+    """Shows a `LabError` as one paragraph, and exits with 2, as any wrong usage does; after Ctrl-C with 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except LabError as error:
-            Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            _say(f"[bold red]Error:[/] {escape(str(error))}")
             raise typer.Exit(2) from None
+        except (Interrupted, KeyboardInterrupt) as error:
+            _say(f"[bold yellow]Interrupted.[/] {escape(str(error))}".rstrip())
+            raise typer.Exit(130) from None
 
 
-app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
+def _help(command: Callable[..., None]) -> str:
+    """The docstring, its examples line by line."""
+    text = inspect.getdoc(command) or ""
+    return text.replace("\nExamples\n--------\n", "\n\b\nExamples:\n")
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
 for command in (demo, compare, train):
-    app.command()(command)
+    app.command(help=_help(command))(command)
 
 
 @app.callback()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["bar", "bars", "console"]
+__all__ = ["bar", "bars", "console", "telling"]
 
 console = Console()
 
@@ -26,3 +29,20 @@ def bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
     with bars() as shown:
         row = shown.add_task(description, total=total)
         yield lambda done: shown.update(row, completed=done)
+
+
+@contextmanager
+def telling(*, machine: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Who is told what, for `--json`: the function prints an object on stdout for machines, or does nothing.
+
+    Where `machine` is true, what people read goes to stderr while this is entered.
+    """
+    before, console.stderr = console.stderr, machine
+    try:
+        yield _print if machine else lambda _: None
+    finally:
+        console.stderr = before
+
+
+def _print(values: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")

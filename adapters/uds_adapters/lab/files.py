@@ -1,0 +1,55 @@
+"""Files that are whole or not there, whenever power, patience or disk space ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from .errors import LabError
+
+__all__ = ["folder", "write"]
+
+
+def write(path: Path, text: str, /) -> None:
+    """Write `text` to `path`: beside it first, forced to the disk, then renamed.
+
+    Raises
+    ------
+    LabError
+        Where the disk is full or the folder refuses; what was at `path` is still there.
+    """
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise _told(error, path) from None
+
+
+def folder(path: Path, /) -> Path:
+    """`path`, made where there is none.
+
+    Raises
+    ------
+    LabError
+        Where it cannot be made, or is a file.
+    """
+    if path.exists() and not path.is_dir():
+        msg = f"{path} is a file: expected a folder, or a name for a new one"
+        raise LabError(msg)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _told(error, path) from None
+    return path
+
+
+def _told(error: OSError, path: Path) -> LabError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LabError(f"no space left on the disk for {path}: make room, or name a folder elsewhere with `--output`")
+    return LabError(f"cannot write {path} ({error.strerror}): name a folder that you may write to with `--output`")

@@ -1,0 +1,25 @@
+"""One console; machines and people are told apart."""
+
+import json
+
+from uds_adapters.lab.terminal import bar, console, telling
+
+
+def test_people_read_stdout_and_machines_nothing(capsys):
+    with telling(machine=False) as tell:
+        console.print("hello")
+        tell({"a": 1})
+    assert capsys.readouterr() == ("hello\n", "")
+
+
+def test_with_json_one_object_stands_alone_on_stdout(capsys):
+    with telling(machine=True) as tell:
+        with bar("working", total=2) as told:
+            told(2)
+        console.print("hello")
+        tell({"a": 1})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"a": 1}
+    assert "hello" in err
+    console.print("after")
+    assert capsys.readouterr() == ("after\n", "")

@@ -8,7 +8,7 @@ import pytest
 from uds_adapters.lab import compare as lab
 from uds_adapters.lab import demo
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.run import candidate_order
+from uds_adapters.lab.order import CandidateOrder
 from uds_adapters.lab.settings import Settings
 from uds_adapters.lab.task import prepare
 
@@ -59,7 +59,7 @@ def test_results_hold_everything(results):
 
 def test_indices_lie_in_the_candidates_and_are_equally_many(results):
     for run in results["runs"]:
-        order = candidate_order(60, batch_size=8, steps=4, seed=run["seed"])
+        order = CandidateOrder(60, batch_size=8, seed=run["seed"]).first(32)
         assert [len(step) for step in run["selected"]] == [2] * 4
         for number, step in enumerate(run["selected"]):
             assert set(step) <= set(order[8 * number : 8 * number + 8])

@@ -4,7 +4,8 @@ import pytest
 
 from uds_adapters.lab import demo
 from uds_adapters.lab.model import load_model, quiet
-from uds_adapters.lab.run import candidate_order, run
+from uds_adapters.lab.order import CandidateOrder
+from uds_adapters.lab.run import run
 from uds_adapters.lab.settings import Settings
 from uds_adapters.lab.task import prepare
 
@@ -24,29 +25,29 @@ def trained(task, policy, folder, *, settings=SETTINGS, seed=0, **more):
         return run(model, policy=policy, seed=seed, settings=settings, folder=folder, **options, **more)
 
 
-def test_candidates_come_in_whole_batches_without_repetition():
-    order = candidate_order(10, batch_size=4, steps=5, seed=0)
-    assert len(order) == 20
-    for epoch in (order[:8], order[8:16]):
-        assert len(set(epoch)) == 8
-    assert (
-        order
-        == candidate_order(10, batch_size=4, steps=5, seed=0)
-        != candidate_order(10, batch_size=4, steps=5, seed=1)
-    )
-
-
 @pytest.mark.parametrize("policy", ["random", "uds"])
 def test_the_record_of_a_run(task, tmp_path, policy):
     steps = []
     result = trained(task, policy, tmp_path, after_step=steps.append)
     assert steps == [1, 2, 3, 4]
-    order = candidate_order(len(task.train), batch_size=8, steps=4, seed=0)
+    order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(32)
     for number, chosen in enumerate(result.selected):
         assert len(chosen) == 2
         assert set(chosen) <= set(order[8 * number : 8 * number + 8])
     assert (result.steps, result.candidates, result.samples) == (4, 32, 8)
     assert [(e.step, e.samples) for e in result.evaluations] == [(0, 0), (2, 4), (4, 8)]
+    assert [e.tokens for e in result.evaluations] == [
+        0,
+        *(
+            sum(
+                label != -100
+                for step in result.selected[:n]
+                for index in step
+                for label in task.train[index]["labels"][1:]
+            )
+            for n in (2, 4)
+        ),
+    ]
     assert result.evaluations[0].seconds == pytest.approx(0.0, abs=0.1)
     candidates = sum(len(task.train[index]["input_ids"]) for index in order)
     chosen = [task.train[index] for step in result.selected for index in step]

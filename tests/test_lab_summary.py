@@ -17,8 +17,8 @@ def result(policy, seed, loss, *, selected=((0, 1),)):
         tokens={"trained": 10 * samples},
         seconds={"scoring": 1.0 + seed, "total": 2.0},
         evaluations=[
-            Evaluation(step=0, samples=0, seconds=0.0, loss=5.0),
-            Evaluation(step=1, samples=samples, seconds=2.0, loss=loss),
+            Evaluation(step=0, samples=0, tokens=0, seconds=0.0, loss=5.0),
+            Evaluation(step=1, samples=samples, tokens=10 * samples, seconds=2.0, loss=loss),
         ],
         selected=[list(step) for step in selected],
     )

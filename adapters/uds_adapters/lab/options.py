@@ -14,6 +14,7 @@ from .data import Fields
 from .settings import DEFAULT_TEMPLATE, Settings, Source
 
 __all__ = [
+    "Json",
     "Output",
     "Overwrite",
     "Policies",
@@ -44,6 +45,7 @@ Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")
 Policies = Annotated[list[str], training("Such as uds or uds:alpha=0.5,dim=256; give it several times.", "--policy")]
 Output = Annotated[Path, output("Folder for the results; new, or empty.")]
 Overwrite = Annotated[bool, output("Use the folder even if it holds files.", "--overwrite")]
+Json = Annotated[bool, output("Print one JSON object and nothing else; what people read goes to stderr.", "--json")]
 
 
 def source(
@@ -85,6 +87,9 @@ def settings(
     batch_size: Annotated[
         int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
     ] = 16,
+    budget: Annotated[
+        str, training("What runs spend alike: candidates, samples, tokens, or seconds=120; samples=N and tokens=N too.")
+    ] = "candidates",
     learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
     lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
     lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
@@ -101,6 +106,7 @@ def settings(
         batch_size=batch_size,
         steps=steps,
         epochs=epochs,
+        budget=budget,
         learning_rate=usual if learning_rate is None else learning_rate,
         lora_rank=lora_rank if lora else None,
         bf16=bf16,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,18 @@ from typing import Any
 import torch
 import transformers
 
+from .budget import Budget
 from .encode import Collator, Example
 from .evaluate import HeldOut
 from .model import with_lora
+from .order import CandidateOrder, Ordered
 from .policies import make_policy
 from .settings import Settings
-from .trainer import Evaluations, RecordingTrainer, StepCallback
+from .trainer import Evaluations, Progress, RecordingTrainer
 
-__all__ = ["Evaluation", "RunResult", "candidate_order", "run"]
+__all__ = ["Evaluation", "RunResult", "run"]
+
+_UNBOUNDED = 10**7  # steps: another budget ends the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Evaluation:
     step: int
     samples: int
     """Samples trained on until then."""
+    tokens: int
+    """Tokens trained on until then."""
     seconds: float
     """Seconds of training until then, evaluations left out."""
     loss: float
@@ -50,20 +55,6 @@ class RunResult:
     """Empty where nothing is held out."""
     selected: list[list[int]]
     """Of each step, the indices into the training data set."""
-
-
-def candidate_order(examples: int, /, *, batch_size: int, steps: int, seed: int) -> list[int]:
-    """Indices of the candidates of all steps, one batch after the other.
-
-    Permutation after permutation, each cut to whole batches, so that no batch holds a sample twice. Depends on the seed
-    alone: all policies see the same.
-    """
-    generator = random.Random(seed)
-    order: list[int] = []
-    while len(order) < steps * batch_size:
-        permutation = generator.sample(range(examples), examples)
-        order += permutation[: examples - examples % batch_size]
-    return order[: steps * batch_size]
 
 
 def run(
@@ -102,37 +93,47 @@ def run(
     heldout
         Measured at the start, along the way and at the end.
     after_step
-        Called with the number of steps done.
+        Called after each step with how far the run is, in the steps that chance would take.
     save
         Whether model (or LoRA adapters) and tokenizer are saved in `folder`.
     """
     steps = settings.total_steps(len(train))
-    order = candidate_order(len(train), batch_size=settings.batch_size, steps=steps, seed=seed)
+    order = CandidateOrder(len(train), batch_size=settings.batch_size, seed=seed)
+    budget = _budget(settings, order=order, train=train, steps=steps)
+    most = steps if budget.kind == "candidates" else _UNBOUNDED
     if settings.lora_rank is not None:
         model = with_lora(model, rank=settings.lora_rank, seed=seed)
     trainer = RecordingTrainer(
         model=model,
-        args=_arguments(settings, steps=steps, seed=seed, folder=folder),
-        train_dataset=[train[index] for index in order],  # type: ignore[arg-type]
+        args=_arguments(settings, steps=most, seed=seed, folder=folder),
+        train_dataset=Ordered(train, order, length=most * settings.batch_size),
         data_collator=collator,
         processing_class=tokenizer,
         policy=make_policy(policy, keep=settings.keep, seed=seed),
+        budget=budget,
+        steps=steps,
     )
     evaluations: list[Evaluation] = []
 
     def measure(step: int, seconds: float) -> None:
         if heldout is not None:
-            samples = sum(map(len, trainer.selected[:step]))
-            evaluations.append(Evaluation(step=step, samples=samples, seconds=seconds, loss=heldout(trainer.model)))
+            counts = {"samples": trainer.samples, "tokens": trainer.tokens["trained"]}
+            evaluations.append(Evaluation(step=step, **counts, seconds=seconds, loss=heldout(trainer.model)))
 
     trainer.add_callback(Evaluations(trainer, measure, every=settings.evaluation_steps(steps)))
-    if after_step is not None:
-        trainer.add_callback(StepCallback(after_step))
+    trainer.add_callback(Progress(trainer, after_step))
     trainer.train()
     total = trainer.clock.elapsed()
     if save:
         trainer.save_model(str(folder))
     return _result(trainer, policy=policy, seed=seed, total=total, evaluations=evaluations)
+
+
+def _budget(settings: Settings, *, order: CandidateOrder, train: Sequence[Example], steps: int) -> Budget:
+    kind, amount = Budget.parse(settings.budget)
+    if amount is not None:
+        return Budget(kind=kind, amount=amount)
+    return Budget.of(kind, order=order.first(steps * settings.batch_size), train=train, keep=settings.keep)
 
 
 def _arguments(settings: Settings, *, steps: int, seed: int, folder: Path) -> transformers.TrainingArguments:
@@ -141,8 +142,6 @@ def _arguments(settings: Settings, *, steps: int, seed: int, folder: Path) -> tr
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=steps // 20,
         bf16=settings.bf16,
         use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         seed=seed,
@@ -163,8 +162,8 @@ def _result(
         policy=policy,
         seed=seed,
         steps=trainer.state.global_step,
-        candidates=trainer.state.global_step * trainer.args.per_device_train_batch_size,
-        samples=sum(map(len, trainer.selected)),
+        candidates=trainer.candidates,
+        samples=trainer.samples,
         tokens=dict(trainer.tokens),
         seconds={
             "scoring": clock.scoring,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .budget import Budget
 from .data import Fields
 from .errors import LabError
 
@@ -57,8 +58,11 @@ class Settings:
         Candidates a step.
     steps
         Optimizer steps; or None, and `epochs` passes over the training data.
+    budget
+        What all runs spend alike: ``candidates``, ``samples``, ``tokens`` or ``seconds=120``. Without an amount, what
+        choosing by chance would spend in those steps; the number of steps is then the policy's own. See `Budget`.
     learning_rate
-        Its peak: it rises over the first twentieth of the steps and falls linearly to 0.
+        Its peak: it rises over the first twentieth of the budget and falls linearly to 0.
     lora_rank
         Rank of the LoRA adapters, or None for full fine-tuning.
     bf16
@@ -73,6 +77,7 @@ class Settings:
     batch_size: int = 16
     steps: int | None = None
     epochs: float = 1.0
+    budget: str = "candidates"
     learning_rate: float = 5e-5
     lora_rank: int | None = None
     bf16: bool = False
@@ -92,6 +97,10 @@ class Settings:
             if not getattr(self, name) > 0:
                 msg = f"`{name}` must be greater than 0, got {getattr(self, name)}"
                 raise LabError(msg)
+        kind, amount = Budget.parse(self.budget)
+        if kind == "seconds" and amount is None:
+            msg = "`budget` seconds needs an amount: seconds=120 trains for two minutes"
+            raise LabError(msg)
 
     def total_steps(self, examples: int, /) -> int:
         """Steps of a run over a training set of so many examples."""

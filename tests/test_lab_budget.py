@@ -1,0 +1,75 @@
+"""Budgets: runs that spend alike end alike, however many steps that takes."""
+
+import pytest
+from test_lab_run import task, trained  # noqa: F401 - a fixture
+
+from uds_adapters.lab.budget import Budget, learning_rate
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.order import CandidateOrder
+from uds_adapters.lab.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("candidates", ("candidates", None)), ("tokens=50_000", ("tokens", 5e4)), (" seconds = 1.5 ", ("seconds", 1.5))],
+)
+def test_a_budget_in_words(text, meant):
+    assert Budget.parse(text) == meant
+
+
+@pytest.mark.parametrize("text", ["steps", "tokens=", "tokens=many", "samples=0", "samples=-1", "tokens=inf"])
+def test_what_is_no_budget(text):
+    with pytest.raises(LabError, match="budget"):
+        Budget.parse(text)
+
+
+def test_seconds_need_an_amount():
+    with pytest.raises(LabError, match="seconds=120"):
+        Settings(budget="seconds")
+
+
+def test_what_chance_would_spend(task):  # noqa: F811
+    order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(32)
+    amounts = {k: Budget.of(k, order=order, train=task.train, keep=0.25).amount for k in ("candidates", "samples")}
+    assert amounts == {"candidates": 32, "samples": 8}
+    trained_on = sum(label != -100 for index in order for label in task.train[index]["labels"][1:])
+    assert Budget.of("tokens", order=order, train=task.train, keep=0.25).amount == trained_on / 4
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing():
+    rates = [learning_rate(spent / 100) for spent in range(101)]
+    assert max(rates) == rates[5] == pytest.approx(1.0)
+    assert rates[0] == rates[100] == 0.0 == learning_rate(1.3)
+    assert rates[:6] == sorted(rates[:6])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def settings(budget):
+    return Settings(keep=0.25, batch_size=8, steps=6, learning_rate=1e-3, eval_every=3, budget=budget)
+
+
+@pytest.mark.parametrize("policy", ["full", "longest", "shortest"])
+def test_equal_tokens(task, tmp_path, policy):  # noqa: F811
+    order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(48)
+    amount = Budget.of("tokens", order=order, train=task.train, keep=0.25).amount
+    done = []
+    result = trained(task, policy, tmp_path, settings=settings("tokens"), after_step=done.append)
+    last = sum(label != -100 for i in result.selected[-1] for label in task.train[i]["labels"][1:])
+    assert amount <= result.tokens["trained"] < amount + last
+    assert result.evaluations[-1].tokens == result.tokens["trained"]
+    assert done[-1] == 6
+    assert result.steps == len(done) == len(result.selected)
+    assert {"full": result.steps < 6, "longest": result.steps < 6, "shortest": result.steps > 6}[policy]
+
+
+def test_equal_samples(task, tmp_path):  # noqa: F811
+    full, random = (trained(task, policy, tmp_path, settings=settings("samples")) for policy in ("full", "random"))
+    assert (random.samples, random.steps) == (12, 6)
+    assert (full.samples, full.steps) == (16, 2)
+
+
+def test_equal_seconds(task, tmp_path):  # noqa: F811
+    result = trained(task, "random", tmp_path, settings=settings("seconds=0.3"))
+    assert result.seconds["total"] >= 0.3
+    assert result.steps >= 1
+    assert len(result.evaluations) >= 2

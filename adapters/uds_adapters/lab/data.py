@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import LabError
 
-__all__ = ["Fields", "Record", "read", "split"]
+__all__ = ["Fields", "Record", "parse", "read", "split"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
     records: list[Record] = []
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
-            records.append(_record(line, f"{path}:{number}", number, fields))
+            records.append(parse(line, where=f"{path}:{number}", number=number, fields=fields))
         if len(records) == limit:
             break
     if not records:
@@ -101,7 +101,8 @@ def _lines(path: Path) -> list[str]:
         raise LabError(msg) from None
 
 
-def _record(line: str, where: str, number: int, fields: Fields) -> Record:
+def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
+    """The record of one line; `where` is file and line in words, for errors."""
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import LabError
 
-__all__ = ["folder", "write"]
+__all__ = ["folder", "whole", "write"]
 
 
-def write(path: Path, text: str, /) -> None:
-    """Write `text` to `path`: beside it first, forced to the disk, then renamed.
+@contextlib.contextmanager
+def whole(path: Path, /) -> Iterator[BinaryIO]:
+    """A file to write to, beside `path`: forced to the disk and renamed to it at the end, taken away on any failure.
 
     Raises
     ------
@@ -21,14 +25,23 @@ def write(path: Path, text: str, /) -> None:
     """
     unfinished = path.with_name(path.name + ".tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with unfinished.open("wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise _told(error, path) from None
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write(path: Path, text: str, /) -> None:
+    """Write `text` to `path`; see `whole`."""
+    with whole(path) as stream:
+        stream.write(text.encode())
 
 
 def folder(path: Path, /) -> Path:

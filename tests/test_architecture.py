@@ -1,4 +1,4 @@
-"""Who may import whom, and what every room keeps: the picture in docs, as a test."""
+"""Who may import whom, and what every room keeps. The tables of docs/pages/architecture.md are the rule."""
 
 import ast
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawings import rooms
 
 import uds_core
 
@@ -13,30 +14,9 @@ CORE = Path(uds_core.__file__).parent
 ADAPTERS = CORE.parent / "adapters" / "uds_adapters"
 COMPAT = {"array_api_compat", "array_api_extra", "numpy"}
 
-OURS = {  # file -> rooms of ours that it may import
-    "_array": set(),
-    "rows": {"_array"},
-    "head": {"_array", "rows"},
-    "logits": {"_array", "rows", "head"},
-    "memory": {"_array", "draws", "options"},
-    "tradeoff": {"_array", "options"},
-    "gram": {"_array", "rows", "head", "logits"},
-    "estimators": {"_array", "draws", "gram"},
-    "spectrum": {"_array", "rows", "logits", "gram", "estimators"},
-    "gradients": {"_array", "rows", "head", "logits", "draws"},
-    "ghost": {"_array"},
-    "losses": {"_array", "rows", "logits"},
-    "draws": {"options"},
-    "options": set(),
-    "shifts": {"_array", "rows"},
-    "sketch": {"_array", "rows", "head", "logits", "draws", "shifts"},
-    "distortion": {"_array", "head", "logits"},
-    "choice": {"_array", "draws", "memory", "options"},
-    "ledger": set(),
-    "entry_points": set(),
-    "policy": {"_array", "rows", "logits", "entry_points"},
-    "state": {"_array"},
-}
+DOCS = CORE.parent / "docs"
+PAGE = (DOCS / "pages" / "architecture.md").read_text(encoding="utf-8")
+ROOMS = rooms.tables(PAGE)
 
 
 def imports(file):
@@ -52,15 +32,29 @@ def imports(file):
     return outside - set(sys.stdlib_module_names), ours
 
 
-@pytest.mark.parametrize("room", sorted(OURS))
+@pytest.mark.parametrize("package", [CORE, ADAPTERS], ids=lambda package: package.name)
+def test_every_file_is_in_the_table(package):
+    assert {file.stem for file in package.glob("*.py")} - {"__init__"} == set(ROOMS[package.name])
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS["uds_core"]))
 def test_core_rooms_import_what_the_table_says(room):
     outside, ours = imports(CORE / f"{room}.py")
-    assert ours <= OURS[room]
+    assert ours == ROOMS["uds_core"][room].ours
     assert outside <= COMPAT
 
 
-def test_every_core_file_is_in_the_table():
-    assert {file.stem for file in CORE.glob("*.py")} - {"__init__"} == set(OURS)
+@pytest.mark.parametrize("room", sorted(ROOMS["uds_adapters"]))
+def test_adapters_import_what_the_table_says(room):
+    outside, ours = imports(ADAPTERS / f"{room}.py")
+    assert ours == ROOMS["uds_adapters"][room].ours
+    assert outside - {"uds_core"} == ROOMS["uds_adapters"][room].outside
+
+
+def test_the_pictures_are_made_of_the_tables():
+    for file, text in rooms.pictures(PAGE).items():
+        drawn = (DOCS / "figures" / file).read_text(encoding="utf-8")
+        assert drawn == text, "the tables were changed: run `python docs/drawings/rooms.py`"
 
 
 @pytest.mark.parametrize("file", sorted((CORE / "policies").glob("*.py")), ids=lambda file: file.stem)
@@ -69,38 +63,8 @@ def test_policies_import_the_core_alone(file):
     assert outside <= {"numpy"}
 
 
-ALLOWED = {  # what an adapter may import from outside, beside torch and our core
-    "batches": set(),
-    "padded": set(),
-    "documents": set(),
-    "entries": set(),
-    "forward": set(),
-    "models": set(),
-    "heads": set(),
-    "probe": {"numpy"},
-    "validation": set(),
-    "ghost": set(),
-    "torch": set(),
-    "ranks": set(),
-    "metrics": set(),
-    "deal": set(),
-    "looking": set(),
-    "sharded": set(),
-    "history": {"numpy"},
-    "schedule": set(),
-    "reference_losses": set(),
-    "checkpoints": {"safetensors"},
-    "audit": {"pyarrow"},
-    "transformers": {"transformers", "safetensors"},
-    "trl": {"trl"},
-    "lightning": {"lightning"},
-}
-
-
 @pytest.mark.parametrize("file", sorted(ADAPTERS.glob("*.py")), ids=lambda file: file.stem)
-def test_adapters_import_their_own_framework_and_public_names(file):
-    outside, _ = imports(file)
-    assert outside <= {"torch", "uds_core"} | ALLOWED.get(file.stem, set())
+def test_adapters_use_public_names_of_the_core(file):
     public = {
         node.attr
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))

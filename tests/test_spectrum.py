@@ -23,7 +23,7 @@ sizes = st.sampled_from([(1, 1, 1), (2, 5, 6), (3, 7, 11), (2, 11, 7), (2, 3, 40
 
 
 def tolerance(backend, method, dtype, n):
-    """What docs/estimators.md promises, relative to the nuclear norm."""
+    """What docs/pages/concepts/estimators.md promises, relative to the nuclear norm."""
     rounding = {"float64": 1e-12, "float32": 2e-6}[dtype]
     if method == "eigh":
         eps = np.finfo("float64" if "float64" in backend.floats else "float32").eps

@@ -40,7 +40,7 @@ def sketch_size(*, vectors: int, epsilon: float, failure: float) -> int:
     (with delta = n^-beta), which no one can store here. For our sketches it is a guide, not a theorem: what is proved
     of them is a variance. On logits close to rank one, at sizes for 5 % failures, `ShiftedSketch` broke the bound for
     at most 1.5 % of 200 seeds, `PairedSketch` for up to 46 %, `FourierSketch` for up to 13 %; see `distortion` and
-    ``docs/sketches.md``. Tropp (2011) treats one-sided subsampled transforms, for subspaces.
+    ``docs/pages/concepts/sketches.md``. Tropp (2011) treats one-sided subsampled transforms, for subspaces.
     """
     if vectors < 2 or vectors != int(vectors):
         msg = f"`vectors` must be a whole number of at least 2, got {vectors}: one vector has no distance"

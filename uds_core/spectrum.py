@@ -63,7 +63,7 @@ def nuclear_norm(
     Notes
     -----
     O(batch time width (width + n)) time on the head route, O(batch time n vocab) on the dense one; ``"randomized"``
-    has `rank` in place of n. Measured errors and times: docs/estimators.md.
+    has `rank` in place of n. Measured errors and times: docs/pages/concepts/estimators.md.
     Source: UDS, arXiv 2510.16882; the way through the head is this library's.
     """
     if method not in get_args(NuclearMethod):

@@ -13,7 +13,7 @@ import transformers
 
 from .errors import LabError
 
-__all__ = ["load_model", "load_tokenizer", "quiet", "trainable", "with_lora"]
+__all__ = ["load_model", "load_tokenizer", "quiet", "trainable", "with_adapter", "with_lora"]
 
 
 def load_model(folder: Path, /) -> Any:
@@ -50,6 +50,20 @@ def with_lora(model: Any, /, *, rank: int, seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
+
+
+def with_adapter(model: Any, folder: Path, /) -> Any:
+    """`model` with the adapters that PEFT saved in `folder`."""
+    import peft
+
+    if not (folder / "adapter_config.json").is_file():
+        msg = f"{folder} holds no adapter_config.json: `--adapter` takes a folder of adapters, as `uds train --lora` writes"
+        raise LabError(msg)
+    try:
+        return peft.PeftModel.from_pretrained(model, folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        msg = f"the adapters in {folder} do not fit the model: {_first_line(error)}"
+        raise LabError(msg) from error
 
 
 def trainable(model: Any, /) -> tuple[int, int]:

@@ -26,6 +26,7 @@ __all__ = [
     "settings",
     "source",
     "training",
+    "without",
 ]
 
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")
@@ -113,6 +114,18 @@ def settings(
         eval_every=eval_every,
         threads=threads,
     )
+
+
+def without(group: Callable[..., Any], /, *names: str) -> Callable[..., Any]:
+    """The group without some of its options, which keep their defaults."""
+
+    @functools.wraps(group)
+    def fewer(**given: Any) -> Any:
+        return group(**given)
+
+    kept = [p for name, p in inspect.signature(group).parameters.items() if name not in names]
+    fewer.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    return fewer
 
 
 def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

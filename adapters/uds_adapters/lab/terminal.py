@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-__all__ = ["bar", "bars", "console", "telling"]
+__all__ = ["bar", "bars", "console", "rated", "telling"]
 
 console = Console()
 
@@ -32,6 +42,15 @@ def bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
+def rated(description: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """One bar with its rate, in `unit` a second, and the time that is left; `done` of it was done before."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as shown:
+        row = shown.add_task(description, total=total, completed=done, unit=unit)
+        yield lambda done: shown.update(row, completed=done)
+
+
+@contextmanager
 def telling(*, machine: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Who is told what, for `--json`: the function prints an object on stdout for machines, or does nothing.
 
@@ -42,6 +61,12 @@ def telling(*, machine: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield _print if machine else lambda _: None
     finally:
         console.stderr = before
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", style="progress.data.speed")
 
 
 def _print(values: Mapping[str, Any]) -> None:

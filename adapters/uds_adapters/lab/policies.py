@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import Any
 
 import uds_core as uds
 
+from . import words
 from .errors import LabError
 
 __all__ = ["make_policy", "parse"]
@@ -33,7 +33,7 @@ def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
         if key in options:
             msg = f"policy {spec!r}: the option {key!r} comes twice"
             raise LabError(msg)
-        options[key] = _value(value)
+        options[key] = words.value(value)
     return name.strip(), options
 
 
@@ -59,10 +59,3 @@ def make_policy(spec: str, /, *, keep: float, seed: int) -> uds.Policy:
     except (ImportError, TypeError, ValueError) as error:
         msg = f"policy {spec!r}: {error}" if options else str(error)
         raise LabError(msg) from None
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
-    except json.JSONDecodeError:
-        return text

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from drawings import rooms
+import rooms
 
 import uds_core
 

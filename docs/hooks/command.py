@@ -1,0 +1,61 @@
+"""The page of the `uds` command, made of the command itself: `<!-- command -->` stands for all that its help tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer.main
+
+MARK = "<!-- command -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put in the help, where it is asked for."""
+    return markdown.replace(MARK, helped()) if MARK in markdown else markdown
+
+
+def helped() -> str:
+    """Markdown of all commands."""
+    from uds_adapters.lab.cli import app
+
+    group: Any = typer.main.get_command(app)
+    parts = []
+    for name, command in sorted(group.commands.items()):
+        parts += [f"## uds {name}", _text(command.help or ""), *_tables(command)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _tables(command: Any) -> Iterator[str]:
+    """A table for each panel of options."""
+    shown = [one for one in command.params if not getattr(one, "hidden", False) and "--help" not in one.opts]
+    panels = {getattr(one, "rich_help_panel", None) or "Options": None for one in shown}
+    for panel in panels:
+        rows = [_row(one) for one in shown if (getattr(one, "rich_help_panel", None) or "Options") == panel]
+        yield "\n".join([f"| {panel} | default | |", "|---|---|---|", *rows])
+
+
+def _row(one: Any) -> str:
+    names = one.opts if one.opts[0].startswith("-") else [one.human_readable_name]
+    named = ", ".join(f"`{name}`" for name in names)
+    return f"| {named} | {_default(one)} | {_text(one.help or '').replace('|', '&#124;')} |"
+
+
+def _default(one: Any) -> str:
+    told = getattr(one, "show_default", None)
+    if isinstance(told, str):
+        return told
+    if one.required:
+        return "must be given"
+    default = one.default() if callable(one.default) else one.default
+    if default is None or default is False or default in ("", (), []):
+        return "-"
+    values = default if isinstance(default, (list, tuple)) else [default]
+    return ", ".join("`" + str(value).replace("\n", r"\n") + "`" for value in values)
+
+
+def _text(written: str) -> str:
+    """Help as typer takes it: rich's markup and paragraph marks away, options as code."""
+    plain = re.sub(r"\[/?[a-z ]*\]", "", written.replace("\b", "").replace("\f", ""))
+    return re.sub(r"(?<![`\w-])(--[a-z][a-z-]*)", r"`\1`", plain).strip()

@@ -1,0 +1,62 @@
+"""Reading the report of a comparison."""
+
+# %%
+# Whether selection pays is a question about *your* model and data. `uds compare` answers it: the same model, from the
+# same weights, with the same candidates in the same order, once for each policy and seed. Here on a small model that is
+# made on the spot; what it prints to a terminal:
+
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+folder = Path(tempfile.mkdtemp()) / "demo"
+command = "demo --policy random --policy uds --steps 12 --records 300 --pretraining-steps 40 --seeds 2"
+program = "from uds_adapters.lab import main; main()"
+done = subprocess.run(
+    [sys.executable, "-c", program, *shlex.split(command), "--output", str(folder)],
+    capture_output=True,
+    text=True,
+    check=True,
+)
+print(*sorted(file.name for file in folder.iterdir() if file.is_file()), sep="\n")
+
+# %%
+# On your own data that is `uds compare --model FOLDER --data train.jsonl --policy full --policy random --policy uds
+# --seeds 3` ([all options](../pages/reference/command.md)).
+#
+# ## The report
+#
+# Open `report.html` in a browser: it is one file and needs no network. It answers, from top to bottom:
+#
+# 1. **Which policy reached the lowest held-out loss**, with the spread over seeds. A difference smaller than that
+#    spread is none.
+# 2. **At what cost.** Two fair comparisons are shown, and they can disagree: at equal numbers of *trained samples*
+#    (what is a sample worth?) and at equal *seconds* (what is an hour worth?). Scoring is not free: a policy can win
+#    the first and lose the second.
+# 3. **What it chose.** How long, how much of it near-duplicates, where you have flagged them.
+#
+# ## The numbers
+#
+# `results.json` holds all of it for scripts of your own:
+
+import json
+
+results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+for run in results["runs"]:
+    print(run["policy"], "seed", run["seed"], ":", run["samples"], "of", run["candidates"], "samples trained on")
+
+# %%
+# Every run tells which records each step trained on, so a choice can be looked up. Of those that are near-duplicates of
+# another record (the demo marks its own), which share did each policy train on?
+
+records = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+for run in results["runs"]:
+    chosen = [index for step in run["selected"] for index in step]
+    repeated = sum(records[index]["repeated"] for index in chosen) / len(chosen)
+    print(f"{run['policy']:7} seed {run['seed']}: {repeated:.0%} near-duplicates")
+
+# %%
+# Twelve steps of a tiny model prove nothing about either policy: they show how to look. What is known so far about
+# whether UDS helps is under [does it help](../pages/evidence.md).

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from .commands.compare import compare
 from .commands.demo import demo
+from .commands.report import report
 from .commands.score import score
 from .commands.train import train
 from .errors import Interrupted, LabError
@@ -46,7 +47,7 @@ def _help(command: Callable[..., None]) -> str:
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
-for command in (demo, compare, train, score):
+for command in (demo, compare, train, score, report):
     app.command(help=_help(command))(command)
 
 

@@ -1,0 +1,110 @@
+"""Folders of results: read, joined, and made a page of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import files
+from ..errors import LabError
+from .page import filled
+from .view import view
+
+__all__ = ["SCHEMA", "join", "read", "write"]
+
+SCHEMA = 2
+
+_NEEDED = {"runs": {"policy", "seed", "steps", "evaluations"}, "summary": {"policy"}}
+
+
+def write(folders: Sequence[Path], output: Path, /) -> Path:
+    """Make the page of one folder, or of several: joined, and each for itself. Whole at `output`, or not there.
+
+    Raises
+    ------
+    LabError
+        Where a folder holds no results, or they cannot be read.
+    """
+    results = {name: read(folder) for name, folder in _named(folders).items()}
+    views = [view(result, name=name) for name, result in results.items()]
+    if len(views) > 1:
+        views.insert(0, view(join(results), name="all folders together"))
+    files.write(output, filled(views))
+    return output
+
+
+def read(folder: Path, /) -> dict[str, Any]:
+    """What `results.json` of a folder holds, with paths of audits that can be opened from anywhere.
+
+    Raises
+    ------
+    LabError
+        Where it is missing, damaged, of a later version, or something else.
+    """
+    file = folder / "results.json"
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"no results.json in {folder}: expected a folder that `uds compare` or `uds demo` wrote to its end"
+        raise LabError(msg) from None
+    except (OSError, ValueError) as error:
+        msg = f"{file} cannot be read: {error}. Run the comparison again, or name another folder"
+        raise LabError(msg) from None
+    _check(results, file)
+    runs = [{**run, "audit": run.get("audit") and folder / run["audit"]} for run in results["runs"]]
+    return {**results, "runs": runs}
+
+
+def join(results: Mapping[str, Mapping[str, Any]], /) -> dict[str, Any]:
+    """One comparison of several, their policies named after their folders.
+
+    Records, and with them what was chosen, stay only where all folders are about the same data.
+    """
+    first, *others = results.values()
+    same = all(other.get("records") == first.get("records") for other in others)
+    return {
+        "command": "uds report " + " ".join(results),
+        "verdict": [f"{name}: {result.get('verdict', '')}" for name, result in results.items()],
+        "summary": _renamed(results, "summary", ("policy",)),
+        "comparisons": _renamed(results, "comparisons", ("policy", "rival")),
+        "runs": [run if same else {**run, "selected": []} for run in _renamed(results, "runs", ("policy",))],
+        "records": first.get("records") if same else [],
+        "map": first.get("map") if same else None,
+    }
+
+
+def _renamed(results: Mapping[str, Mapping[str, Any]], key: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {**row, **{field: f"{name}: {row[field]}" for field in fields}}
+        for name, result in results.items()
+        for row in result.get(key) or ()
+    ]
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Each folder by its last name, or by its path where two would have the same."""
+    names = [folder.resolve().name for folder in folders]
+    named = {
+        name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders, strict=True)
+    }
+    if len(named) != len(folders):
+        msg = f"a folder is named twice: {', '.join(map(str, folders))}"
+        raise LabError(msg)
+    return named
+
+
+def _check(results: Any, file: Path) -> None:
+    fits = isinstance(results, dict) and all(isinstance(results.get(key), list) for key in _NEEDED)
+    if not fits or not results["runs"]:
+        msg = f"{file} holds no results of a comparison: expected an object with `runs` and `summary`"
+        raise LabError(msg)
+    if results.get("schema", SCHEMA) not in range(SCHEMA + 1):
+        msg = f"{file} has schema {results['schema']}, and this version reads up to {SCHEMA}: upgrade uds-core"
+        raise LabError(msg)
+    for key, needed in _NEEDED.items():
+        if not all(isinstance(row, dict) and row.keys() >= needed for row in results[key]):
+            names = ", ".join(sorted(needed))
+            msg = f"{file} is damaged: each of its `{key}` must have {names}. Run the comparison again"
+            raise LabError(msg)

@@ -1,0 +1,44 @@
+"""The page: a template with style, script and data put in, so that nothing is loaded."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from .view import view
+
+__all__ = ["filled", "page"]
+
+# each uses those before it
+_SCRIPTS = (
+    "charts.js",
+    "controls.js",
+    "outcome.js",
+    "choices.js",
+    "records.js",
+    "page.js",
+)
+
+
+def page(results: Mapping[str, Any], /, *, name: str = "results") -> str:
+    """The whole page of one comparison; see `view` for what it takes."""
+    return filled([view(results, name=name)])
+
+
+def filled(views: Sequence[Mapping[str, Any]], /) -> str:
+    """The page of one view, or of several with a menu."""
+    parts = {
+        "verdict": html.escape(" ".join(views[0]["verdict"])),  # for readers without JavaScript
+        "style": _file("style.css"),
+        "scripts": "\n".join(map(_file, _SCRIPTS)),
+        "data": json.dumps(views, allow_nan=False, ensure_ascii=False).replace("<", r"\u003c"),
+    }
+    pieces = _file("page.html").split("@@")  # text and names, in turn
+    return "".join(piece if n % 2 == 0 else parts[piece] for n, piece in enumerate(pieces))
+
+
+def _file(name: str) -> str:
+    return resources.files(str(__package__)).joinpath("web", name).read_text(encoding="utf-8")

@@ -1,0 +1,113 @@
+"""Scores along a run, from its audit: quantiles of what was chosen and what was not."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ... import audit
+from ..errors import LabError
+
+__all__ = ["Scores"]
+
+_BINS = 60  # along the steps
+_SAMPLED = 400  # values a bin and group, drawn where there are more
+_LEVELS = (0.1, 0.5, 0.9)
+_NOT_SCORES = ("step", "position", "id", "chosen")
+
+
+class Scores:
+    """Collects the audits of all runs, whatever their size, in little memory.
+
+    Attributes
+    ----------
+    offered
+        Of each run, policy and seed, the records that were candidates.
+    missing
+        Audits that are named in the results and are not there.
+    """
+
+    def __init__(self) -> None:
+        self.offered: dict[tuple[str, int], set[int]] = {}
+        self.missing: list[str] = []
+        self._bins: dict[str, dict[str, dict[int, tuple[_Sample, _Sample]]]] = {}
+        self._width: dict[str, int] = {}
+        self._draw = random.Random(0)
+
+    def add(self, runs: Iterable[Mapping[str, Any]], /) -> None:
+        """Read the audits of `runs`.
+
+        Raises
+        ------
+        LabError
+            Where an audit is damaged.
+        """
+        for run in runs:
+            if not run.get("audit"):
+                continue
+            try:
+                self._read(run)
+            except FileNotFoundError:
+                self.missing.append(str(run["audit"]))
+            except ValueError as error:
+                msg = f"the audit {run['audit']} cannot be read: {error}"
+                raise LabError(msg) from None
+
+    def quantiles(self) -> dict[str, Any]:
+        """Policy -> part of the score -> points along the steps, each with three levels of the chosen and the rest."""
+        return {
+            policy: {part: self._points(policy, bins) for part, bins in sorted(parts.items(), key=_score_first)}
+            for policy, parts in self._bins.items()
+            if parts
+        }
+
+    def _read(self, run: Mapping[str, Any]) -> None:
+        policy = run["policy"]
+        parts = self._bins.setdefault(policy, defaultdict(dict))
+        width = self._width.setdefault(policy, -(-max(1, run["steps"]) // _BINS))
+        offered = self.offered.setdefault((policy, run["seed"]), set())
+        for row in audit.read(run["audit"]):
+            if isinstance(row.get("id"), int):
+                offered.add(row["id"])
+            for name, value in row.items():
+                if name not in _NOT_SCORES and isinstance(value, (int, float)) and not isinstance(value, bool):
+                    samples = parts[name].setdefault(row["step"] // width, (_Sample(self._draw), _Sample(self._draw)))
+                    samples[not row["chosen"]].add(value)
+
+    def _points(self, policy: str, bins: Mapping[int, tuple[_Sample, _Sample]]) -> list[dict[str, Any]]:
+        width = self._width[policy]
+        return [
+            {"step": number * width + (width - 1) / 2, "chosen": chosen.levels(), "rest": rest.levels()}
+            for number, (chosen, rest) in sorted(bins.items())
+        ]
+
+
+class _Sample:
+    """A uniform sample of all values that were added."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self.values: list[float] = []
+        self._seen, self._draw = 0, draw
+
+    def add(self, value: float) -> None:
+        self._seen += 1
+        if len(self.values) < _SAMPLED:
+            self.values.append(value)
+        elif (place := self._draw.randrange(self._seen)) < _SAMPLED:
+            self.values[place] = value
+
+    def levels(self) -> list[float] | None:
+        return [_quantile(sorted(self.values), level) for level in _LEVELS] if self.values else None
+
+
+def _quantile(ordered: Sequence[float], level: float) -> float:
+    place = level * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _score_first(item: tuple[str, Any]) -> tuple[bool, str]:
+    return item[0] != "score", item[0]

@@ -46,3 +46,19 @@ def test_random_keeps_each_sample_equally_often():
         counts[selection.indices] += 1
     chi_square = ((counts - 1000) ** 2 / 1000).sum()
     assert chi_square < 20.5  # 0.999 quantile at 5 degrees of freedom
+
+
+def test_a_budget_of_rows_skips_what_does_not_fit(backend):
+    pool = samples(0, time=9)
+    length = pool.length
+    for policy, scores in (
+        (uds.Longest(tokens=9), length),
+        (uds.Shortest(tokens=9), -length),
+        (uds.Random(tokens=9, seed=5), np.random.default_rng([5, 7, 0, 0]).random(BATCH, dtype=np.float32)),
+    ):
+        expected, left = [], 9
+        for index in reference.best_first(scores, length):
+            if not expected or 0 < length[index] <= left:
+                expected.append(index)
+                left -= length[index]
+        assert picks(policy, backend, None, pool)[0] == expected

@@ -53,8 +53,8 @@ class Random:
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     seed
         Seed of the draws; draw number n is the same on every library, machine and process.
     """
@@ -62,11 +62,17 @@ class Random:
     needs_logits: ClassVar[bool] = False
     keep: float | None = None
     count: int | None = None
+    tokens: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Budget(keep=self.keep, count=self.count)
+        _ = self.budget
         options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How many are kept."""
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`length`: rows that carry loss."""
@@ -85,7 +91,7 @@ class Random:
         generator: Any = draws.generator(self.seed, Stream.RANDOM, step)
         drawn = generator.random(length.shape[0], dtype=np.float32)
         scores = constant(drawn, like=length, dtype=length.dtype)
-        indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
         return Selection(indices=indices, scores=scores), Step(step + 1)
 
 
@@ -96,8 +102,8 @@ class Longest(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     """
 
     needs_logits: ClassVar[bool] = False
@@ -115,8 +121,8 @@ class Shortest(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     """
 
     needs_logits: ClassVar[bool] = False

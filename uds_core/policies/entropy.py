@@ -23,8 +23,8 @@ class Entropy(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     rows
         ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
 
@@ -60,8 +60,8 @@ class Quadrants(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
 
     Notes
     -----

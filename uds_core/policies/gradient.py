@@ -28,8 +28,8 @@ class MaxGrad(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     gradient
         ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it but for the size of the
         hidden states; it costs half, and needs no hidden states.

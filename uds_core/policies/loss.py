@@ -22,8 +22,8 @@ class MaxLoss(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     reduction
         ``"mean"`` over the sample's tokens, or their ``"sum"``, which favours long samples.
 
@@ -55,8 +55,8 @@ class RHOLoss(Ranked):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     reference
         ``"given"``: the reference's losses come with the candidates, as ``reference_loss``. A `Ledger`: they are found
         in it by the samples' `ids`.

@@ -20,13 +20,14 @@ class Ranked:
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     """
 
     score_name: ClassVar[str]
     keep: float | None = None
     count: int | None = None
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         _ = self.budget
@@ -34,7 +35,7 @@ class Ranked:
     @property
     def budget(self) -> Budget:
         """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
 
     def score(self, features: Features, /) -> Array:
         """(batch,) the feature itself."""

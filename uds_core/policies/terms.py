@@ -49,8 +49,8 @@ class Frobenius(_Norm):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     rows, length, centre
         As in `UDS`.
 
@@ -75,8 +75,8 @@ class NuclearOnly(_Norm):
 
     Parameters
     ----------
-    keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     rows, length, centre, method
         As in `UDS`.
 

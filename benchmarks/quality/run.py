@@ -14,7 +14,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ import tasks
 import torch
 import yaml
 
+from uds_adapters.batches import IGNORE
+from uds_adapters.lab.encode import Example
 from uds_adapters.lab.model import load_model, quiet
 from uds_adapters.lab.run import RunResult, run
 from uds_adapters.lab.settings import Settings, Source
@@ -78,10 +80,11 @@ def one(cell: Cell, grid: dict[str, Any], *, shared: Path, folder: Path) -> tupl
     )
     settings = Settings(keep=cell.keep, **grid["training"])
     task = prepare(source, seed=cell.seed)
+    policy = with_tokens(cell, task.train, settings.batch_size) if grid.get("equal") == "tokens" else cell.policy
     with quiet():
         result = run(
             load_model(task.model), tokenizer=task.tokenizer, train=task.train, collator=task.collator,
-            policy=cell.policy, seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(),
+            policy=policy, seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(),
         )  # fmt: skip
     chosen = [index for step in result.selected for index in step]
     raw = [record.raw for record in task.records]
@@ -90,6 +93,18 @@ def one(cell: Cell, grid: dict[str, Any], *, shared: Path, folder: Path) -> tupl
         "distinct": len({raw[i].get("origin") for i in chosen}) / len(chosen),
     }
     return result, flags
+
+
+def with_tokens(cell: Cell, train: Sequence[Example], batch_size: int) -> str:
+    """The policy with a budget of tokens a step: what chance would train on in a share `keep` of the samples.
+
+    So all policies take as many steps, from the same candidates, and train on as many tokens in each.
+    """
+    if cell.policy == "full":
+        return cell.policy
+    trained = sum(label != IGNORE for example in train for label in example["labels"][1:])
+    tokens = round(cell.keep * batch_size * trained / len(train))
+    return f"{cell.policy}{',' if ':' in cell.policy else ':'}tokens={tokens}"
 
 
 def line(cell: Cell, result: RunResult, flags: dict[str, float]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 
 def views(text):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+    return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
 def uds(*arguments):

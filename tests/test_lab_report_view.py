@@ -1,6 +1,7 @@
 """What the page is told: means, bands, quantiles, agreement, and not too much of it."""
 
 import json
+from itertools import pairwise
 from statistics import fmean, stdev
 
 import pytest
@@ -154,7 +155,7 @@ def test_many_records_are_thinned_out_evenly_and_those_of_the_map_stay():
     lines = [row["line"] for row in made["records"]["rows"]]
     assert len(set(lines)) == records.LIMIT
     assert lines == sorted(lines)
-    assert max(after - before for before, after in zip(lines, lines[1:], strict=False)) <= 6
+    assert max(after - before for before, after in pairwise(lines)) <= 6
     assert made["records"]["total"] == 10_000
     assert max(len(row["text"]) for row in made["records"]["rows"]) == 400
     [point] = made["map"]

@@ -201,8 +201,9 @@ figures.time = {
       made.add("text", { x: made.area.right, y: y - 6, "text-anchor": "end" }, total);
       let from = 0;
       Object.keys(TIMES).forEach((part, index) => {
-        const seconds = Math.max(0, row.seconds[part] ?? 0);
-        made.add("rect", { x: made.X(from), y, width: Math.max(0, made.X(from + seconds) - made.X(from)), height: 17, rx: 2,
+        const seconds = row.seconds[part] ?? 0;
+        if (seconds <= 0) return;
+        made.add("rect", { x: made.X(from), y, width: made.X(from + seconds) - made.X(from), height: 17, rx: 2,
           style: `fill:var(--t${index})`, "data-tip": `${row.policy}\n${TIMES[part]}: ${number(seconds, 3)} s of ${total}` });
         from += seconds;
       });

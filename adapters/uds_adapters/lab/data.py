@@ -22,6 +22,7 @@ class Fields:
     completion: str = "completion"
     messages: str = "messages"
     text: str = "text"
+    choices: str = "choices"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Record:
     """The text alone, where there is no prompt."""
     messages: tuple[Mapping[str, str], ...] = ()
     """Empty, or a conversation that ends with the assistant."""
+    choices: tuple[str, ...] = ()
+    """The answers that the completion is one of; empty where the record does not offer any."""
     raw: Mapping[str, Any]
     """The whole record, with fields that training does not read."""
 
@@ -111,19 +114,37 @@ def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
     if not isinstance(raw, dict):
         msg = f"{where}: expected a JSON object, got {type(raw).__name__}"
         raise LabError(msg)
+    common: dict[str, Any] = {"where": where, "line": number, "raw": raw, "choices": _choices(raw.get(fields.choices))}
     if fields.prompt in raw and fields.completion in raw:
-        prompt, completion = (_text(raw, name, where) for name in (fields.prompt, fields.completion))
-        return Record(where=where, line=number, prompt=prompt, completion=completion, raw=raw)
+        prompt, completion = _text(raw, fields.prompt, where), _completion(raw, fields, where, common["choices"])
+        return Record(prompt=prompt, completion=completion, **common)
     if fields.messages in raw:
-        return Record(where=where, line=number, messages=_messages(raw[fields.messages], where, fields), raw=raw)
+        return Record(messages=_messages(raw[fields.messages], where, fields), **common)
     if fields.text in raw:
-        return Record(where=where, line=number, completion=_text(raw, fields.text, where), raw=raw)
+        return Record(completion=_text(raw, fields.text, where), **common)
     msg = (
         f"{where}: expected the fields {fields.prompt!r} and {fields.completion!r}, or {fields.messages!r}, or "
         f"{fields.text!r}; the record has {', '.join(map(repr, raw)) or 'none'}. Name its fields with "
         "`--prompt-field` and `--completion-field`, `--messages-field` or `--text-field`"
     )
     raise LabError(msg)
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    """Of a field that only some metrics read: what is no list of strings is none."""
+    sound = isinstance(value, list) and all(isinstance(choice, str) for choice in value)
+    return tuple(value) if sound else ()
+
+
+def _completion(raw: Mapping[str, Any], fields: Fields, where: str, choices: tuple[str, ...]) -> str:
+    """The text; or, as in MMLU, the choice at a place that counts from 0."""
+    value = raw[fields.completion]
+    if isinstance(value, int) and not isinstance(value, bool) and choices:
+        if 0 <= value < len(choices):
+            return choices[value]
+        msg = f"{where}: the field {fields.completion!r} is {value}, and there are {len(choices)} choices, from 0 on"
+        raise LabError(msg)
+    return _text(raw, fields.completion, where)
 
 
 def _text(raw: Mapping[str, Any], name: str, where: str) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from . import generate
+from . import files, generate
 from .model import quiet
 from .settings import Settings, Source
 from .task import Task
 from .threads import threads
 from .tiny import build_model, build_tokenizer, pretrain
 
-__all__ = ["SETTINGS", "Sizes", "flags", "make"]
+__all__ = ["SETTINGS", "Sizes", "flags", "made", "make"]
 
 SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3, threads=1)
+
+_MADE = "demo.json"  # written last: what it says is there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,26 +36,42 @@ class Sizes:
     """Share of wrong answers in the training data."""
 
 
+def made(folder: Path, /, *, sizes: Sizes, seed: int) -> Source | None:
+    """What `make` made there with the same sizes and seed, if it did."""
+    file = folder / _MADE
+    same = file.is_file() and json.loads(file.read_text(encoding="utf-8")) == _asked(sizes, seed)
+    return _source(folder) if same else None
+
+
 def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int], None] | None = None) -> Source:
     """Generate the data and pretrain the model, both into `folder`; what to compare policies on.
 
-    `after_step` is told the number of pretraining steps done.
+    `after_step` is told the number of pretraining steps done. Nothing is written before the last.
     """
     texts = generate.plain_text(sizes.texts, seed=seed)
     heldout = generate.instructions(sizes.heldout, seed=seed + 1)
     train = generate.instructions(
         sizes.train, seed=seed + 2, repeated=sizes.repeated, wrong=sizes.wrong, without=heldout
     )
-    generate.write(train, folder / "train.jsonl")
-    generate.write(heldout, folder / "heldout.jsonl")
     tokenizer = build_tokenizer([*texts, *(f"{item.prompt}\n{item.completion}" for item in train)])
     model = build_model(tokenizer, seed=seed)
     steps = sizes.pretraining_steps
     with threads(SETTINGS.threads):
         pretrain(model, tokenizer=tokenizer, texts=texts, steps=steps, seed=seed, after_step=after_step)
+    generate.write(train, folder / "train.jsonl")
+    generate.write(heldout, folder / "heldout.jsonl")
     with quiet():
         model.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
+    files.write(folder / _MADE, json.dumps(_asked(sizes, seed)))
+    return _source(folder)
+
+
+def _asked(sizes: Sizes, seed: int) -> dict[str, Any]:
+    return {**asdict(sizes), "seed": seed}
+
+
+def _source(folder: Path) -> Source:
     return Source(
         model=folder / "model", data=folder / "train.jsonl", eval_data=folder / "heldout.jsonl", max_length=128
     )

@@ -60,6 +60,22 @@ class Encoder:
         examples = [Example(index=n, input_ids=ids, labels=labels) for n, (ids, labels, _) in enumerate(kept)]
         return examples, [record for _, _, record in kept]
 
+    def text(self, record: Record, /) -> str:
+        """What the model reads of `record`, as people read it."""
+        prompt, completion, _ = self._texts(record)
+        return prompt + completion
+
+    def completion(self, record: Record, /) -> str:
+        """What is trained on."""
+        return self._texts(record)[1]
+
+    def prompt_ids(self, record: Record, /) -> list[int]:
+        """The tokens before the completion; at least one, for generation to begin with."""
+        prompt, _, specials = self._texts(record)
+        begin = self.tokenizer.bos_token_id
+        ids = [begin] * (specials and begin is not None) + self._tokens(prompt)
+        return ids or [pad_id(self.tokenizer)]
+
     def _ids(self, record: Record) -> tuple[list[int], list[int]]:
         prompt, completion, specials = self._texts(record)
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id

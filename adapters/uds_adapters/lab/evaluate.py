@@ -1,51 +1,77 @@
-"""Held-out loss: what every policy is measured by."""
+"""What every policy is measured by: the held-out loss, and answers where they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-import torch
-
-from ..batches import IGNORE
-from ..forward import evaluating
 from .encode import Collator, Example
+from .likelihood import Likelihood
 
-__all__ = ["HeldOut"]
+__all__ = ["HeldOut", "Measured"]
+
+Answers = Callable[[Any], list[bool]]
+"""Of a model, whether each held-out answer is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one model did with each held-out example, in their order."""
+
+    losses: list[float]
+    """Summed over the tokens of the completion."""
+    tokens: list[int]
+    """Their number."""
+    answers: dict[str, list[bool]]
+    """Metric -> whether the answer is right."""
+
+    @property
+    def loss(self) -> float:
+        r"""Token-mean negative log-likelihood, \sum_i \ell_i / \sum_i n_i."""
+        return sum(self.losses) / sum(self.tokens)
+
+    def share(self, metric: str, /) -> float | None:
+        """Of the answers, how many are right; None where it was not asked for."""
+        return fmean(self.answers[metric]) if metric in self.answers else None
 
 
 class HeldOut:
-    r"""Token-mean negative log-likelihood of the held-out completions.
-
-    .. math:: \frac{1}{\sum_i n_i} \sum_i \sum_t -\log p(y_{it})
+    """Measures a model on held-out examples.
 
     Parameters
     ----------
     examples
-        Batched by length, so that little is spent on padding; the order does not change the mean.
+        At least one.
     collator
         Pads them.
+    answers
+        Metric -> what tells which answers are right.
     batch_size
         Examples a forward pass.
     """
 
-    def __init__(self, examples: Sequence[Example], /, *, collator: Collator, batch_size: int = 16) -> None:
-        ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
-        self.batches = [collator(ordered[i : i + batch_size]) for i in range(0, len(ordered), batch_size)]
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        /,
+        *,
+        collator: Collator,
+        answers: Mapping[str, Answers] | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self._likelihood = Likelihood(examples, collator=collator, batch_size=batch_size)
+        self._answers = answers or {}
 
-    @torch.no_grad()
     def __call__(self, model: Any, /) -> float:
-        """The loss of `model`, in evaluation mode; its modes are restored."""
-        device = next(model.parameters()).device
-        total, count = 0.0, 0
-        with evaluating(model):
-            for batch in self.batches:
-                targets = batch["labels"][:, 1:].to(device)
-                inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-                logits = model(**inputs, use_cache=False).logits[:, :-1]
-                scored = targets != IGNORE  # the vocabulary is wide: only rows that count are made float32
-                total += float(
-                    torch.nn.functional.cross_entropy(logits[scored].float(), targets[scored], reduction="sum")
-                )
-                count += int(scored.sum())
-        return total / count
+        """The loss of `model` alone."""
+        return self.measure(model).loss
+
+    def measure(self, model: Any, /) -> Measured:
+        """All of it, of `model` in evaluation mode; its modes are restored."""
+        return Measured(
+            losses=self._likelihood(model),
+            tokens=self._likelihood.tokens,
+            answers={metric: right(model) for metric, right in self._answers.items()},
+        )

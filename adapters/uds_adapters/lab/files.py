@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from .errors import LabError
 
-__all__ = ["folder", "whole", "write"]
+__all__ = ["claim", "folder", "whole", "write"]
 
 
 @contextlib.contextmanager
@@ -42,6 +42,20 @@ def write(path: Path, text: str, /) -> None:
     """Write `text` to `path`; see `whole`."""
     with whole(path) as stream:
         stream.write(text.encode())
+
+
+def claim(path: Path, /, *, overwrite: bool) -> Path:
+    """An output folder: made where there is none, refused where it holds something, unless `overwrite` says so.
+
+    Raises
+    ------
+    LabError
+        Where it is refused, cannot be made, or is a file.
+    """
+    if not overwrite and path.is_dir() and any(path.iterdir()):
+        msg = f"`output` {path} already holds files: name another folder, or replace its results with `--overwrite`"
+        raise LabError(msg)
+    return folder(path)
 
 
 def folder(path: Path, /) -> Path:

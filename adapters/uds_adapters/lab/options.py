@@ -14,6 +14,7 @@ from .data import Fields
 from .settings import DEFAULT_TEMPLATE, Settings, Source
 
 __all__ = [
+    "Jobs",
     "Json",
     "Output",
     "Overwrite",
@@ -44,8 +45,12 @@ output = functools.partial(option, panel="Output")
 Seed = Annotated[int, training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
 Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")]
 Policies = Annotated[list[str], training("Such as uds or uds:alpha=0.5,dim=256; give it several times.", "--policy")]
-Output = Annotated[Path, output("Folder for the results; new, or empty.")]
-Overwrite = Annotated[bool, output("Use the folder even if it holds files.", "--overwrite")]
+Output = Annotated[Path, output("Folder for the results; one that was begun with the same options is gone on with.")]
+Overwrite = Annotated[bool, output("Begin anew, even if the folder holds files.", "--overwrite")]
+Jobs = Annotated[
+    int | None,
+    training("Runs at once, each a process; on the CPU each takes 1 thread.", show_default="one a GPU, else 1"),
+]
 Json = Annotated[bool, output("Print one JSON object and nothing else; what people read goes to stderr.", "--json")]
 
 
@@ -63,6 +68,7 @@ def source(
         str, _data("Field of the messages; the last, the assistant's, is trained on.")
     ] = "messages",
     text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
+    choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
     template: Annotated[str, _data(r"How prompt and completion are joined; \n is a new line.")] = _SHOWN_TEMPLATE,
     max_length: Annotated[int, _data("Tokens after which a sample is cut.")] = 512,
 ) -> Source:
@@ -74,7 +80,13 @@ def source(
         holdout=holdout,
         limit=limit,
         eval_limit=eval_limit,
-        fields=Fields(prompt=prompt_field, completion=completion_field, messages=messages_field, text=text_field),
+        fields=Fields(
+            prompt=prompt_field,
+            completion=completion_field,
+            messages=messages_field,
+            text=text_field,
+            choices=choices_field,
+        ),
         template=template.replace(r"\n", "\n"),
         max_length=max_length,
     )
@@ -96,6 +108,11 @@ def settings(
     lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
     bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
     eval_every: Annotated[int | None, training("Steps between evaluations.", show_default="about 8 a run")] = None,
+    metrics: Annotated[
+        list[str],
+        training("Beside the loss: accuracy among choices, exact-match of what is generated.", "--metric"),
+    ] = [],  # noqa: B006 - typer copies it
+    answer_tokens: Annotated[int, training("Generated at most, for exact-match.")] = 128,
     threads: Annotated[
         int | None, training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
     ] = None,
@@ -112,6 +129,8 @@ def settings(
         lora_rank=lora_rank if lora else None,
         bf16=bf16,
         eval_every=eval_every,
+        metrics=tuple(metric.replace("-", "_") for metric in metrics),
+        answer_tokens=answer_tokens,
         threads=threads,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import uds_core as uds
@@ -37,8 +38,10 @@ def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
     return name.strip(), options
 
 
-def make_policy(spec: str, /, *, keep: float, seed: int) -> uds.Policy:
+def make_policy(spec: str, /, *, keep: float, seed: int, provided: Mapping[str, Any] | None = None) -> uds.Policy:
     """The policy that `spec` names; `keep` and `seed` are its options unless it has its own, where it takes them.
+
+    `provided`: options that no words can say, such as a `uds.Ledger`; those in words go before.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def make_policy(spec: str, /, *, keep: float, seed: int) -> uds.Policy:
             raise LabError(msg)
         budget = {} if {"count", "tokens"} & options.keys() else {"keep": keep}
         shared = {key: value for key, value in {**budget, "seed": seed}.items() if key in known}
-        return make(**{**shared, **options})
+        return make(**{**shared, **(provided or {}), **options})
     except (ImportError, TypeError, ValueError) as error:
         msg = f"policy {spec!r}: {error}" if options else str(error)
         raise LabError(msg) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import transformers
 
 from .budget import Budget
 from .encode import Collator, Example
-from .evaluate import HeldOut
+from .evaluate import HeldOut, Measured
 from .model import with_lora
 from .order import CandidateOrder, Ordered
 from .policies import make_policy
@@ -36,6 +36,9 @@ class Evaluation:
     seconds: float
     """Seconds of training until then, evaluations left out."""
     loss: float
+    accuracy: float | None = None
+    """Of multiple choice; None where it was not asked for."""
+    exact_match: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +53,13 @@ class RunResult:
     """Trained on; a sample that was chosen twice counts twice."""
     tokens: dict[str, int]
     seconds: dict[str, float]
-    """`scoring`, `forward_backward` and `rest`, which add up to `total`; `evaluation` is on top of it."""
+    """`scoring`, `forward_backward` and `rest`, which add up to `total`; `evaluation` and `preparation` are on top."""
     evaluations: list[Evaluation]
     """Empty where nothing is held out."""
     selected: list[list[int]]
     """Of each step, the indices into the training data set."""
+    measured: Measured | None = None
+    """The last evaluation, example by example."""
 
 
 def run(
@@ -69,6 +74,8 @@ def run(
     settings: Settings,
     folder: Path,
     heldout: HeldOut | None = None,
+    options: Mapping[str, Any] | None = None,
+    selection: Mapping[str, Any] | None = None,
     after_step: Callable[[int], None] | None = None,
     save: bool = False,
 ) -> RunResult:
@@ -92,6 +99,10 @@ def run(
         The Trainer's, for files it may write.
     heldout
         Measured at the start, along the way and at the end.
+    options
+        Of the policy, that no words can say; see `make_policy`.
+    selection
+        Of the selector, such as an audit; see `UDSTrainer`.
     after_step
         Called after each step with how far the run is, in the steps that chance would take.
     save
@@ -109,24 +120,45 @@ def run(
         train_dataset=Ordered(train, order, length=most * settings.batch_size),
         data_collator=collator,
         processing_class=tokenizer,
-        policy=make_policy(policy, keep=settings.keep, seed=seed),
+        policy=make_policy(policy, keep=settings.keep, seed=seed, provided=options),
+        selection=selection,
         budget=budget,
         steps=steps,
     )
-    evaluations: list[Evaluation] = []
-
-    def measure(step: int, seconds: float) -> None:
-        if heldout is not None:
-            counts = {"samples": trainer.samples, "tokens": trainer.tokens["trained"]}
-            evaluations.append(Evaluation(step=step, **counts, seconds=seconds, loss=heldout(trainer.model)))
-
-    trainer.add_callback(Evaluations(trainer, measure, every=settings.evaluation_steps(steps)))
+    record = _Record(trainer, heldout)
+    trainer.add_callback(Evaluations(trainer, record, every=settings.evaluation_steps(steps)))
     trainer.add_callback(Progress(trainer, after_step))
     trainer.train()
     total = trainer.clock.elapsed()
     if save:
         trainer.save_model(str(folder))
-    return _result(trainer, policy=policy, seed=seed, total=total, evaluations=evaluations)
+    return _result(trainer, policy=policy, seed=seed, total=total, record=record)
+
+
+class _Record:
+    """The evaluations of a run; the last one example by example."""
+
+    def __init__(self, trainer: RecordingTrainer, heldout: HeldOut | None) -> None:
+        self.trainer, self.heldout = trainer, heldout
+        self.evaluations: list[Evaluation] = []
+        self.last: Measured | None = None
+
+    def __call__(self, step: int, seconds: float) -> None:
+        if self.heldout is None:
+            return
+        trainer, found = self.trainer, self.heldout.measure(self.trainer.model)
+        self.last = found
+        self.evaluations.append(
+            Evaluation(
+                step=step,
+                samples=trainer.samples,
+                tokens=trainer.tokens["trained"],
+                seconds=seconds,
+                loss=found.loss,
+                accuracy=found.share("accuracy"),
+                exact_match=found.share("exact_match"),
+            )
+        )
 
 
 def _budget(settings: Settings, *, order: CandidateOrder, train: Sequence[Example], steps: int) -> Budget:
@@ -154,9 +186,7 @@ def _arguments(settings: Settings, *, steps: int, seed: int, folder: Path) -> tr
     )
 
 
-def _result(
-    trainer: RecordingTrainer, *, policy: str, seed: int, total: float, evaluations: list[Evaluation]
-) -> RunResult:
+def _result(trainer: RecordingTrainer, *, policy: str, seed: int, total: float, record: _Record) -> RunResult:
     clock = trainer.clock
     return RunResult(
         policy=policy,
@@ -164,14 +194,16 @@ def _result(
         steps=trainer.state.global_step,
         candidates=trainer.candidates,
         samples=trainer.samples,
-        tokens=dict(trainer.tokens),
+        tokens={**trainer.tokens, "preparation": 0},
         seconds={
             "scoring": clock.scoring,
             "forward_backward": clock.forward_backward,
             "rest": total - clock.scoring - clock.forward_backward,
             "total": total,
             "evaluation": clock.paused,
+            "preparation": 0.0,
         },
-        evaluations=evaluations,
+        evaluations=record.evaluations,
         selected=trainer.selected,
+        measured=record.last,
     )

@@ -9,9 +9,10 @@ from .budget import Budget
 from .data import Fields
 from .errors import LabError
 
-__all__ = ["DEFAULT_TEMPLATE", "Settings", "Source"]
+__all__ = ["DEFAULT_TEMPLATE", "METRICS", "Settings", "Source"]
 
 DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+METRICS = ("accuracy", "exact_match")
 _EVALUATIONS = 8  # a run, where nothing else is asked for
 
 
@@ -33,6 +34,10 @@ class Source:
         How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``.
     max_length
         Tokens after which a sample is cut.
+    aside
+        Share of the training records that no policy may choose, kept for those that need samples of their own.
+    reference_model
+        Folder of the model whose losses RHO-Loss compares with; None: the model itself, trained on what is set aside.
     """
 
     model: Path
@@ -44,6 +49,13 @@ class Source:
     fields: Fields = field(default_factory=Fields)
     template: str = DEFAULT_TEMPLATE
     max_length: int = 512
+    aside: float = 0.0
+    reference_model: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.aside < 1.0:
+            msg = f"`aside` must be a share in [0, 1), got {self.aside}: 0.1 sets a tenth of the training records aside"
+            raise LabError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +81,10 @@ class Settings:
         Compute in bfloat16 (autocast); weights stay in float32.
     eval_every
         Steps between evaluations, or None for about eight a run.
+    metrics
+        What is measured beside the held-out loss: ``accuracy``, ``exact_match``.
+    answer_tokens
+        At most so many are generated for ``exact_match``.
     threads
         Of the CPU, or None for as many as PyTorch takes.
     """
@@ -82,13 +98,15 @@ class Settings:
     lora_rank: int | None = None
     bf16: bool = False
     eval_every: int | None = None
+    metrics: tuple[str, ...] = ()
+    answer_tokens: int = 128
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:
             msg = f"`keep` must be a share in (0, 1], got {self.keep}: 0.25 trains on a quarter of the candidates"
             raise LabError(msg)
-        for name in ("batch_size", "steps", "eval_every", "threads"):
+        for name in ("batch_size", "steps", "eval_every", "answer_tokens", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 msg = f"`{name}` must be at least 1, got {value}"
@@ -97,6 +115,10 @@ class Settings:
             if not getattr(self, name) > 0:
                 msg = f"`{name}` must be greater than 0, got {getattr(self, name)}"
                 raise LabError(msg)
+        unknown = [metric for metric in self.metrics if metric not in METRICS]
+        if unknown or len(set(self.metrics)) < len(self.metrics):
+            msg = f"`metric` must be {' or '.join(METRICS)}, each once, got {', '.join(self.metrics)}"
+            raise LabError(msg)
         kind, amount = Budget.parse(self.budget)
         if kind == "seconds" and amount is None:
             msg = "`budget` seconds needs an amount: seconds=120 trains for two minutes"

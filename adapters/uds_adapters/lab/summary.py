@@ -1,4 +1,4 @@
-"""Many runs in few numbers: means over seeds, their spread, and what may be said of them."""
+"""Many runs in few numbers: means over seeds, and their spread."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from .bootstrap import over_seeds
 from .run import RunResult
 
-__all__ = ["Summary", "summarise", "verdict"]
+__all__ = ["Summary", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The runs of one policy; all numbers but the spread are means over seeds."""
+    """The runs of one policy; all numbers but the spread and the interval are means over seeds."""
 
     policy: str
     seeds: int
@@ -28,6 +29,11 @@ class Summary:
     seconds: dict[str, float]
     flagged: dict[str, float]
     """Of the samples trained on, the share with a flag, such as a wrong answer."""
+    interval: tuple[float, float] | None = None
+    """Of `loss`, 95 %, over seeds on these held-out samples; None for a single one."""
+    accuracy: float | None = None
+    """At the end; None where it was not asked for."""
+    exact_match: float | None = None
 
 
 def summarise(runs: Sequence[RunResult], /, *, flags: Mapping[str, Sequence[bool]] | None = None) -> list[Summary]:
@@ -44,28 +50,10 @@ def summarise(runs: Sequence[RunResult], /, *, flags: Mapping[str, Sequence[bool
     return [_summary([run for run in runs if run.policy == policy], flags or {}) for policy in policies]
 
 
-def verdict(summaries: Sequence[Summary], /) -> str:
-    """Which policy got the lowest loss, and whether that is more than chance among seeds."""
-    measured = [summary for summary in summaries if summary.loss is not None]
-    if not measured:
-        return "Nothing was held out, so no policy can be called better."
-    ranked = sorted(measured, key=_loss)
-    if len(ranked) == 1:
-        return f"{ranked[0].policy} went from {_number(ranked[0].loss_before)} to {_number(ranked[0].loss)}."
-    best = ranked[0]
-    said = [f"{best.policy} reached the lowest held-out loss, {_number(best.loss)}{_effort(best, ranked)}."]
-    control = next((summary for summary in measured if summary.policy == "random"), None)
-    if control is None:
-        return " ".join(
-            [*said, "Without `random` among the policies, it is not known what the choice itself is worth."]
-        )
-    rivals = [s for s in ranked if s is not control and s.samples <= 1.01 * control.samples]
-    said += [_against(rivals[0], control)] if rivals else []
-    return " ".join(said)
-
-
 def _summary(runs: Sequence[RunResult], flags: Mapping[str, Sequence[bool]]) -> Summary:
-    final = [run.evaluations[-1].loss for run in runs if run.evaluations]
+    last = [run.evaluations[-1] for run in runs if run.evaluations]
+    final = [evaluation.loss for evaluation in last]
+    interval = over_seeds(final)
     chosen = [index for run in runs for step in run.selected for index in step]
     return Summary(
         policy=runs[0].policy,
@@ -73,6 +61,9 @@ def _summary(runs: Sequence[RunResult], flags: Mapping[str, Sequence[bool]]) -> 
         loss_before=fmean(run.evaluations[0].loss for run in runs) if final else None,
         loss=fmean(final) if final else None,
         spread=stdev(final) if len(final) > 1 else None,
+        interval=None if interval is None else (interval.low, interval.high),
+        accuracy=_mean([evaluation.accuracy for evaluation in last]),
+        exact_match=_mean([evaluation.exact_match for evaluation in last]),
         samples=fmean(run.samples for run in runs),
         tokens={name: fmean(run.tokens[name] for run in runs) for name in runs[0].tokens},
         seconds={name: fmean(run.seconds[name] for run in runs) for name in runs[0].seconds},
@@ -80,29 +71,6 @@ def _summary(runs: Sequence[RunResult], flags: Mapping[str, Sequence[bool]]) -> 
     )
 
 
-def _effort(best: Summary, ranked: Sequence[Summary]) -> str:
-    fewest = min(summary.samples for summary in ranked)
-    if best.samples < 1.05 * fewest:
-        return ""
-    return f" (it trained on {best.samples / fewest:.1f} times as many samples as the thriftiest policy)"
-
-
-def _against(rival: Summary, control: Summary) -> str:
-    """The best policy that trains on as little as `random` does, against it."""
-    gap = _loss(control) - _loss(rival)
-    said = (
-        f"With as many samples as random, {rival.policy} is {'better' if gap > 0 else 'worse'} by {_number(abs(gap))}"
-    )
-    if rival.spread is None or control.spread is None:
-        return f"{said}; one seed does not tell how much of that is chance."
-    spread = max(rival.spread, control.spread)
-    holds = abs(gap) > spread
-    return f"{said}, which {'exceeds' if holds else 'does not exceed'} the spread over seeds ({_number(spread)})."
-
-
-def _loss(summary: Summary) -> float:
-    return float("nan") if summary.loss is None else summary.loss
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -13,8 +13,11 @@ __all__ = ["tables"]
 
 
 def tables(summaries: Sequence[Summary], /) -> list[Table]:
-    """Loss and cost of each policy; and, where something is known of the samples, what it was trained on."""
-    return [_costs(summaries), *([_flags(summaries)] if summaries[0].flagged else [])]
+    """Loss and cost of each policy; answers, where they were measured; what is known of the samples trained on."""
+    shown = [_costs(summaries)]
+    if summaries[0].accuracy is not None or summaries[0].exact_match is not None:
+        shown.append(_answers(summaries))
+    return [*shown, *([_flags(summaries)] if summaries[0].flagged else [])]
 
 
 def _costs(summaries: Sequence[Summary]) -> Table:
@@ -27,6 +30,21 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     shown = _empty(title, *names, *seconds)
     for summary in summaries:
         shown.add_row(summary.policy, *_cells(summary))
+    prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
+    shown.caption = (
+        "; ".join(f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent) or None
+    )
+    shown.caption_justify = "left"
+    return shown
+
+
+def _answers(summaries: Sequence[Summary]) -> Table:
+    rows = {"accuracy %": [s.accuracy for s in summaries], "exact match %": [s.exact_match for s in summaries]}
+    measured = {name: values for name, values in rows.items() if values[0] is not None}
+    shown = _empty("Held-out answers that are right", *measured)
+    for place, summary in enumerate(summaries):
+        shares = [values[place] for values in measured.values()]
+        shown.add_row(summary.policy, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     return shown
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from . import data
+from .accuracy import MultipleChoice
 from .encode import Collator, Encoder, Example, pad_id
 from .errors import LabError
 from .evaluate import HeldOut
+from .exact_match import ExactMatch
 from .model import load_tokenizer, quiet
-from .settings import Source
+from .settings import Settings, Source
 
 __all__ = ["Task", "prepare"]
 
@@ -22,17 +24,35 @@ class Task:
 
     model: Path
     tokenizer: Any
+    encoder: Encoder
     collator: Collator
     train: list[Example]
     heldout: list[Example]
+    aside: list[Example]
+    """For policies that need samples of their own; no candidates."""
     records: list[data.Record]
     """Of the training examples, in their order."""
+    heldout_records: list[data.Record]
     left_out: int
     """Records without a trained token within `max_length`."""
 
-    def measure(self) -> HeldOut | None:
-        """The held-out loss; None where nothing is held out."""
-        return HeldOut(self.heldout, collator=self.collator) if self.heldout else None
+    def measure(self, settings: Settings | None = None, /) -> HeldOut | None:
+        """The held-out loss and the metrics asked for; None where nothing is held out.
+
+        Raises
+        ------
+        LabError
+            Where a held-out record lacks what a metric needs.
+        """
+        if not self.heldout:
+            return None
+        settings = Settings() if settings is None else settings
+        records, answers = self.heldout_records, {}
+        if "accuracy" in settings.metrics:
+            answers["accuracy"] = MultipleChoice(records, encoder=self.encoder, collator=self.collator)
+        if "exact_match" in settings.metrics:
+            answers["exact_match"] = ExactMatch(records, encoder=self.encoder, new_tokens=settings.answer_tokens)
+        return HeldOut(self.heldout, collator=self.collator, answers=answers)
 
 
 def prepare(source: Source, /, *, seed: int) -> Task:
@@ -44,23 +64,29 @@ def prepare(source: Source, /, *, seed: int) -> Task:
         Where a file, a record, a folder or an option is not as it should be.
     """
     train, heldout = _records(source, seed)
+    train, aside = data.split(train, holdout=source.aside, seed=seed) if source.aside else (train, [])
     with quiet():
         tokenizer = load_tokenizer(source.model)
         encoder = Encoder(tokenizer=tokenizer, template=source.template, max_length=source.max_length)
         examples, kept = encoder(train)
-        measured, _ = encoder(heldout)
-    for name, read, encoded in (("training", train, examples), ("held-out", heldout, measured)):
+        measured, measured_records = encoder(heldout)
+        kept_aside, _ = encoder(aside)
+    parts = ("training", train, examples), ("held-out", heldout, measured), ("set-aside", aside, kept_aside)
+    for name, read, encoded in parts:
         if read and not encoded:
             msg = f"no {name} record has a completion within `max_length` = {source.max_length} tokens: raise it"
             raise LabError(msg)
     return Task(
         model=source.model,
         tokenizer=tokenizer,
+        encoder=encoder,
         collator=Collator(pad_id(tokenizer)),
         train=examples,
         heldout=measured,
+        aside=kept_aside,
         records=kept,
-        left_out=len(train) + len(heldout) - len(examples) - len(measured),
+        heldout_records=measured_records,
+        left_out=sum(len(read) - len(encoded) for _, read, encoded in parts),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,6 +54,8 @@ class RecordingTrainer(UDSTrainer):
         When it is spent, training ends; the learning rate follows it.
     steps
         In which chance would spend it, to guess how much the first step takes.
+    selection
+        As of `UDSTrainer`.
 
     Attributes
     ----------
@@ -67,8 +69,10 @@ class RecordingTrainer(UDSTrainer):
         Counts: in the candidates, forwarded for scoring, forwarded for training, and trained on (rows with loss).
     """
 
-    def __init__(self, *args: Any, budget: Budget, steps: int, **kwargs: Any) -> None:
-        super().__init__(*args, selection={"id_field": "index"}, **kwargs)
+    def __init__(
+        self, *args: Any, budget: Budget, steps: int, selection: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, selection={"id_field": "index", **(selection or {})}, **kwargs)
         self.remove_callback(PrinterCallback)
         self.budget, self.expected_steps = budget, steps
         self.candidates = self.samples = 0

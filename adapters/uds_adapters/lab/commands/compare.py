@@ -2,11 +2,14 @@
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from .. import options
-from ..options import Output, Overwrite, Policies, Seed, Seeds, grouped
+from ..options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
 from ..settings import Settings, Source
+from ..terminal import telling
 
 __all__ = ["compare"]
 
@@ -19,13 +22,52 @@ def compare(
     policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
     seeds: Seeds = 1,
     seed: Seed = 0,
+    aside: Annotated[
+        float | None,
+        training(
+            "Share of the training records that no policy may choose, for greats (validation samples) and rholoss "
+            "(training its reference).",
+            show_default="0.1 with one of them, else 0",
+        ),
+    ] = None,
+    reference_model: Annotated[
+        Path | None,
+        training("Folder of rholoss's reference.", show_default="the model, after a pass over what is set aside"),
+    ] = None,
+    jobs: Jobs = None,
     output: Output = Path("uds-compare"),
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
-    """Fine-tune one model with several policies and seeds; write results.json and report.html."""
-    from .runs import checked, finish, train_all
+    """Fine-tune one model with several policies and seeds; write results.json and report.html.
 
-    every = range(seed, seed + seeds)
-    task = checked(source, settings, policies=policies, seeds=every, output=output, overwrite=overwrite)
-    results = train_all(task, policies=policies, seeds=every, settings=settings, output=output)
-    finish(task, results, source=source, settings=settings, output=output)
+    Each policy chooses from the same candidates, and what each costs is counted. The verdict says who is better than
+    choosing by chance, by how much, and at equal what. Ctrl-C keeps finished runs: the same command goes on.
+
+    Examples
+    --------
+    uds compare --model MODEL --data train.jsonl --policy random --policy uds --seeds 3
+    uds compare --model MODEL --data gsm8k.jsonl --prompt-field question --completion-field answer
+        --policy random --policy longest --policy uds:alpha=0.5 --budget tokens --lora --metric exact-match
+    """
+    from ..compare import check
+    from ..plan import Plan
+    from ..provisions import set_aside
+    from ..runs import Runs
+    from ..task import prepare
+    from .runs import finish, said, side_by_side, train_all
+
+    with telling(machine=json) as tell:
+        every = range(seed, seed + seeds)
+        settings, number = side_by_side(settings, jobs)
+        check(policies, seeds=every, settings=settings)
+        share = set_aside(policies, share=aside, reference_model=reference_model)
+        plan = Plan(source=replace(source, aside=share, reference_model=reference_model), settings=settings, seed=seed)
+        task = prepare(plan.source, seed=seed)
+        settings.total_steps(len(task.train))
+        task.measure(settings)
+        runs = Runs(output)
+        runs.claim(plan, overwrite=overwrite)
+        said(task)
+        results = train_all(task, policies=policies, seeds=every, plan=plan, runs=runs, jobs=number)
+        tell(finish(task, results, plan=plan, runs=runs))

@@ -1,82 +1,99 @@
-"""What commands that train share: checks before the first run, bars while they run, tables afterwards."""
+"""What commands that compare share: checks before the first run, bars while they run, tables afterwards."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from .. import compare as lab
+from ..errors import Interrupted
+from ..plan import Plan
+from ..results import Flags, describe, save
 from ..run import RunResult
-from ..settings import Settings, Source
-from ..summary import summarise, verdict
+from ..runs import Runs
+from ..settings import Settings
+from ..summary import summarise
 from ..tables import tables
-from ..task import Task, prepare
+from ..task import Task
 from ..terminal import bars, console
 
-__all__ = ["checked", "finish", "train_all"]
+__all__ = ["finish", "said", "side_by_side", "train_all"]
 
 
-def checked(
-    source: Source, settings: Settings, *, policies: Sequence[str], seeds: Sequence[int], output: Path, overwrite: bool
-) -> Task:
-    """Check everything that can be wrong before the first run, and read the task."""
-    lab.check(policies, seeds=seeds, settings=settings)
-    task = prepare(source, seed=seeds[0])
-    settings.total_steps(len(task.train))
-    lab.claim(output, overwrite=overwrite)
-    said = f"{len(task.train)} training examples, {len(task.heldout)} held out"
+def side_by_side(settings: Settings, jobs: int | None, /) -> tuple[Settings, int]:
+    """Settings and number of processes: on a CPU, processes that take several threads each would be in their way."""
+    number = lab.default_jobs() if jobs is None else jobs
+    shared = number > 1 and settings.threads is None and not torch.cuda.is_available()
+    return (replace(settings, threads=1) if shared else settings), number
+
+
+def said(task: Task, /) -> None:
+    """What was read."""
+    text = f"{len(task.train)} training examples, {len(task.heldout)} held out"
+    if task.aside:
+        text += f", {len(task.aside)} set aside for policies that need samples of their own"
     if task.left_out:
-        said += f"; {task.left_out} left out, whose prompt alone fills {source.max_length} tokens"
-    console.print(said + ".")
-    return task
+        text += f"; {task.left_out} left out, whose prompt alone fills {task.encoder.max_length} tokens"
+    console.print(text + ".")
 
 
 def train_all(
-    task: Task,
-    *,
-    policies: Sequence[str],
-    seeds: Sequence[int],
-    settings: Settings,
-    output: Path,
-    save_model: bool = False,
+    task: Task, /, *, policies: Sequence[str], seeds: Sequence[int], plan: Plan, runs: Runs, jobs: int
 ) -> list[RunResult]:
-    """All runs, with a bar for each."""
-    steps = settings.total_steps(len(task.train))
-    with bars() as shown:
-        rows = {(p, s): shown.add_task(f"{p}, seed {s}", total=steps, start=False) for s in seeds for p in policies}
-
-        def told(policy: str, seed: int, step: int) -> None:
-            shown.start_task(rows[policy, seed])
-            shown.update(rows[policy, seed], completed=step)
-
-        return lab.compare(
-            task,
-            policies=policies,
-            seeds=seeds,
-            settings=settings,
-            folder=output,
-            progress=told,
-            save_model=save_model,
+    """All runs, with a bar for each that is under way."""
+    number = len(policies) * len(seeds)
+    done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
+    if done:
+        console.print(f"{done} of {number} runs are finished in {runs.folder}; the others are trained now.")
+    try:
+        with _shown(number, plan.settings.total_steps(len(task.train))) as told:
+            return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=told)
+    except KeyboardInterrupt:
+        done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
+        msg = (
+            f"{done} of {number} runs are finished and kept in {runs.folder}; the same command goes on with the others."
         )
+        raise Interrupted(msg) from None
 
 
 def finish(
     task: Task,
     results: Sequence[RunResult],
+    /,
     *,
-    source: Source,
-    settings: Settings,
-    output: Path,
-    flags: Any = None,
-) -> None:
-    """Write the folder; show the table, a sentence on it, and where the report is."""
+    plan: Plan,
+    runs: Runs,
+    flags: Flags | None = None,
+) -> Mapping[str, Any]:
+    """Write the folder; show the tables, the verdict, and where the report is. What was written."""
     command = shlex.join(["uds", *sys.argv[1:]])
-    report = lab.save(
-        lab.describe(task, results, source=source, settings=settings, command=command, flags=flags), output
-    )
-    summaries = summarise(results, flags=flags)
-    console.print(*tables(summaries), verdict(summaries), sep="\n")
+    found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags)
+    report = save(found, runs.folder)
+    console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
     console.print(f"Report: {report}", soft_wrap=True)
+    return found
+
+
+@contextmanager
+def _shown(number: int, steps: int) -> Iterator[lab.Progress]:
+    """Bars: one of all runs, and one for each that has begun and not ended."""
+    with bars() as shown:
+        every = shown.add_task("runs finished", total=number)
+        rows: dict[tuple[str, int], Any] = {}
+
+        def told(policy: str, seed: int, step: int) -> None:
+            run = (policy, seed)
+            if run not in rows:
+                rows[run] = shown.add_task(f"{policy}, seed {seed}", total=steps)
+            shown.update(rows[run], completed=step)
+            if step >= steps:
+                shown.update(rows[run], visible=False)
+                shown.advance(every)
+
+        yield told

@@ -4,10 +4,11 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 """
 
 from ._array import Array
-from .choice import Budget, Drawn, greedy, gumbel_top_k, top_k
+from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .ghost import layer_products
 from .gradients import HeadGradients
+from .gumbel import Drawn, gumbel_top_k
 from .head import Head
 from .ledger import Ledger
 from .losses import cross_entropy, entropy

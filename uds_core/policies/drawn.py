@@ -1,7 +1,8 @@
 """What policies share that draw samples in proportion to weights."""
 
 from .._array import Array, array_namespace
-from ..choice import Budget, gumbel_top_k
+from ..choice import Budget
+from ..gumbel import gumbel_top_k
 
 __all__ = ["draw"]
 

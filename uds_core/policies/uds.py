@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import options
 from .._array import Array, array_namespace, device, to_numpy
-from ..choice import Budget, greedy, gumbel_top_k, top_k
+from ..choice import Budget, greedy, top_k
+from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tasks
+import conditions
 import torch
 import yaml
 
@@ -67,7 +67,7 @@ def _places(grid: dict[str, Any]) -> list[tuple[str, str]]:
 
 def one(cell: Cell, grid: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
     """Train, and measure; also the shares of the chosen that are wrong, and that are distinct."""
-    files = tasks.write(
+    files = conditions.write(
         cell.task, cell.condition, data=shared / "data", folder=folder, train=grid["train"], heldout=grid["heldout"],
         seed=grid["data_seed"],
     )  # fmt: skip

@@ -1,25 +1,21 @@
-"""The tasks of the study: records with a fixed prompt, in a condition, with what is wrong or repeated in them known."""
+"""The tasks of the study: records with a fixed prompt, training and held-out ones apart."""
 
-import hashlib
+import gzip
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from uds_adapters.lab.duplicates import duplicates
+
+__all__ = ["TASKS", "Record", "read"]
 
 Record = dict[str, Any]
-"""prompt and completion, and `origin`: the number of the clean record; `wrong`, `copy`: what was done to it."""
+"""prompt and completion; of multiple choice also `choices`, of which the completion is one."""
 
-
-class Task(NamedTuple):
-    """Where records come from, and how an answer is replaced by a wrong one."""
-
-    read: Callable[[Path], tuple[list[Record], list[Record]]]
-    wrong: Callable[[Record, Sequence[Record], random.Random], str]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+_LETTERS = "ABCDEFGH"
 
 
 def _gsm8k(data: Path) -> tuple[list[Record], list[Record]]:
@@ -31,98 +27,77 @@ def _gsm8k(data: Path) -> tuple[list[Record], list[Record]]:
 
 
 def _scienceqa(data: Path) -> tuple[list[Record], list[Record]]:
-    def record(row: dict[str, Any]) -> Record:
-        choices = "\n".join(f"({letter}) {choice}" for letter, choice in zip("ABCDE", row["choices"], strict=False))
-        right = row["choices"][row["answer"]]
-        prompt = f"Question: {row['question']}\n{choices}\nAnswer: "
-        return {"prompt": prompt, "completion": f"({'ABCDE'[row['answer']]}) {right}", "choices": row["choices"]}
-
     train, test = (_lines(data / "scienceqa" / name) for name in ("train.jsonl", "test.jsonl"))
-    return [record(row) for row in train], [record(row) for row in test]
+    return _questions(train), _questions(test)
 
 
-def _another_answer(record: Record, others: Sequence[Record], rng: random.Random) -> str:
-    """The answer of another question."""
-    while True:
-        wrong = rng.choice(others)["completion"]
-        if wrong != record["completion"]:
-            return wrong
+def _arc_openbookqa(data: Path) -> tuple[list[Record], list[Record]]:
+    """ARC, easy and challenge, and OpenBookQA, in the wording of LLM-Adapters, brought to one prompt."""
+
+    def records(part: str) -> list[Record]:
+        names = ("ARC-Easy", "ARC-Challenge", "openbookqa")
+        files = [data / "llm_adapters_commonsense" / f"{name}.{part}.json" for name in names]
+        rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]
+        return _questions([parsed for row in rows if (parsed := _parsed(row)) is not None])
+
+    return records("train"), records("test")
 
 
-def _another_choice(record: Record, others: Sequence[Record], rng: random.Random) -> str:
-    """Another of the choices."""
-    choices = [
-        f"({letter}) {text}"
-        for letter, text in zip("ABCDE", record["choices"], strict=False)
-        if not record["completion"].startswith(f"({letter})")
-    ]
-    return rng.choice(choices) if choices else _another_answer(record, others, rng)
+def _mmlu(data: Path) -> tuple[list[Record], list[Record]]:
+    """MMLU has no training part: every fifth question of its test part is held out, the others are learnt."""
+    rows = _questions(_lines(data / "mmlu" / "test.jsonl"))
+    return [row for n, row in enumerate(rows) if n % 5], rows[::5]
 
 
-TASKS = {"gsm8k": Task(_gsm8k, _another_answer), "scienceqa": Task(_scienceqa, _another_choice)}
+def _code(data: Path) -> tuple[list[Record], list[Record]]:
+    """MBPP is learnt but for its test part, which is held out together with HumanEval."""
+    rows = _lines(data / "mbpp" / "mbpp.jsonl")
+    mbpp = [{"prompt": f"# {r['text']}\n", "completion": r["code"].replace("\r\n", "\n")} for r in rows]
+    with gzip.open(data / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as stream:
+        human = [json.loads(text) for text in stream if text.strip()]
+    held = [{"prompt": row["prompt"], "completion": row["canonical_solution"]} for row in human]
+    test = [11 <= row["task_id"] <= 510 for row in rows]
+    learnt = [record for record, is_test in zip(mbpp, test, strict=True) if not is_test]
+    return learnt, [record for record, is_test in zip(mbpp, test, strict=True) if is_test] + held
 
 
-def clean(records: Sequence[Record], _task: Task, _rng: random.Random) -> Iterator[Record]:
-    """As they are."""
-    yield from ({**record, "origin": n} for n, record in enumerate(records))
+TASKS: dict[str, Callable[[Path], tuple[list[Record], list[Record]]]] = {
+    "gsm8k": _gsm8k,
+    "scienceqa": _scienceqa,
+    "arc_openbookqa": _arc_openbookqa,
+    "mmlu": _mmlu,
+    "code": _code,
+}
 
 
-def noisy(records: Sequence[Record], task: Task, rng: random.Random) -> Iterator[Record]:
-    """30 % have a wrong answer."""
-    for n, record in enumerate(records):
-        if rng.random() < 0.3:
-            yield {**record, "completion": task.wrong(record, records, rng), "origin": n, "wrong": True}
-        else:
-            yield {**record, "origin": n}
-
-
-def redundant(records: Sequence[Record], _task: Task, rng: random.Random) -> Iterator[Record]:
-    """A third of the records, each one to five times, as exact copies or with a few words of the prompt changed."""
-    openings = ("", "Please answer. ", "Here is a task. ", "Consider this. ", "Now this one. ")
-    made: list[Record] = []
-    for n, record in enumerate(records[: max(1, len(records) // 3)]):
-        for copy in range(rng.randint(1, 5)):
-            prompt = openings[copy if rng.random() < 0.5 else 0] + record["prompt"]
-            made.append({**record, "prompt": prompt, "origin": n, "copy": copy > 0})
-    rng.shuffle(made)
-    yield from made
-
-
-def mixed(records: Sequence[Record], _task: Task, rng: random.Random) -> Iterator[Record]:
-    """Lengths mixed: half of the records stand with a second one behind them, as one longer sample."""
-    for n, record in enumerate(records):
-        if rng.random() < 0.5:
-            other = rng.choice(records)
-            completion = f"{record['completion']}\n{other['prompt']}{other['completion']}"
-            yield {**record, "completion": completion, "origin": n}
-        else:
-            yield {**record, "origin": n}
-
-
-CONDITIONS = {"clean": clean, "noisy": noisy, "redundant": redundant, "mixed": mixed}
-
-
-def write(
-    task: str, condition: str, *, data: Path, folder: Path, train: int, heldout: int, seed: int
-) -> tuple[Path, Path]:
-    """JSONL files of the training records in a condition, and of the clean held-out ones; made once.
-
-    Held-out records whose prompt also stands in the training part, up to case and spaces, are left out.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    named = TASKS[task]
-    learnt, measured = named.read(data)
+def read(task: str, *, data: Path, seed: int) -> tuple[list[Record], list[Record]]:
+    """Training and held-out records, shuffled by `seed`; no held-out one nearly repeats another, or a learnt one."""
+    learnt, measured = TASKS[task](data)
     rng = random.Random(seed)
     learnt, measured = rng.sample(learnt, len(learnt)), rng.sample(measured, len(measured))
-    seen = {_key(record) for record in learnt}
-    measured = [record for record in measured if _key(record) not in seen][:heldout]
-    made = list(CONDITIONS[condition](learnt[:train], named, rng))[:train]
-    files = folder / f"{task}-{condition}.train.jsonl", folder / f"{task}.heldout.jsonl"
-    for file, records in zip(files, (made, measured), strict=True):
-        text = "".join(json.dumps({k: v for k, v in r.items() if k != "choices"}) + "\n" for r in records)
-        file.write_text(text, encoding="utf-8")
-    return files
+    repeated = duplicates([record["prompt"] for record in (*learnt, *measured)])[len(learnt) :]
+    return learnt, [record for record, copy in zip(measured, repeated, strict=True) if copy is None]
 
 
-def _key(record: Record) -> str:
-    return hashlib.sha256(" ".join(record["prompt"].lower().split()).encode()).hexdigest()
+def _questions(rows: Sequence[dict[str, Any]]) -> list[Record]:
+    """Multiple choice: rows with a question, choices, and the index of the answer."""
+    made = []
+    for row in rows:
+        choices = [f"({letter}) {text}" for letter, text in zip(_LETTERS, row["choices"], strict=False)]
+        prompt = "\n".join([f"Question: {row['question']}", *choices, "Answer: "])
+        made.append({"prompt": prompt, "completion": choices[row["answer"]], "choices": choices})
+    return made
+
+
+def _parsed(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Question, choices and answer of one text that holds them all; None where it holds something else."""
+    text = row["instruction"].removeprefix("Please choose the correct answer to the question: ")
+    question, *rest = re.split(r"\s*Answer\d+: ", text.partition("\n\nAnswer format")[0])
+    number = re.fullmatch(r"answer(\d+)", row["answer"])
+    if number is None or not 0 < int(number[1]) <= len(rest):
+        return None
+    return {"question": question.strip(), "choices": rest, "answer": int(number[1]) - 1}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]

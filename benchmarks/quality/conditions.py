@@ -1,0 +1,85 @@
+"""What is done to training records: nothing, wrong answers, repetition, mixed lengths; and the files of a task."""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import tasks
+from tasks import Record
+
+__all__ = ["CONDITIONS", "write"]
+
+_OPENINGS = ("", "Please answer. ", "Here is a task. ", "Consider this. ", "Now this one. ")
+
+
+def clean(records: Sequence[Record], _rng: random.Random) -> Iterator[Record]:
+    """As they are."""
+    yield from records
+
+
+def noisy(records: Sequence[Record], rng: random.Random) -> Iterator[Record]:
+    """30 % have a wrong answer: another choice, or the answer of another question."""
+    for record in records:
+        if rng.random() < 0.3:
+            yield {**record, "completion": _another(record, records, rng), "wrong": True}
+        else:
+            yield record
+
+
+def redundant(records: Sequence[Record], rng: random.Random) -> Iterator[Record]:
+    """A third of the records, each one to five times, as exact copies or with a few words before the prompt."""
+    made: list[Record] = []
+    for record in records[: max(1, len(records) // 3)]:
+        for copy in range(rng.randint(1, 5)):
+            opening = _OPENINGS[copy if rng.random() < 0.5 else 0]
+            made.append({**record, "prompt": opening + record["prompt"], "copy": copy > 0})
+    rng.shuffle(made)
+    yield from made
+
+
+def mixed(records: Sequence[Record], rng: random.Random) -> Iterator[Record]:
+    """Half of the records stand with a second one behind them, as one longer sample."""
+    for record in records:
+        if rng.random() < 0.5:
+            other = rng.choice(records)
+            completion = f"{record['completion']}\n{other['prompt']}{other['completion']}"
+            yield {**record, "completion": completion}
+        else:
+            yield record
+
+
+CONDITIONS: dict[str, Callable[[Sequence[Record], random.Random], Iterator[Record]]] = {
+    "clean": clean,
+    "noisy": noisy,
+    "redundant": redundant,
+    "mixed": mixed,
+}
+
+
+def write(
+    task: str, condition: str, *, data: Path, folder: Path, train: int, heldout: int, seed: int
+) -> tuple[Path, Path]:
+    """JSONL files of the training records in a condition, and of the clean held-out ones; made once.
+
+    Each training record carries `origin`, the number of the clean record that it was made of, and what was done to it:
+    `wrong`, `copy`.
+    """
+    files = folder / f"{task}-{condition}.train.jsonl", folder / f"{task}.heldout.jsonl"
+    if all(file.is_file() for file in files):
+        return files
+    folder.mkdir(parents=True, exist_ok=True)
+    learnt, measured = tasks.read(task, data=data, seed=seed)
+    numbered = [{**record, "origin": number} for number, record in enumerate(learnt[:train])]
+    made = list(CONDITIONS[condition](numbered, random.Random(seed)))[:train]
+    for file, records in zip(files, (made, measured[:heldout]), strict=True):
+        file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return files
+
+
+def _another(record: Record, others: Sequence[Record], rng: random.Random) -> str:
+    wrong = [choice for choice in record.get("choices", ()) if choice != record["completion"]]
+    while not wrong:
+        other = rng.choice(others)["completion"]
+        wrong = [other] if other != record["completion"] else []
+    return rng.choice(wrong)

@@ -15,7 +15,9 @@ def task(tmp_path_factory):
 
 
 def test_every_record_has_a_place(task):
-    made = atlas(task, seed=0)
+    told = []
+    made = atlas(task, seed=0, after=told.append)
+    assert told == [16, 32, 40]
     assert made is not None
     assert sorted(made["record"]) == list(range(40))
     assert len(made["x"]) == len(made["y"]) == 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,19 @@ from ..forward import Scorer
 from .model import load_model, quiet
 from .task import Task
 
-__all__ = ["atlas", "flat"]
+__all__ = ["LIMIT", "atlas", "flat"]
+
+LIMIT = 400  # of records on a map
 
 _BATCH = 16  # records in a forward pass
 
 
-def atlas(task: Task, /, *, seed: int, limit: int = 400) -> dict[str, list[Any]] | None:
+def atlas(
+    task: Task, /, *, seed: int, limit: int = LIMIT, after: Callable[[int], None] | None = None
+) -> dict[str, list[Any]] | None:
     """Where at most `limit` records lie, drawn by `seed`: near together, if UDS finds them alike.
+
+    `after` is told the number of records that were looked at.
 
     Returns
     -------
@@ -35,7 +42,7 @@ def atlas(task: Task, /, *, seed: int, limit: int = 400) -> dict[str, list[Any]]
     drawn = random.Random(seed).sample(range(len(task.train)), min(limit, len(task.train)))
     drawn.sort(key=lambda index: len(task.train[index]["input_ids"]))
     with quiet():
-        sketches = _sketches(task, drawn, seed=seed)
+        sketches = _sketches(task, drawn, seed=seed, after=after)
     sound = np.flatnonzero(np.isfinite(sketches).all(axis=1))
     if len(sound) < 3:
         return None
@@ -54,7 +61,7 @@ def flat(points: np.ndarray, /) -> np.ndarray:
     return centred @ (directions * np.where(signs == 0, 1, signs)[:, None]).T
 
 
-def _sketches(task: Task, drawn: list[int], *, seed: int) -> np.ndarray:
+def _sketches(task: Task, drawn: list[int], *, seed: int, after: Callable[[int], None] | None) -> np.ndarray:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     device = accelerator or torch.device("cpu")
     scorer = Scorer(load_model(task.model).requires_grad_(False).to(device))
@@ -65,4 +72,6 @@ def _sketches(task: Task, drawn: list[int], *, seed: int) -> np.ndarray:
         placed = {name: tensor.to(device) for name, tensor in batch.items() if name != "index"}
         features = scorer.examine(batches.view(placed, shift=scorer.shift), policy)
         found.append(features["sketch"].float().cpu().numpy())
+        if after is not None:
+            after(sum(map(len, found)))
     return np.concatenate(found)

@@ -45,6 +45,7 @@ def describe(
     runs: Runs,
     command: str,
     flags: Flags | None = None,
+    chart: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All of it; every key is there, null where nothing is known.
 
@@ -56,6 +57,8 @@ def describe(
         How it was asked for, and where it lies.
     flags
         See `Flags`.
+    chart
+        Of `atlas`.
     """
     kind, _ = Budget.parse(plan.settings.budget)
     summaries, found = summarise(results, flags=flags), comparisons(results, budget=kind)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import compare as lab
+from ..atlas import LIMIT, atlas
 from ..errors import Interrupted
 from ..plan import Plan
 from ..results import Flags, describe, save
@@ -21,7 +22,8 @@ from ..settings import Settings
 from ..summary import summarise
 from ..tables import tables
 from ..task import Task
-from ..terminal import bars, console
+from ..terminal import bar, bars, console
+from ..threads import threads
 
 __all__ = ["finish", "said", "side_by_side", "train_all"]
 
@@ -73,7 +75,9 @@ def finish(
 ) -> Mapping[str, Any]:
     """Write the folder; show the tables, the verdict, and where the report is. What was written."""
     command = shlex.join(["uds", *sys.argv[1:]])
-    found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags)
+    with bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as told, threads(plan.settings.threads):
+        chart = atlas(task, seed=results[0].seed, after=told)
+    found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
     report = save(found, runs.folder)
     console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
     console.print(f"Report: {report}", soft_wrap=True)

@@ -26,8 +26,8 @@ function percent(value) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
-function clipped(text, width) { // to so many pixels, at 13 px a letter is about 7 wide
-  const most = Math.max(3, Math.floor(width / 7));
+function clipped(text, width) { // to so many pixels, of which a letter takes at most 7.7 or so
+  const most = Math.max(3, Math.floor(width / 7.7));
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
@@ -43,7 +43,7 @@ function ticks(low, high, count) {
 function range(values, { zero = false, margin = 0.06 } = {}) {
   const known = values.filter((value) => value !== null && value !== undefined);
   const low = Math.min(...known), high = Math.max(...known);
-  const more = margin * (high - low) || Math.abs(high) * margin || 1;
+  const more = high > low ? margin * (high - low) : Math.abs(high) * 0.1 || 1;
   return zero ? { low: Math.min(0, low), high: high + more / 2 } : { low: low - more, high: high + more };
 }
 
@@ -61,7 +61,7 @@ function chart(box, { height = 340, x, y, label }) {
     svg.append(drawn("line", { class: "grid", x1: area.left, x2: area.right, y1: Y(value), y2: Y(value) }));
     svg.append(drawn("text", { x: area.left - 8, y: Y(value) + 4, "text-anchor": "end" }, named[n]));
   });
-  for (const value of x.bare ? [] : ticks(x.low, x.high, width / 95)) {
+  for (const value of x.bare ? [] : ticks(x.low, x.high, width / 80)) {
     svg.append(drawn("line", { class: "axis", x1: X(value), x2: X(value), y1: area.bottom, y2: area.bottom + 5 }));
     svg.append(drawn("text", { x: X(value), y: area.bottom + 19, "text-anchor": "middle" }, number(value)));
   }

@@ -29,9 +29,9 @@ figures.overlap = {
   has: () => view().overlap !== null,
   draw: (box) => {
     const names = view().policies, width = box.clientWidth;
-    const left = Math.min(0.36 * width, 22 + 7.2 * Math.max(...names.map((name) => name.length)));
+    const left = Math.min(0.36 * width, 26 + 7.7 * Math.max(...names.map((name) => name.length)));
     const cell = Math.min(92, (width - left - 2) / names.length);
-    const short = names.some((name) => 7.2 * name.length > cell - 4); // then columns are numbered, and rows say by what
+    const short = names.some((name) => 7.7 * name.length > cell - 4); // then columns are numbered, and rows say by what
     const svg = drawn("svg", { viewBox: `0 0 ${width} ${26 + cell * names.length}`, height: 26 + cell * names.length,
       role: "img", "aria-label": "Overlap between policies" });
     names.forEach((name, row) => {

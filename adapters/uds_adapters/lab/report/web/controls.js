@@ -12,7 +12,8 @@ const ALONG = { samples: "samples trained on", tokens: "tokens trained on", seco
 const TIMES = { scoring: "scoring candidates", forward_backward: "forward and backward", rest: "rest: optimizer, data" };
 
 const view = () => views[state.view];
-const colour = (policy) => `var(--p${view().policies.indexOf(policy) % 8})`;
+const isFull = (policy) => /(^|: )full$/.test(policy);
+const colour = (policy) => (isFull(policy) ? "var(--full)" : `var(--p${view().policies.filter((name) => !isFull(name)).indexOf(policy) % 10})`);
 const visible = (rows) => rows.filter((row) => !state.hidden.has(row.policy));
 const words = (name) => name.replaceAll("_", " ").replace(/^flag:/, "");
 const key = (style) => element("i", { class: "key", style: `background:${style}` });

@@ -41,7 +41,7 @@ function table(columns, rows) {
   for (const row of rows) {
     body.append(element("tr", {}, ...columns.map((column, n) => {
       const value = column.of(row);
-      const shown = n === 0 ? [key(colour(row.policy)), String(value)] : [(column.show ?? (() => number(value)))(row) ?? "–"];
+      const shown = n === 0 ? [key(colour(row.policy)), ...breakable(value)] : [(column.show ?? (() => number(value)))(row) ?? "–"];
       const more = column.more?.(row);
       const cell = element("td", { class: isBest(column, value, rows) ? "best" : "" }, ...shown);
       if (more) cell.append(element("small", {}, more));
@@ -50,6 +50,10 @@ function table(columns, rows) {
   }
   made.append(body);
   return made;
+}
+
+function breakable(policy) { // after the signs between options
+  return policy.split(/(?<=[:,])/).flatMap((piece, n) => (n ? [element("wbr"), piece] : [piece]));
 }
 
 function isBest(column, value, rows) {
@@ -180,9 +184,9 @@ function nameDots(made, ends) { // names stand right of their dots, or left near
     let y = made.Y(end.y) + 4;
     while (taken.some(([side, other]) => side === right && Math.abs(other - y) < 15)) y += 3;
     taken.push([right, y]);
-    const room = right ? made.area.right - made.X(end.x) : made.X(end.x) - made.area.left;
-    made.add("text", { class: "name halo", x: made.X(end.x) + (right ? 12 : -12), y, "text-anchor": right ? "start" : "end" },
-      clipped(end.policy, room));
+    const room = (right ? made.area.right - made.X(end.x) : made.X(end.x) - made.area.left) - 12;
+    made.add("text", { class: "name halo", x: made.X(end.x) + (right ? 12 : -12), y, "text-anchor": right ? "start" : "end",
+      style: `fill:${colour(end.policy)}` }, clipped(end.policy, room));
   }
 }
 

@@ -2,6 +2,9 @@
 // The page as a whole: words, notes, figures, and what the reader does to them.
 
 const NOTES = {
+  table: () => `Means over ${view().seeds > 1 ? `${view().seeds} seeds` : "the runs"}. ` + (figures.curves.has() ? "Held-out loss is in nats per token " +
+    "of text that nobody trained on: lower is better. The best quality and the shortest time are bold. " : "") +
+    "Tokens scored is what the choice itself costs: tokens that pass through the model only to be judged.",
   curves: () => (view().seeds > 1 ? `Thick lines are means over ${view().seeds} seeds, thin lines single seeds; a band is one standard deviation wide on either side.`
     : "One seed: how much of a difference is chance is not known.") + " A click on a name hides that policy.",
   overlap: () => "Of the records that either policy trained on, the share that both did (Jaccard index): 1 is the same, 0 nothing in common." +

@@ -1,103 +1,126 @@
-"""The grid of runs and its folder."""
-
-import json
-import re
+"""The grid of runs: made once, gone on with, the same for any number of processes."""
 
 import pytest
 
+from uds_adapters.audit import read
 from uds_adapters.lab import compare as lab
-from uds_adapters.lab import demo
+from uds_adapters.lab import demo, runner
 from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.order import CandidateOrder
+from uds_adapters.lab.plan import Plan
+from uds_adapters.lab.runs import Runs
 from uds_adapters.lab.settings import Settings
 from uds_adapters.lab.task import prepare
 
-SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3)
+SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3, threads=1)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The results of two policies and two seeds."""
-    folder = tmp_path_factory.mktemp("compare")
+def plan(tmp_path_factory):
     sizes = demo.Sizes(train=60, heldout=8, texts=30, pretraining_steps=2)
-    source = demo.make(folder, sizes=sizes, seed=0)
-    task = prepare(source, seed=0)
-    told = []
-    runs = lab.compare(
-        task,
-        policies=["random", "uds"],
-        seeds=[0, 1],
-        settings=SETTINGS,
-        folder=folder,
-        progress=lambda *step: told.append(step),
-    )
+    return Plan(source=demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), settings=SETTINGS, seed=0)
+
+
+@pytest.fixture(scope="module")
+def task(plan):
+    return prepare(plan.source, seed=0)
+
+
+def compared(task, plan, folder, *, policies=("random", "uds"), seeds=(0, 1), **more):
+    runs = Runs(folder)
+    runs.claim(plan, overwrite=False)
+    return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, **more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, task, plan):
+    """The runs of two policies and two seeds."""
+    folder, told = tmp_path_factory.mktemp("compare"), []
+    results = compared(task, plan, folder, progress=lambda *step: told.append(step))
     assert told == [(p, s, n) for s in (0, 1) for p in ("random", "uds") for n in (1, 2, 3, 4)]
-    described = lab.describe(
-        task, runs, source=source, settings=SETTINGS, command="uds compare", flags=demo.flags(task)
-    )
-    assert lab.save(described, folder) == folder / "report.html"
+    assert [(run.policy, run.seed) for run in results] == [("random", 0), ("uds", 0), ("random", 1), ("uds", 1)]
     return folder
 
 
 @pytest.fixture(scope="module")
 def results(folder):
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-def test_results_hold_everything(results):
-    names = {"command", "configuration", "versions", "summary", "verdict", "runs", "training_lines"}
-    assert results.keys() == names
-    assert results["configuration"]["keep"] == 0.25
-    assert results["configuration"]["policies"] == ["random", "uds"]
-    assert results["configuration"]["seeds"] == [0, 1]
-    assert results["configuration"]["steps"] == 4
-    assert {"python", "torch", "transformers", "device"} <= results["versions"].keys()
-    assert results["training_lines"] == list(range(1, 61))
-    assert [row["seeds"] for row in results["summary"]] == [2, 2]
-    assert all(0 <= share <= 1 for row in results["summary"] for share in row["flagged"].values())
+    return [Runs(folder).finished(policy, seed) for seed in (0, 1) for policy in ("random", "uds")]
 
 
 def test_indices_lie_in_the_candidates_and_are_equally_many(results):
-    for run in results["runs"]:
-        order = CandidateOrder(60, batch_size=8, seed=run["seed"]).first(32)
-        assert [len(step) for step in run["selected"]] == [2] * 4
-        for number, step in enumerate(run["selected"]):
+    for run in results:
+        order = CandidateOrder(60, batch_size=8, seed=run.seed).first(32)
+        assert [len(step) for step in run.selected] == [2] * 4
+        for number, step in enumerate(run.selected):
             assert set(step) <= set(order[8 * number : 8 * number + 8])
 
 
-def test_time_parts_add_up(results):
-    for run in results["runs"]:
-        seconds = run["seconds"]
-        assert seconds["scoring"] + seconds["forward_backward"] + seconds["rest"] == pytest.approx(seconds["total"])
-        assert run["evaluations"][-1]["seconds"] <= seconds["total"] + 1e-6
-
-
-def test_all_start_from_the_same_weights(results):
-    assert len({run["evaluations"][0]["loss"] for run in results["runs"]}) == 1
-    assert [e["step"] for e in results["runs"][0]["evaluations"]] == [0, 1, 2, 3, 4]
+def test_all_start_from_the_same_weights_and_are_measured_sample_by_sample(results):
+    assert len({run.evaluations[0].loss for run in results}) == 1
+    assert [e.step for e in results[0].evaluations] == [0, 1, 2, 3, 4]
+    for run in results:
+        assert len(run.measured.losses) == 8
+        assert run.measured.loss == run.evaluations[-1].loss
 
 
 def test_only_policies_that_need_it_forward_for_scoring(results):
-    for run in results["runs"]:
-        scored = run["tokens"]["forwarded_for_scoring"]
-        assert scored == (run["tokens"]["candidates"] if run["policy"] == "uds" else 0)
+    for run in results:
+        scored = run.tokens["forwarded_for_scoring"]
+        assert scored == (run.tokens["candidates"] if run.policy == "uds" else 0)
 
 
-def test_the_report_is_whole(folder):
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"<script[^>]*\ssrc=", text)
-    assert "uds compare" in text
+def test_each_run_is_audited(folder, results):
+    for run in results:
+        rows = list(read(folder / Runs(folder).audit(run.policy, run.seed)))
+        assert len(rows) == run.candidates == 32
+        kept = [sorted(row["id"] for row in rows if row["chosen"] and row["step"] == step) for step in range(4)]
+        assert kept == [sorted(step) for step in run.selected]
+        assert run.policy == "random" or {"utility", "diversity"} <= rows[0].keys()
 
 
-def test_an_output_folder_that_holds_something(tmp_path):
-    lab.claim(tmp_path / "a" / "b", overwrite=False)
-    lab.claim(tmp_path / "a" / "b", overwrite=False)
-    (tmp_path / "a" / "b" / "results.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(LabError, match=r"already holds files.*--overwrite"):
-        lab.claim(tmp_path / "a" / "b", overwrite=False)
-    lab.claim(tmp_path / "a" / "b", overwrite=True)
-    with pytest.raises(LabError, match="is a file"):
-        lab.claim(tmp_path / "a" / "b" / "results.json", overwrite=True)
+def test_finished_runs_are_not_repeated(folder, task, plan, monkeypatch):
+    before = {file: file.read_bytes() for file in (folder / "runs").iterdir()}
+    trained = []
+    real = runner.run
+
+    def counted(*args, **options):
+        trained.append((options["policy"], options["seed"], options["settings"].total_steps(60)))
+        return real(*args, **options)
+
+    monkeypatch.setattr(runner, "run", counted)
+    results = compared(task, plan, folder, seeds=(0, 1, 2))
+    assert trained == [("uds", 0, 1), ("random", 2, 4), ("uds", 2, 4)]  # the first warms up
+    assert len(results) == 6
+    assert all(file.read_bytes() == data for file, data in before.items())
+    trained.clear()
+    assert len(compared(task, plan, folder)) == 4
+    assert trained == []
+
+
+def test_an_interrupted_run_is_made_anew(tmp_path, task, plan, results):
+    def impatient(policy, _seed, step):
+        if (policy, step) == ("uds", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(task, plan, tmp_path, progress=impatient)
+    names = {file.name for file in (tmp_path / "runs").iterdir()}
+    assert names == {"random-seed0.json", "random-seed0.audit.jsonl", "uds-seed0.audit.jsonl"}
+    again = compared(task, plan, tmp_path)
+    assert [run.selected for run in again] == [run.selected for run in results]
+    assert [run.measured for run in again] == [run.measured for run in results]
+    assert len(list(read(tmp_path / "runs" / "uds-seed0.audit.jsonl"))) == 32
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path, task, plan, results):
+    told = []
+    side_by_side = compared(task, plan, tmp_path, jobs=2, progress=lambda *step: told.append(step))
+    assert sorted(told) == [(p, s, n) for p in ("random", "uds") for s in (0, 1) for n in (1, 2, 3, 4)]
+    assert [(run.policy, run.seed) for run in side_by_side] == [(run.policy, run.seed) for run in results]
+    for ours, theirs in zip(side_by_side, results, strict=True):
+        assert ours.selected == theirs.selected
+        assert ours.measured == theirs.measured
 
 
 def test_what_would_end_a_later_run_is_found_before_the_first():

@@ -1,0 +1,124 @@
+"""What some policies need beside the candidates."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from uds_adapters import reference_losses
+from uds_adapters.ghost import GhostScorer
+from uds_adapters.lab import demo, provisions
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.evaluate import HeldOut
+from uds_adapters.lab.model import load_model, quiet
+from uds_adapters.lab.run import RunResult
+from uds_adapters.lab.settings import Settings
+from uds_adapters.lab.task import prepare
+from uds_adapters.validation import ValidationScorer
+
+SETTINGS = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    sizes = demo.Sizes(train=60, heldout=4, texts=30, pretraining_steps=2)
+    return replace(demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), aside=0.3)
+
+
+@pytest.fixture(scope="module")
+def task(source):
+    return prepare(source, seed=0)
+
+
+def test_what_is_set_aside_is_no_candidate(source, task):
+    assert (len(task.train), len(task.aside)) == (42, 18)
+    whole = prepare(replace(source, aside=0.0), seed=0).train
+    assert sorted(e["input_ids"] for e in [*task.train, *task.aside]) == sorted(e["input_ids"] for e in whole)
+    assert [example["index"] for example in task.train] == list(range(42))
+
+
+def test_how_much_is_set_aside():
+    ask = provisions.set_aside
+    assert ask(["uds", "random"], share=None, reference_model=None) == 0
+    assert ask(["uds", "greats:eta=0.1"], share=None, reference_model=None) == provisions.ASIDE
+    assert ask(["rholoss"], share=None, reference_model=None) == provisions.ASIDE
+    assert ask(["rholoss"], share=None, reference_model="folder") == 0
+    assert ask(["uds"], share=0.3, reference_model=None) == 0.3
+    with pytest.raises(LabError, match="greats needs training records"):
+        ask(["greats"], share=0, reference_model=None)
+
+
+def losses_of(model, task):
+    heldout = HeldOut(task.train, collator=task.collator).measure(model)
+    return [loss / tokens for loss, tokens in zip(heldout.losses, heldout.tokens, strict=True)]
+
+
+def test_losses_before_training_and_of_a_model_that_read_what_was_set_aside(source, task, tmp_path):
+    with quiet():
+        provisions.prepare(
+            task, ["rholoss", "lossdrop", "uds"], source=source, settings=SETTINGS, seed=0, folder=tmp_path
+        )
+    untrained = losses_of(load_model(task.model), task)
+    start, reference = (reference_losses.load(tmp_path / f"{n}.safetensors") for n in ("start", "reference"))
+    assert start.ids.tolist() == reference.ids.tolist() == list(range(42))
+    assert start.values.tolist() == pytest.approx(untrained, abs=1e-4)
+    assert sum(reference.values) < sum(start.values)
+    costs = json.loads((tmp_path / "reference.json").read_text(encoding="utf-8"))
+    read = sum(len(example["input_ids"]) for example in task.train)
+    trained = sum(len(example["input_ids"]) for example in task.aside)
+    assert costs["tokens"] == read + trained
+    before = (tmp_path / "reference.safetensors").stat().st_mtime_ns
+    with quiet():
+        provisions.prepare(task, ["rholoss"], source=source, settings=SETTINGS, seed=0, folder=tmp_path)
+    assert (tmp_path / "reference.safetensors").stat().st_mtime_ns == before
+    given = provisions.provide(task, "rholoss", settings=SETTINGS, seed=0, folder=tmp_path)
+    assert given.options["reference"].values.tolist() == reference.values.tolist()
+    costed = given.costed(empty())
+    assert costed.seconds["preparation"] == costs["seconds"] > 0
+    assert costed.tokens == {"forwarded_for_scoring": 10, "preparation": costs["tokens"]}
+
+
+def test_a_reference_model_of_ones_own(source, task, tmp_path):
+    own = replace(source, reference_model=source.model)
+    with quiet():
+        provisions.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path)
+    losses = reference_losses.load(tmp_path / "reference.safetensors")
+    assert losses.values.tolist() == pytest.approx(losses_of(load_model(task.model), task), abs=1e-4)
+
+
+def test_a_reference_model_with_other_tokens_is_refused(source, task, tmp_path):
+    sizes = demo.Sizes(train=300, heldout=4, texts=30, pretraining_steps=1)
+    other = demo.make(tmp_path, sizes=sizes, seed=5).model
+    own = replace(source, reference_model=other)
+    with pytest.raises(LabError, match="another tokenizer"):
+        provisions.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path / "p")
+    assert not (tmp_path / "p" / "reference.json").exists()
+
+
+def test_validation_samples_take_turns_and_are_counted(task, tmp_path):
+    given = provisions.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path)
+    assert given.selection["scorer"].func is ValidationScorer
+    lora = replace(SETTINGS, lora_rank=2)
+    ghost = provisions.provide(task, "greats", settings=lora, seed=0, folder=tmp_path)
+    assert ghost.selection["scorer"].func is GhostScorer
+    batches = [given.validation() for _ in range(3)]
+    assert all("index" not in batch and len(batch["input_ids"]) == 16 for batch in batches)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    assert given.costed(empty()).tokens["forwarded_for_scoring"] == 10 + tokens
+    again = provisions.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path).validation
+    assert again is not None
+    assert again()["input_ids"].tolist() == batches[0]["input_ids"].tolist()
+
+
+def empty():
+    return RunResult(
+        policy="p",
+        seed=0,
+        steps=0,
+        candidates=0,
+        samples=0,
+        tokens={"forwarded_for_scoring": 10},
+        seconds={},
+        evaluations=[],
+        selected=[],
+    )

@@ -1,0 +1,100 @@
+"""A folder of runs: whose it is, what is finished, and what may join."""
+
+from dataclasses import replace
+
+import pytest
+
+from uds_adapters.audit import Audit
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.evaluate import Measured
+from uds_adapters.lab.plan import Plan
+from uds_adapters.lab.run import Evaluation, RunResult
+from uds_adapters.lab.runs import Runs
+from uds_adapters.lab.settings import Settings, Source
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "data.jsonl").write_text("{}", encoding="utf-8")
+    source = Source(model=tmp_path / "model", data=tmp_path / "data.jsonl")
+    return Plan(source=source, settings=Settings(), seed=0)
+
+
+def result(policy="uds", seed=0, **more):
+    return RunResult(
+        policy=policy,
+        seed=seed,
+        steps=1,
+        candidates=8,
+        samples=2,
+        tokens={"trained": 5},
+        seconds={"total": 0.1 + 0.2},
+        evaluations=[Evaluation(step=0, samples=0, tokens=0, seconds=0.0, loss=1 / 3)],
+        selected=[[3, 1]],
+        measured=Measured(losses=[0.1, 0.7], tokens=[1, 2], answers={"accuracy": [True, False]}),
+        **more,
+    )
+
+
+def test_a_finished_run_comes_back_as_it_was(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    assert runs.finished("uds", 0) is None
+    runs.keep(result())
+    assert runs.finished("uds", 0) == result()
+    assert runs.finished("uds", 1) is None
+    without = replace(result(seed=1), measured=None)
+    runs.keep(without)
+    assert runs.finished("uds", 1) == without
+    assert runs.plan() == plan
+
+
+def test_the_same_plan_goes_on_and_another_is_refused_by_name(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    runs.keep(result())
+    runs.claim(plan, overwrite=False)
+    assert runs.finished("uds", 0) is not None
+    other = replace(plan, settings=Settings(keep=0.5, learning_rate=1e-3), seed=1)
+    with pytest.raises(LabError, match=r"keep was 0\.25, now 0\.5; learning_rate was .*; seed was 0, now 1.*overwrite"):
+        runs.claim(other, overwrite=False)
+    runs.claim(other, overwrite=True)
+    assert runs.finished("uds", 0) is None
+
+
+def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text("{}", encoding="utf-8")
+    runs.claim(replace(plan, source=replace(plan.source, data=moved)), overwrite=False)
+    assert runs.plan().source.data == moved
+    moved.write_text("{} ", encoding="utf-8")
+    with pytest.raises(LabError, match=r"fingerprints\.data was"):
+        runs.claim(replace(plan, source=replace(plan.source, data=moved)), overwrite=False)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, plan):
+    (tmp_path / "thesis.txt").write_text("precious", encoding="utf-8")
+    with pytest.raises(LabError, match=r"already holds files.*--overwrite"):
+        Runs(tmp_path).claim(plan, overwrite=False)
+    Runs(tmp_path).claim(plan, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "precious"
+    with pytest.raises(LabError, match="is a file"):
+        Runs(tmp_path / "thesis.txt").claim(plan, overwrite=True)
+
+
+def test_audits_begin_anew(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    assert runs.audit("uds", 0) is None
+    for _ in range(2):
+        with Audit(runs.fresh_audit("uds", 0)) as audit:
+            audit.record(0, None, {"score": [1.0]}, [0])
+    with Audit(runs.fresh_audit("uds", 10)) as audit:
+        audit.record(0, None, {"score": [1.0]}, [0])
+    assert runs.audit("uds", 0) == "runs/uds-seed0.audit.jsonl"
+    assert (runs.folder / "runs/uds-seed0.audit.jsonl").read_text(encoding="utf-8").count("\n") == 1
+    runs.fresh_audit("uds", 1)
+    assert runs.audit("uds", 10) is not None

@@ -14,7 +14,6 @@ import torch
 
 from ..batches import IGNORE
 from . import files, report
-from .atlas import atlas
 from .budget import Budget
 from .comparisons import comparisons
 from .duplicates import duplicates
@@ -72,7 +71,7 @@ def describe(
         "comparisons": [asdict(comparison) for comparison in found],
         "runs": [_run(result, runs) for result in results],
         "records": _records(task, flags or {}),
-        "map": atlas(task, seed=plan.seed),
+        "map": chart,
     }
 
 

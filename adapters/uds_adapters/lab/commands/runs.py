@@ -76,7 +76,7 @@ def finish(
     """Write the folder; show the tables, the verdict, and where the report is. What was written."""
     command = shlex.join(["uds", *sys.argv[1:]])
     with bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as told, threads(plan.settings.threads):
-        chart = atlas(task, seed=results[0].seed, after=told)
+        chart = atlas(task, seed=plan.seed, after=told)
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
     report = save(found, runs.folder)
     console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")

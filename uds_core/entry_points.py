@@ -1,7 +1,9 @@
 """Policies that other installed packages bring, in their entry points. None is imported before it is asked for."""
 
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 __all__ = ["GROUP", "declared", "load"]
 
@@ -10,7 +12,7 @@ GROUP = "uds_core.policies"
 
 def declared() -> list[str]:
     """Names of the policies that installed packages declare, sorted; whether they can be loaded is not known yet."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUP)})
+    return sorted({point.name for point in _points()})
 
 
 def load(name: str, /) -> Any:
@@ -25,7 +27,7 @@ def load(name: str, /) -> Any:
     TypeError
         Where it makes nothing.
     """
-    points = list(metadata.entry_points(group=GROUP, name=name))
+    points = list(_points().select(name=name))
     packages = sorted({_package(point) for point in points})
     if len(packages) > 1:
         msg = f"several packages bring a policy {name!r}: {', '.join(packages)}: uninstall all but one"
@@ -43,5 +45,11 @@ def load(name: str, /) -> Any:
     return policy
 
 
-def _package(point: metadata.EntryPoint) -> str:
+def _points() -> "EntryPoints":
+    from importlib import metadata  # takes as long as the rest of the package, and is seldom needed
+
+    return metadata.entry_points(group=GROUP)
+
+
+def _package(point: "EntryPoint") -> str:
     return "of unknown name" if point.dist is None else point.dist.name

@@ -12,6 +12,7 @@ pretrained one on worked answers of GSM8K, where it is at hand, and a random Qwe
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -136,12 +137,23 @@ def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str,
         "step": lambda: train(select(batch)),
         "train_all": lambda: train(batch),
     }
-    best = dict.fromkeys(parts, float("inf"))
-    for turn in range(options.repeat + 1):  # in turns, so that a slow minute of the machine is one for all of them
+    best: dict[str, float] = {}
+    for part in parts.values():
+        part()
+    for _ in range(options.repeat):  # in turns, so that a slow minute of the machine is one for all of them
         for name, part in parts.items():
-            took = measure.seconds(part, repeat=0)
-            best[name] = min(best[name], took) if turn else best[name]
-    return {**best, "authors_step": measure.seconds(theirs, repeat=1)}
+            best[name] = min(best.get(name, float("inf")), once(part))
+    theirs()
+    return {**best, "authors_step": once(theirs)}
+
+
+def once(part: Callable[[], Any]) -> float:
+    """Seconds, the device synchronised."""
+    began = time.perf_counter()
+    part()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[..., tuple[Any, Batch]], bool]]:

@@ -14,9 +14,11 @@ from typer.core import TyperGroup
 
 from .commands.compare import compare
 from .commands.demo import demo
+from .commands.profile import profile
 from .commands.report import report
 from .commands.score import score
 from .commands.train import train
+from .commands.tune import tune
 from .errors import Interrupted, LabError
 
 __all__ = ["app", "main"]
@@ -47,7 +49,7 @@ def _help(command: Callable[..., None]) -> str:
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
-for command in (demo, compare, train, score, report):
+for command in (demo, profile, compare, train, tune, score, report):
     app.command(help=_help(command))(command)
 
 

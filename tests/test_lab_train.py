@@ -1,0 +1,254 @@
+"""`uds train`: through TRL, from a file or options, resumed bit for bit, and saved as what it is."""
+
+import json
+import os
+import signal
+
+import pytest
+import yaml
+from conftest import DATA, MODELS, shared
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+pytest.importorskip("trl")
+from uds_adapters import audit
+from uds_adapters.lab import demo
+from uds_adapters.lab.cli import app
+from uds_adapters.lab.sft import last_checkpoint
+
+QUICK = ["--batch-size", 8, "--steps", 4, "--keep", 0.5, "--threads", 1]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    sizes = demo.Sizes(train=48, heldout=8, texts=30, pretraining_steps=1)
+    made = demo.make(tmp_path_factory.mktemp("train"), sizes=sizes, seed=0)
+    return ["--model", made.model, "--data", made.data, "--holdout", 0.25]
+
+
+def uds(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def trained(*arguments):
+    result = uds("train", *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments):
+    result = uds("train", *arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.replace("\u2502", " ").split())
+
+
+def weights(folder):
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def same(a, b):
+    a, b = weights(a), weights(b)
+    return a.keys() == b.keys() and all(bool((a[name] == b[name]).all()) for name in a)
+
+
+def remembered(folder):
+    return folder / "checkpoints" / "checkpoint-6" / "uds.safetensors"
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def chosen(folder):
+    return [(row["step"], row["id"], row["score"], row["chosen"]) for row in audit.read(folder / "audit.jsonl")]
+
+
+def test_a_whole_model_is_saved_and_said_to_be_one(source, tmp_path):
+    output = tmp_path / "out"
+    result = trained(*source, *QUICK, "--output", output)
+    words = " ".join(result.output.split())
+    assert "36 training examples, 12 held out." in words
+    assert "Trained for 4 steps, on 16 samples. Held-out loss: " in words
+    assert f"Saved in {output / 'model'}: the whole model, all weights" in words
+    found = read_json(output / "training.json")
+    assert [step for step, _ in found["losses"]] == [0, 1, 2, 3, 4]
+    assert [row["uds/kept_tokens_fraction"] < 1 for row in found["log"] if "loss" in row] == [True] * 4
+    assert [sum(row[3] for row in chosen(output) if row[0] == step) for step in range(4)] == [4] * 4
+    assert sorted(path.name for path in (output / "checkpoints").glob("checkpoint-*")) == ["checkpoint-4"]
+    again = trained(*source, *QUICK, "--model", output / "model", "--output", tmp_path / "again", "--json")
+    said = json.loads(again.stdout)
+    assert said["losses"][0][1] == pytest.approx(found["losses"][-1][1], abs=1e-6)
+    assert said["saved"]["kind"] == "model"
+
+
+def test_adapters_alone_are_saved_and_the_words_load_them(source, tmp_path):
+    import peft
+    import transformers
+
+    result = trained(*source, *QUICK, "--lora", "--learning-rate", 0.1, "--output", tmp_path / "out")
+    words = " ".join(result.output.split())
+    assert "LoRA adapters only" in words
+    assert "Nothing was merged" in words
+    assert not (tmp_path / "out" / "model").exists()
+    base = transformers.AutoModelForCausalLM.from_pretrained(source[1])
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    loaded = peft.PeftModel.from_pretrained(base, str(tmp_path / "out" / "adapters"))
+    assert all(bool((load_file(source[1] / "model.safetensors").get(n, t) == t).all()) for n, t in before.items())
+    assert any(float(t.abs().sum()) > 0 for name, t in loaded.state_dict().items() if "lora_B" in name)
+
+
+def test_a_file_of_options_which_the_command_line_overrides(source, tmp_path):
+    file = tmp_path / "run.yaml"
+    options = dict(zip(source[::2], source[1::2], strict=True))
+    values = {name.lstrip("-"): str(value) for name, value in options.items()}
+    values |= {"batch-size": 8, "steps": 2, "keep": 0.5, "lora": True, "learning_rate": "1e-3", "trl": {"optim": "sgd"}}
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    trained("--config", file, "--keep", 0.25, "--output", tmp_path / "out")
+    kept = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text(encoding="utf-8"))
+    assert (kept["keep"], kept["learning_rate"], kept["trl"], kept["lora"]) == (0.25, 0.001, ["optim=sgd"], True)
+    assert len([row for row in chosen(tmp_path / "out") if row[3]]) == 2 * 2
+    trained("--config", tmp_path / "out" / "config.yaml", "--output", tmp_path / "again")
+    assert same(tmp_path / "out" / "adapters", tmp_path / "again" / "adapters")
+    assert chosen(tmp_path / "out") == chosen(tmp_path / "again")
+
+
+def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
+    """Ctrl-C in the third of six steps, amid an epoch; LoRA, dropout of which would tell, and a schedule."""
+    options = [*source, *QUICK, "--steps", 6, "--lora", "--learning-rate", 0.01, "--save-every", 10]
+    options += ["--accumulate", 2, "--start-step", 1, "--keep-schedule", "linear", "--keep-steps", 4]
+    trained(*options, "--output", tmp_path / "straight")
+    from uds_adapters.lab import sft
+
+    ended = sft._Course.on_step_end
+
+    def interrupting(self, args, state, control, **more):
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        ended(self, args, state, control, **more)
+
+    monkeypatch.setattr(sft._Course, "on_step_end", interrupting)
+    output = tmp_path / "stopped"
+    stopped = uds("train", *options, "--output", output)
+    assert stopped.exit_code == 130, stopped.output
+    assert f"Stopped after step 3 of 6, with a checkpoint. Go on with: uds train --resume {output}" in " ".join(
+        stopped.output.split()
+    )
+    assert not (output / "adapters").exists()
+    monkeypatch.setattr(sft._Course, "on_step_end", ended)
+    resumed = trained("--resume", output)
+    assert "going on from checkpoint-3" in resumed.output
+    assert same(tmp_path / "straight" / "adapters", output / "adapters")
+    assert chosen(tmp_path / "straight") == chosen(output)
+    straight, stopped = (load_file(remembered(tmp_path / name)) for name in ("straight", "stopped"))
+    assert straight.keys() == stopped.keys()
+    for name, tensor in straight.items():
+        assert tensor.numpy().tobytes() == stopped[name].numpy().tobytes()
+    results = [read_json(tmp_path / name / "training.json") for name in ("straight", "stopped")]
+    assert results[0]["losses"] == results[1]["losses"]
+    assert results[0]["samples"] == results[1]["samples"]
+    assert "is finished already" in trained("--resume", output).output
+
+
+def test_what_a_resumed_run_may_not_change(source, tmp_path):
+    output = tmp_path / "out"
+    trained(*source, *QUICK, "--output", output)
+    said = refused("--resume", output, "--learning-rate", 0.1, "--keep", 0.25)
+    assert "--keep, --learning-rate would make it another run" in said
+    assert "--output would make" in refused("--resume", output, "--output", tmp_path / "other")
+    assert "no config.yaml there" in refused("--resume", tmp_path)
+    trained("--resume", output, "--save-every", 1)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"glob', encoding="utf-8")
+    (tmp_path / "checkpoint-20").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]},
+        {"text": "Two and two make four, as every child knows."},
+    ],
+    ids=["messages", "text"],
+)
+def test_other_forms_of_records(source, tmp_path, record):
+    data = tmp_path / "data.jsonl"
+    data.write_text((json.dumps(record) + "\n") * 16, encoding="utf-8")
+    options = ["--model", source[1], "--data", data, "--holdout", 0, "--steps", 1, "--batch-size", 8]
+    result = trained(*options, "--output", tmp_path / "out", "--no-audit", "--json")
+    assert json.loads(result.stdout)["samples"] == 2
+    assert json.loads(result.stdout)["losses"] == []
+    assert not (tmp_path / "out" / "audit.jsonl").exists()
+
+
+@pytest.mark.parametrize("form", ["packing", "padding_free"])
+def test_documents_that_trl_packs(source, tmp_path, form):
+    output = tmp_path / "out"
+    trained(*source, *QUICK, "--steps", 2, "--trl", f"{form}=true", "--max-length", 64, "--output", output)
+    rows = list(audit.read(output / "audit.jsonl"))
+    assert 0 < sum(row["chosen"] for row in rows) < len(rows)
+
+
+def test_overwriting_leaves_nothing_to_go_on_with(source, tmp_path):
+    output = tmp_path / "out"
+    trained(*source, *QUICK, "--output", output)
+    assert "already holds files" in refused(*source, *QUICK, "--output", output)
+    trained(*source, *QUICK, "--steps", 2, "--output", output, "--overwrite")
+    assert [path.name for path in (output / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert {row[0] for row in chosen(output)} == {0, 1}
+
+
+def test_wrong_input(source, tmp_path):
+    file = tmp_path / "run.yaml"
+    for text, said in (
+        ("keep: 0.25\nkep: 1\n", "unknown key 'kep'; known: accumulate, audit, batch_size, "),
+        ("keep: 0.25\nkeep: 0.5\n", "the key 'keep' comes twice"),
+        ("- keep\n", "expected one option a line"),
+        ("keep: [\n", "is not YAML"),
+        ("steps: many\n", "Invalid value for '--steps'"),
+    ):
+        file.write_text(text, encoding="utf-8")
+        assert said in refused("--config", file, *source), said
+    assert "Missing option '--model'" in refused("--keep", 0.5)
+    assert "no file" in refused("--config", tmp_path / "none.yaml")
+    for options, said in (
+        (["--policy", "best"], "unknown policy 'best'"),
+        (["--keep", 2], "`keep` must be a share in (0, 1]"),
+        (["--scope", "all"], "`scope` must be micro or step"),
+        (["--keep-schedule", "square"], "`keep_schedule` must be 'constant', 'linear' or 'cosine'"),
+        (["--start-step", -1], "`start_step` must be a whole number of at least 0"),
+        (["--batch-size", 64], "`batch_size` counts candidates and is 64, more than the 36 training examples"),
+        (["--trl", "bf16=true"], "an option of `uds train` sets it already"),
+        (["--trl", "colour=blue"], "trl.SFTConfig has no such argument"),
+        (["--trl", "packing"], "`--trl` must be name=value"),
+        (["--report-to", "pigeon"], "pigeon"),
+        (["--checkpoints", 0], "`checkpoints` must be at least 1"),
+    ):
+        assert said in refused(*source, *options, "--output", tmp_path / "new"), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [[], ["--lora"]], ids=["full", "lora"])
+def test_on_a_pretrained_model_and_real_data(tmp_path, lora):
+    model, data = shared(MODELS, "textbook4m"), shared(DATA, "gsm8k")
+    fields = ["--prompt-field", "question", "--completion-field", "answer", "--limit", 320, "--eval-limit", 64]
+    options = ["--batch-size", 16, "--max-length", 256, "--learning-rate", 1e-3, "--threads", 1]
+    result = trained(
+        *("--model", model, "--data", data / "train.jsonl", *fields), *options, *lora, "--output", tmp_path, "--json"
+    )
+    losses = json.loads(result.stdout)["losses"]
+    assert losses[-1][1] < losses[0][1]

@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 FAST_MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 QUIET := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRL_EXPERIMENTAL_SILENCE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-all lint types format bench clean
+.PHONY: demo test test-all lint types format bench docs tutorials clean
 
 demo: $(VENV)/.ready ## full against random against UDS on generated data, with a report
 	$(FAST_MALLOC) $(QUIET) $(BIN)/uds demo
@@ -32,6 +32,16 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/scoring.py
+
+docs: $(VENV)/.docs ## the site, strictly, into build/docs; nothing is fetched but the packages that build it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
+tutorials: $(VENV)/.ready ## run the tutorials, and keep what they print for their pages
+	$(QUIET) $(BIN)/python docs/hooks/literate.py
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

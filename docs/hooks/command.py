@@ -37,7 +37,7 @@ def _tables(command: Any) -> Iterator[str]:
 
 
 def _row(one: Any) -> str:
-    names = one.opts if one.opts[0].startswith("-") else [one.human_readable_name]
+    names = one.opts if one.opts[0].startswith("-") else [one.metavar or one.name.upper()]
     named = ", ".join(f"`{name}`" for name in names)
     return f"| {named} | {_default(one)} | {_text(one.help or '').replace('|', '&#124;')} |"
 

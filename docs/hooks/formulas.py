@@ -16,6 +16,11 @@ from fontTools import subset
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', flags=re.DOTALL)
+MENDED = (  # what browsers would draw too large, too near or too small
+    (r"<mo[^>]*>&#x02016;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x02016;</mo>'),
+    (r"<mo[^>]*>&#x000AF;</mo>", '<mo stretchy="false" accent="true">&#x0203E;</mo>'),
+    (r"<mi>(log|ln|exp|cos|max|min|tanh)</mi>(?=<m(?!o))", r'<mi>\1</mi><mspace width="0.17em"/>'),
+)
 FONT = Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 
 _characters: set[str] = set()
@@ -41,6 +46,8 @@ def formula(latex: str, *, block: bool) -> str:
     """MathML of a formula, which scrolls where it is wider than the page."""
     latex = re.sub(r"\s+", " ", html.unescape(latex)).strip()
     made = convert(latex, display="block" if block else "inline")
+    for pattern, better in MENDED:
+        made = re.sub(pattern, better, made)
     made = made.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
     _characters.update(html.unescape(re.sub(r"<[^>]*>", "", made)))
     return f'<div class="formula">{made}</div>' if block else made

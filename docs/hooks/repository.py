@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import literate
-from markdown.extensions.toc import slugify
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "pages"
@@ -32,6 +30,8 @@ FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", flags=re.MULTILINE | re.DOTALL)
 
 def on_files(files: Any, *, config: Any) -> Any:
     """Take in what pages link to outside of their folder."""
+    from mkdocs.structure.files import File
+
     for page in PAGES.rglob("*.md"):
         for file in linked(text(page)):
             uri = place(file)
@@ -88,11 +88,22 @@ def place(file: Path) -> str:
     return SHOWN.get(inside, f"files/{inside}")
 
 
+def anchor_of(heading: str) -> str:
+    """The anchor that Markdown gives a heading."""
+    plain = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode())
+    return re.sub(r"[-\s]+", "-", plain.strip().lower())
+
+
+def anchors(markdown: str) -> set[str]:
+    """All anchors of headings in a text."""
+    return {anchor_of(title) for title in re.findall(r"^#+ (.*)$", FENCE.sub("", markdown), flags=re.MULTILINE)}
+
+
 def _turned(match: re.Match[str], here: Path) -> str:
     file = ROOT / match[1].lstrip("/")
     if not file.is_file():
         msg = f"a link leads to {match[1]}, which is no file of the repository"
-        raise PluginError(msg)
+        raise ValueError(msg)
     return f"({os.path.relpath(place(file), here)}{match[2] or ''})"
 
 
@@ -100,13 +111,13 @@ def _section(markdown: str, anchor: str, file: Path) -> str:
     headings = [*re.finditer(r"^(#+) (.*)$", FENCE.sub(lambda m: "\n" * m[0].count("\n"), markdown), re.MULTILINE)]
     lines = markdown.splitlines()
     for number, heading in enumerate(headings):
-        if slugify(heading[2], "-") == anchor:
+        if anchor_of(heading[2]) == anchor:
             start = heading.string.count("\n", 0, heading.start())
             after = [h for h in headings[number + 1 :] if len(h[1]) <= len(heading[1])]
             end = after[0].string.count("\n", 0, after[0].start()) if after else len(lines)
-            return "\n".join(lines[start + 1 : end]).strip()
+            return "\n".join(lines[start + 1 : end]).strip("\n")
     msg = f"{file} has no section #{anchor}"
-    raise PluginError(msg)
+    raise ValueError(msg)
 
 
 def _outside_of_code(markdown: str, change: Callable[[str], str]) -> str:

@@ -1,0 +1,108 @@
+"""The documentation: every public name has a place, every link leads somewhere, every page is in the contents."""
+
+import ast
+import re
+
+import pytest
+import repository
+from repository import PAGES, ROOT
+
+import uds_core as uds
+
+NAV = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+REFERENCE = {file.stem: file.read_text(encoding="utf-8") for file in (PAGES / "reference").glob("*.md")}
+SHOWN = set(re.findall(r"^::: (\S+)$", "\n".join(REFERENCE.values()), flags=re.MULTILINE))
+ALL = sorted(PAGES.rglob("*.md"))
+
+
+def short(page):
+    return page.relative_to(PAGES).as_posix()
+
+
+def public(module):
+    """`__all__` of a file, read and not run: a framework may be missing."""
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def places(text):
+    """Anchors of a page: headings, and names that the reference shows, with those in a module that is shown whole."""
+    shown = re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)
+    modules = {name: ROOT / "adapters" / f"{name.replace('.', '/')}.py" for name in shown}
+    members = {f"{name}.{member}" for name, file in modules.items() if file.is_file() for member in public(file)}
+    return repository.anchors(text) | {*shown} | members
+
+
+def test_every_public_name_of_the_core_is_in_the_reference_once():
+    listed = re.findall(r"^::: uds_core\.(\S+)$", "\n".join(REFERENCE.values()), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(uds.__all__)
+
+
+@pytest.mark.parametrize(
+    "module", sorted((ROOT / "adapters" / "uds_adapters").glob("[!_]*.py")), ids=lambda module: module.stem
+)
+def test_every_public_name_of_an_adapter_is_in_the_reference(module):
+    whole = f"uds_adapters.{module.stem}"
+    assert public(module), "a module tells its public names in `__all__`"
+    if whole not in SHOWN:
+        assert {f"{whole}.{name}" for name in public(module)} <= SHOWN
+
+
+def test_the_reference_shows_nothing_that_is_gone():
+    for name in SHOWN:
+        package, _, rest = name.partition(".")
+        if package == "uds_adapters":
+            module, _, member = rest.partition(".")
+            file = ROOT / "adapters" / "uds_adapters" / f"{module}.py"
+            assert file.is_file(), name
+            assert not member or member in public(file), name
+
+
+def test_every_page_is_in_the_contents_and_no_other():
+    assert sorted(re.findall(r"[\w/-]+\.md", NAV)) == [short(page) for page in ALL]
+
+
+@pytest.mark.parametrize("page", ALL, ids=short)
+def test_links_lead_to_files_and_to_headings_in_them(page):
+    text = repository.text(page)
+    found = [match for part in re.split(repository.FENCE, text) for match in repository.LINK.finditer(part or "")]
+    for match in found:
+        file = ROOT / match[1].lstrip("/")
+        assert file.exists(), match[0]
+        if match[2] and file.suffix == ".md":
+            assert match[2].lstrip("#") in places(repository.text(file)), match[0]
+    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
+        assert anchor in repository.anchors(text)
+
+
+def test_a_link_works_in_the_repository_and_in_the_site():
+    page = PAGES / "concepts" / "sketches.md"
+    (picture,) = repository.LINK.findall("![x](../../figures/sketches.svg)")
+    assert (page.parent / picture[0]).is_file()
+    assert repository.place(page.parent / picture[0]) == "figures/sketches.svg"
+    assert repository.place(ROOT / "benchmarks" / "README.md") == "benchmarks.md"
+    assert repository.place(PAGES / "faq.md") == "faq.md"
+    assert repository.place(ROOT / "LICENSE") == "files/LICENSE"
+
+
+def test_a_section_of_another_file_is_shown_with_its_links():
+    shown = repository.included("before\n\n<!-- include: benchmarks/README.md#scoring -->", PAGES / "x.md")
+    assert shown.startswith("before\n\n")
+    assert "    python benchmarks/scoring.py" in shown
+    assert "](/docs/figures/growth.svg)" in shown
+    assert "## " not in shown
+    with pytest.raises(ValueError, match="has no section #nothing"):
+        repository.included("<!-- include: benchmarks/README.md#nothing -->", PAGES / "x.md")
+
+
+def test_code_is_left_alone():
+    code = "```python\n[a](b.md)\n```"
+    assert repository.included(code, PAGES / "faq.md") == code
+
+
+def test_numbers_of_benchmarks_are_not_typed_anew():
+    """Pages that tell of measurements take them from where the command is that made them."""
+    for page in ("evidence.md", "benchmarks.md", "concepts/shortcut.md", "concepts/cost.md"):
+        assert "<!-- include: benchmarks/README.md" in (PAGES / page).read_text(encoding="utf-8"), page

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 import loops  # noqa: E402
-import processes  # noqa: E402
+import spawned  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.audit import read  # noqa: E402
@@ -16,7 +16,7 @@ from uds_adapters.schedule import Schedule  # noqa: E402
 
 
 def run(world, folder, job=loops.plain, **options) -> list[Any]:
-    return processes.all_well(processes.run(job, world, folder, **options))
+    return spawned.all_well(spawned.run(job, world, folder, **options))
 
 
 def far(got, expected):
@@ -59,7 +59,7 @@ def test_the_trainer_trains_what_one_process_would(tmp_path, accumulation):
 @pytest.mark.parametrize(("mode", "accumulation"), [("padded", 1), ("padded", 2), ("padding_free", 2)])
 def test_trl_trains_what_one_process_would(tmp_path, mode, accumulation):
     pytest.importorskip("trl", reason="needs TRL")
-    options = {"mode": mode, "accumulation": accumulation}
+    options = {"mode": mode, "accumulation": accumulation, "imports": "trl.trainer.sft_trainer"}
     alone = run(1, tmp_path, loops.trl, **options)[0]
     for size in (2, 4):
         for found in run(size, tmp_path, loops.trl, **options):
@@ -155,6 +155,8 @@ def test_the_trainer_resumes_to_the_bit(tmp_path, ranks):
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_the_trainer_resumes_on_another_number_of_ranks(tmp_path, before, after):
+    if transformers.__version__.startswith("4."):
+        pytest.skip("this Trainer takes the batch size of a process from the checkpoint, and so other pools")
     options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3}
     straight = run(before, tmp_path, loops.trainer, **options)[0]
     for found in run(after, tmp_path, loops.trainer, resume="checkpoint-3", **options):

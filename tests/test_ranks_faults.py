@@ -1,6 +1,5 @@
 """Processes of which one has other data, fails, ends or dies: nothing hangs, and nothing wrong is trained."""
 
-import time
 from typing import Any
 
 import pytest
@@ -9,17 +8,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import loops  # noqa: E402
-import processes  # noqa: E402
+import spawned  # noqa: E402
 
 from uds_adapters.ranks import RankError, Ranks  # noqa: E402
 
 
 def run(world, folder, job=loops.plain, **options) -> list[Any]:
-    return processes.run(job, world, folder, **options)
+    return spawned.run(job, world, folder, **options)
 
 
 def well(*args, **options):
-    return processes.all_well(run(*args, **options))
+    return spawned.all_well(run(*args, **options))
 
 
 @pytest.mark.parametrize("ranks", ["rank", "global"])
@@ -83,11 +82,15 @@ def test_a_loader_that_fails_is_an_error_on_all(tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_leaves_without_a_word_is_an_error_in_time(tmp_path):
-    began = time.monotonic()
-    first, second = run(2, tmp_path, loops.uneven, direct=True)
+    first, second = run(2, tmp_path, loops.uneven, direct=True, patience=5, limit=60)
     assert isinstance(first, RuntimeError)
     assert second["done"] == 2
-    assert time.monotonic() - began < 3 * processes.PATIENCE
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_ended_and_says_where(tmp_path):
+    with pytest.raises(AssertionError, match=r"ranks \[0\] of 1 hung for 20 s\n(?s:.*) in waiting"):
+        run(1, tmp_path, loops.waiting, limit=20)
 
 
 def test_trainers_with_unequal_shards_refuse_at_the_first_step(tmp_path):
@@ -118,11 +121,9 @@ def test_a_stream_that_each_rank_shards_is_chosen_from(tmp_path):
 def test_a_killed_rank_ends_the_others_and_the_last_checkpoint_resumes(tmp_path, ranks):
     options = {"ranks": ranks, "max_steps": 8, "save_strategy": "steps", "save_steps": 3}
     straight = well(2, tmp_path / "straight", loops.trainer, **options)
-    began = time.monotonic()
     first, second = run(2, tmp_path, loops.trainer, kill=(1, 4), **options)
     assert isinstance(first, RuntimeError)
     assert second is None  # dead
-    assert time.monotonic() - began < 3 * processes.PATIENCE
     resumed = well(2, tmp_path, loops.trainer, resume="checkpoint-3", **options)
     for one, whole in zip(resumed, straight, strict=True):
         assert one["picks"] == whole["picks"][3:]

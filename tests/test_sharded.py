@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("torch.distributed.fsdp")
 
 import loops  # noqa: E402
-import processes  # noqa: E402
+import spawned  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(world, folder, job=loops.fsdp, **options) -> list[Any]:
-    return processes.all_well(processes.run(job, world, folder, **options))
+    return spawned.all_well(spawned.run(job, world, folder, **options))
 
 
 def far(got, expected):

@@ -33,12 +33,6 @@ MODES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_telemetry(monkeypatch):
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def tokenizer():
     words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, tiny.VOCAB)}}
     of_words = Tokenizer(models.WordLevel(words, unk_token="<pad>"))

@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 FAST_MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 QUIET := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRL_EXPERIMENTAL_SILENCE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-all lint types format bench docs tutorials clean
+.PHONY: demo test test-all lint types format bench docs tutorials clean release-check
 
 demo: $(VENV)/.ready ## full against random against UDS on generated data, with a report
 	$(FAST_MALLOC) $(QUIET) $(BIN)/uds demo
@@ -38,6 +38,9 @@ docs: $(VENV)/.docs ## the site, strictly, into build/docs; nothing is fetched b
 
 tutorials: $(VENV)/.ready ## run the tutorials, and keep what they print for their pages
 	$(QUIET) $(BIN)/python docs/hooks/literate.py
+
+release-check: ## builds wheel and sdist, and uses each in clean environments
+	PYTHON=$(PYTHON) .ci/release
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import conditions
+import explored  # noqa: F401 - registers policies
 import torch
 import yaml
 

@@ -1,0 +1,86 @@
+"""Forms of selection that the study tries beside those of the library. What holds up moves into the library."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+import uds_core as uds
+
+__all__ = ["Matching", "Turned"]
+
+
+@uds.register("matching")
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    r"""Keep the samples whose mean stands nearest to the mean of all candidates.
+
+    .. math:: \min_S \left\| \frac{\sum_{i \in S} z_i}{\sum_{i \in S} n_i} - \frac{\sum_i z_i}{\sum_i n_i} \right\|
+
+    z_i: a sketch, summed over the rows of a sample; n_i: their number. Picked one after the other.
+
+    Parameters
+    ----------
+    keep, count, tokens
+        As in `UDS`.
+    of
+        ``"logits"``: the sketch of UDS. ``"gradient"``: that of DivBS, of the gradient in the LM head.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    tokens: int | None = None
+    of: str = "logits"
+    seed: int = 0
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """`sketch` (batch, dim), summed over rows; `length`."""
+        if self.of == "gradient":
+            features = uds.DivBS(keep=self.keep, seed=self.seed).examine(candidates)
+            return {"sketch": features["sketch"] * features["length"][:, None], "length": features["length"]}
+        features = uds.UDS(keep=self.keep, length="none", seed=self.seed).examine(candidates)
+        return {"sketch": features["sketch"], "length": features["length"]}
+
+    def init(self, _features: uds.Features, /) -> tuple[()]:
+        """Nothing to remember."""
+        return ()
+
+    def choose(self, _state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, tuple[()]]:
+        """One after the other, from the whole pool; what does not fit a budget of tokens is passed over."""
+        assert groups is None
+        sketch, length = (np.asarray(features[name], dtype=np.float64) for name in ("sketch", "length"))
+        goal = sketch.sum(axis=0) / length.sum()
+        most = uds.Budget(keep=self.keep, count=self.count, tokens=self.tokens).size(len(length))
+        left = np.inf if self.tokens is None else self.tokens
+        taken, tokens, picked = np.zeros(sketch.shape[1]), 0.0, []
+        while len(picked) < most:
+            able = [i for i in range(len(length)) if i not in picked and (not picked or length[i] <= left)]
+            if not able:
+                break
+            means = (taken + sketch[able]) / (tokens + length[able])[:, None]
+            best = able[int(np.argmin(np.linalg.norm(means - goal, axis=1)))]
+            picked.append(best)
+            taken, tokens, left = taken + sketch[best], tokens + length[best], left - length[best]
+        like = features["length"]
+        indices = like.new_tensor(picked).int()
+        return uds.Selection(indices=indices, scores=like * 0.0), ()
+
+
+@uds.register("turned")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Turned(uds.NuclearOnly):
+    """Keep the samples with the lowest utility, or, with ``middle=True``, those nearest to the pool's median."""
+
+    score_name: ClassVar[str] = "turned"
+    middle: bool = False
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """`turned`: the utility."""
+        features = uds.NuclearOnly.examine(self, candidates)
+        return {"turned": features["turned"], "length": features["length"]}
+
+    def score(self, features: uds.Features, /) -> Any:
+        """(batch,) the utility turned round, or its distance to the median."""
+        utility = features["turned"]
+        return -(utility - utility.median()).abs() if self.middle else -utility

@@ -1,12 +1,14 @@
 """The command as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+import uds_core
 from uds_adapters.lab import demo
 from uds_adapters.lab.cli import app
 
@@ -49,33 +51,80 @@ def test_help_is_there_and_imports_nothing_heavy():
     assert "CANDIDATES a step" in words(uds("compare", "--help").output)
 
 
+def test_examples_stand_line_by_line():
+    shown = uds("compare", "--help").output
+    assert "Examples:" in shown
+    assert any(line.strip().startswith("uds compare --model") for line in shown.splitlines())
+
+
+def completed(**asked):
+    code = "import sys; sys.argv = ['uds']; from uds_adapters.lab import main; main()"
+    environment = {**os.environ, **asked}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_shells_complete():
+    assert "complete -o" in completed(_UDS_COMPLETE="source_bash").stdout
+    asked = {"_UDS_COMPLETE": "complete_bash", "COMP_WORDS": "uds com", "COMP_CWORD": "1"}
+    assert completed(**asked).stdout.split() == ["compare"]
+
+
 def test_compare(source, tmp_path):
     output = tmp_path / "out"
     options = ["--model", source.model, "--data", source.data, "--policy", "random", "--policy", "uds", "--seeds", 2]
-    result = uds("compare", *options, *QUICK, "--holdout", "0.2", "--output", output)
+    more = [*QUICK, "--holdout", "0.2", "--output", output]
+    result = uds("compare", *options, *more)
     assert result.exit_code == 0, result.output
     assert "32 training examples, 8 held out." in result.output
     assert "reached the lowest held-out loss" in words(result.output)
+    assert "at equal candidates" in words(result.output)
     assert f"Report: {output / 'report.html'}" in result.output
     assert "\u2026" not in result.output  # the table fits into 80 columns
     runs = json.loads((output / "results.json").read_text(encoding="utf-8"))["runs"]
     assert [(run["policy"], run["seed"]) for run in runs] == [("random", 0), ("uds", 0), ("random", 1), ("uds", 1)]
-    assert "already holds files" in refused("compare", *options, *QUICK, "--output", output)
-    assert uds("compare", *options, *QUICK, "--output", output, "--overwrite").exit_code == 0
+    again = uds("compare", *options, *more, "--json")
+    assert json.loads(again.stdout)["runs"] == runs
+    assert "4 of 4 runs are finished" in again.stderr
+    assert "keep was 0.25, now 0.5" in refused("compare", *options, *more, "--keep", "0.5")
+    anew = uds("compare", *options, *more, "--keep", "0.5", "--overwrite")
+    assert anew.exit_code == 0, anew.output
 
 
-def test_train_saves_a_model_that_loads(source, tmp_path):
-    options = ["--model", source.model, "--data", source.data, *QUICK, "--keep", "0.5"]
-    result = uds("train", *options, "--holdout", "0", "--output", tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    assert f"The model and the tokenizer are in {tmp_path / 'out'}" in result.output
-    again = uds(
-        "train", *options, "--model", tmp_path / "out", "--policy", "full", "--output", tmp_path / "again", "--lora"
+def test_answers_are_measured(source, tmp_path):
+    data = tmp_path / "choices.jsonl"
+    lines = [{"question": f"Is {n} even or odd?", "choices": ["even", "odd"], "answer": n % 2} for n in range(24)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    fields = ["--prompt-field", "question", "--completion-field", "answer", "--holdout", "0.25"]
+    metrics = ["--metric", "accuracy", "--metric", "exact-match", "--answer-tokens", "4", "--seeds", 2]
+    result = uds(
+        *("compare", "--model", source.model, "--data", data, *fields, *metrics, *QUICK),
+        *("--policy", "random", "--policy", "longest", "--output", tmp_path / "out", "--json"),
     )
-    assert again.exit_code == 0, again.output
-    assert (tmp_path / "again" / "adapter_model.safetensors").is_file()
-    (run,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["runs"]
-    assert [len(step) for step in run["selected"]] == [4, 4]
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    for row in (*found["summary"], *found["runs"][0]["evaluations"]):
+        assert 0 <= row["accuracy"] <= 1
+        assert 0 <= row["exact_match"] <= 1
+    assert [one["metric"] for one in found["comparisons"]] == ["loss", "accuracy", "exact_match"]
+    assert "In accuracy, longest is" in found["verdict"]
+    assert "accuracy %" in result.stderr
+
+
+@pytest.mark.slow
+def test_every_policy_is_compared(source, tmp_path):
+    names = uds_core.names()
+    policies = [part for name in names for part in ("--policy", name)]
+    for lora in ([], ["--lora", "--lora-rank", "2"]):
+        result = uds(
+            *("compare", "--model", source.model, "--data", source.data, "--holdout", "0.2", "--aside", "0.2"),
+            *(*policies, *QUICK, *lora, "--output", tmp_path / f"out{len(lora)}", "--json"),
+        )
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        assert [run["policy"] for run in found["runs"]] == list(names)
+        assert all(run["evaluations"][-1]["loss"] > 0 for run in found["runs"])
+        prepared = {run["policy"] for run in found["runs"] if run["tokens"]["preparation"]}
+        assert prepared == {"rholoss", "lossdrop"}
 
 
 def test_demo(tmp_path):
@@ -86,6 +135,9 @@ def test_demo(tmp_path):
     assert "wrong %" in result.output
     for name in ("results.json", "report.html", "train.jsonl", "heldout.jsonl", "model/config.json"):
         assert (tmp_path / "out" / name).is_file()
+    again = uds("demo", *options, "--output", tmp_path / "out")
+    assert "3 of 3 runs are finished" in again.output
+    assert "pretraining" not in again.output
 
 
 def test_wrong_input(source, tmp_path):
@@ -103,6 +155,11 @@ def test_wrong_input(source, tmp_path):
         ({"--template": "{prompt}"}, "`template` must hold {prompt} and, after it, {completion}"),
         ({"--holdout": 1}, "`holdout` must be a share"),
         ({"--seeds": 0}, "`seeds` must be at least 1"),
+        ({"--metric": "taste"}, "`metric` must be accuracy or exact_match, each once, got taste"),
+        ({"--metric": "accuracy"}, "`--metric accuracy` needs at least two choices"),
+        ({"--policy": "greats", "--aside": 0}, "greats needs training records that are no candidates"),
+        ({"--aside": 1}, "`aside` must be a share in [0, 1), got 1.0"),
+        ({"--jobs": 0}, "`jobs` must be at least 1, got 0"),
         ({"--steps": "x"}, "Invalid value for '--steps'"),
     ):
         options = [part for option in (fine | changed).items() for part in option]

@@ -48,7 +48,7 @@ def test_everything_is_there(results):
         "steps": 2,
     }
     assert {"python", "torch", "transformers", "device"} <= results["versions"].keys()
-    assert set(results["map"]) == {"x", "y", "record"}
+    assert results["map"] is None
 
 
 def test_summaries_and_comparisons(results):

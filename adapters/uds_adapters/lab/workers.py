@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ def train(
             workers[0].ask({"prepare": list(prepare)}, about="making what the policies need")
         with ThreadPoolExecutor(len(workers)) as pool:
             try:
-                for _ in pool.map(lambda worker: _work(worker, left, told), workers):
-                    pass
+                for work in as_completed([pool.submit(_work, worker, left, told) for worker in workers]):
+                    work.result()
             except BaseException:  # Ctrl-C too: the threads wait for processes
                 for worker in workers:
                     worker.stop()

@@ -69,13 +69,13 @@ class Parts:
         """
         file = self.folder / _ABOUT
         text = json.dumps(self.about, indent=1, sort_keys=True)
-        if file.is_file():
+        if file.is_file() and any(self.folder.glob("*.parquet")):
             found, now = json.loads(file.read_text(encoding="utf-8")), json.loads(text)
             differing = sorted(name for name in {*found, *now} if found.get(name) != now.get(name))
             if differing:
                 msg = (
-                    f"{self.folder} holds windows of an interrupted run with another {', '.join(differing)}: go on with "
-                    "the options of that run, or begin anew with `--overwrite`"
+                    f"{self.folder} holds windows of an interrupted run with another {', '.join(differing)}: go on "
+                    "with the options of that run, or begin anew with `--overwrite`"
                 )
                 raise LabError(msg)
         elif write:
@@ -93,8 +93,8 @@ class Parts:
         LabError
             Where a feature has more than one number or one vector a sample, or the disk is full.
         """
-        places = pa.array(np.where(rows.trained > 0, np.cumsum(rows.trained > 0) - 1, -1))
-        places = pa.compute.if_else(pa.compute.less(places, 0), None, places)
+        scored = rows.trained > 0
+        places = pa.array(np.cumsum(scored) - 1, mask=~scored)
         columns = {name: pa.array(column) for name, column in rows._asdict().items()}
         for name, feature in features.items():
             columns[_FEATURE + name] = _column(name, feature).take(places)
@@ -119,6 +119,11 @@ class Parts:
     def remove(self) -> None:
         """All windows, once they are not needed any more."""
         shutil.rmtree(self.folder)
+
+    def remove_if_empty(self) -> None:
+        """The folder, where no window is finished: nothing to go on from."""
+        if self.folder.is_dir() and not any(self.folder.glob("*.parquet")):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, window: int) -> Path:
         return self.folder / f"{window:08}.parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import uds_core as uds
 
 from .errors import LabError
 
-__all__ = ["Choice", "choose", "number_of"]
+__all__ = ["Choice", "check", "choose", "number_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,14 @@ def choose(
     Raises
     ------
     LabError
-        Where the policy has no say in how many it keeps, or draws samples with importance weights.
+        See `check`.
 
     Notes
     -----
     Holds the features of the pool twice, 4 KiB a sample each for UDS. Time: `rounds` times `choose` on the pool; for
     UDS O(rounds n memory dim).
     """
-    _check(policy, best, pool := features["length"].shape[0])
+    check(policy, best, pool := features["length"].shape[0])
     left, state = torch.arange(pool, device=features["length"].device), None
     columns: dict[str, np.ndarray] = {}
     when = np.zeros(pool, dtype=np.int16)
@@ -84,6 +85,16 @@ def choose(
         if told is not None:
             told(number)
     return Choice(rounds=when, columns=columns)
+
+
+def check(policy: Any, best: int, pool: int, /) -> None:
+    """Raise where `policy` cannot choose `best` of `pool`: where it has no say in how many it keeps, or draws them."""
+    if getattr(policy, "temperature", None) is not None:
+        msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
+        raise LabError(msg)
+    if best != pool and "count" not in _options(policy):
+        msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--best 1.0`"
+        raise LabError(msg)
 
 
 def number_of(best: str, pool: int, /) -> int:
@@ -115,7 +126,7 @@ def _parts(best: int, rounds: int) -> list[int]:
     """Sizes of the rounds, which add up to `best`; no round is empty."""
     rounds = min(best, rounds)
     edges = [best * number // rounds for number in range(rounds + 1)]
-    return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    return [end - start for start, end in itertools.pairwise(edges)]
 
 
 def _keeping(policy: Any, count: int) -> uds.Policy:
@@ -128,12 +139,3 @@ def _keeping(policy: Any, count: int) -> uds.Policy:
 
 def _options(policy: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(policy)} if dataclasses.is_dataclass(policy) else set()
-
-
-def _check(policy: Any, best: int, pool: int) -> None:
-    if getattr(policy, "temperature", None) is not None:
-        msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
-        raise LabError(msg)
-    if best != pool and "count" not in _options(policy):
-        msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--best 1.0`"
-        raise LabError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import uds_core as uds
 from .. import batches
 from ..looking import Looker
 from ..ranks import Ranks
-from . import data
+from . import data, fingerprint
 from . import windows as lines
 from .encode import Collator, Encoder, Example, pad_id
 from .errors import LabError
@@ -27,7 +27,7 @@ from .policies import make_policy
 from .settings import Source
 from .windows import Window
 
-__all__ = ["Process", "Scoring", "Scorer", "WithLoss", "about", "process", "score"]
+__all__ = ["Process", "Scorer", "Scoring", "WithLoss", "about", "process", "score"]
 
 _FOREVER = dt.timedelta(days=30)  # that processes wait for the slowest
 
@@ -100,7 +100,7 @@ class WithLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """This process among those that share the work."""
+    """One of those that share the work."""
 
     rank: int
     size: int
@@ -116,9 +116,7 @@ def process() -> Iterator[Process]:
 
     mine = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_FOREVER)
-    yield Process(
-        rank=state.process_index, size=state.num_processes, device=state.device, wait=state.wait_for_everyone
-    )
+    yield Process(rank=state.process_index, size=state.num_processes, device=state.device, wait=state.wait_for_everyone)
     if mine and state.num_processes > 1:
         state.destroy_process_group()
 
@@ -226,7 +224,7 @@ def score(
     every: Sequence[Window],
     told: Callable[[int], None] | None = None,
 ) -> None:
-    """This process's windows, those that are not finished yet; each is kept as soon as it is.
+    """The windows of one process that are not finished yet; each is kept as soon as it is.
 
     Windows go round: with two processes, every other one to each. `told` is called with the number of records done.
     """
@@ -239,14 +237,16 @@ def score(
 
 
 def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
-    """What the features depend on."""
-    said = asdict(replace(source, data=source.data.resolve(), model=source.model.resolve()))
-    folders = [folder for folder in (source.model, scoring.adapter) if folder is not None]
-    found = [source.data, *(file for folder in folders for file in sorted(folder.glob("*")))]
-    stamps = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in found if file.is_file()}
-    unused = ("eval_data", "eval_limit", "holdout")
-    plain = {name: value for name, value in {**said, **asdict(scoring)}.items() if name not in unused}
-    return {**{n: str(v) if isinstance(v, Path) else v for n, v in plain.items()}, "files": stamps}
+    """What the features depend on, for `Parts`; reads the data once."""
+    folders = {"model": source.model, "adapter": scoring.adapter}
+    there = {name: folder for name, folder in folders.items() if folder is not None and folder.is_dir()}
+    return {
+        **{name: fingerprint.of_model(folder) for name, folder in there.items()},
+        "data": fingerprint.of_file(source.data),
+        **{name: getattr(source, name) for name in ("limit", "template", "max_length")},
+        "fields": asdict(source.fields),
+        **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},
+    }
 
 
 def by_length(examples: Sequence[Example], /, *, tokens: int) -> Iterator[list[int]]:

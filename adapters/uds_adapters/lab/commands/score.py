@@ -24,7 +24,7 @@ def _scoring(text: str, /, *names: str, **more: Any) -> Any:
     return option(text, *names, panel="Scoring", **more)
 
 
-@grouped(source=options.without(options.source, "eval_data", "eval_limit", "holdout"))
+@grouped(source=options.without(options.source, "eval_data", "eval_limit", "holdout", "choices_field"))
 def score(
     *,
     source: Source,
@@ -32,7 +32,7 @@ def score(
     best: Annotated[str, _scoring("How many are chosen: a share such as 0.25, or a number such as 500.")] = "0.25",
     rounds: Annotated[int, _scoring("In so many choices, each against the memory of those before.", min=1)] = 16,
     subset: Annotated[Path | None, _scoring("Write the chosen records here: their own lines, in their order.")] = None,
-    loss: Annotated[bool, _scoring("Also each record's mean loss, whatever the policy; makes the logits.", "--loss")] = False,
+    loss: Annotated[bool, _scoring("Also each record's mean loss; makes the logits.", "--loss")] = False,
     adapter: Annotated[Path | None, _scoring("Folder of LoRA adapters to put on the model.")] = None,
     bf16: Annotated[bool, _scoring("Compute in bfloat16.", "--bf16")] = False,
     batch_tokens: Annotated[int, _scoring("The most tokens in a forward pass; halved where memory ends.")] = 8192,
@@ -50,8 +50,8 @@ def score(
     A model that does not learn meanwhile looks at each record once. Finished windows are kept beside the output, so
     that the same command goes on where it was interrupted. Several processes share the work.
 
-    Examples:
-
+    Examples
+    --------
         uds score --model MODEL --data all.jsonl --best 0.1 --subset best.jsonl
 
         accelerate launch --num_processes 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
@@ -72,19 +72,24 @@ def score(
     chosen_by = scoring.make_policy()
     _check_paths(source.data, output, subset, overwrite=overwrite)
     every = windows(source.data, size=window, limit=source.limit)
-    choosing.number_of(best, every[-1].record + every[-1].records)
+    total = every[-1].record + every[-1].records
+    choosing.check(chosen_by, choosing.number_of(best, total), total)
     with telling(machine=json) as tell, lab.process() as process:
-        parts, seconds = _score_all(source, scoring, process, every, output=output, overwrite=overwrite, threads=threads)
+        parts, seconds = _score_all(
+            source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
+        )
         if process.rank > 0:
             return
         pool = parts.pool(len(every))
         if not pool.features:
+            parts.remove()
             msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
             raise LabError(msg)
         number = choosing.number_of(best, int(pool.scored.sum()))
         with rated("choosing", total=min(rounds, number), unit="rounds") as told:
             choice = choosing.choose(chosen_by, pool.features, best=number, rounds=rounds, told=told)
-        told_of = _write(output, subset, pool, choice, source=source, scoring=scoring, every=every)
+        about = {**parts.about, "best": best, "rounds": rounds}
+        told_of = _write(output, subset, pool, choice, source=source, about=about, every=every)
         parts.remove()
         tell({**told_of, "seconds": seconds})
 
@@ -138,7 +143,11 @@ def _score_all(
     except KeyboardInterrupt:
         done = sum(map(parts.has, range(len(every))))
         msg = f"{done} of {len(every)} windows are kept in {folder}; the same command goes on from there."
-        raise Interrupted(msg) from None
+        parts.remove_if_empty()
+        raise Interrupted(msg if done else "No window was finished yet.") from None
+    except BaseException:
+        parts.remove_if_empty()
+        raise
     return parts, time.perf_counter() - began
 
 
@@ -169,14 +178,13 @@ def _write(
     choice: Any,
     *,
     source: Source,
-    scoring: "Scoring",
+    about: dict[str, Any],
     every: "Sequence[Window]",
 ) -> dict[str, Any]:
     """Both files; what there is to say of them."""
-    from .. import score as lab
     from .. import scored
 
-    rows = scored.table(pool, choice, about=lab.about(source, scoring))
+    rows = scored.table(pool, choice, about=about)
     chosen = rows["chosen"].to_numpy()
     if subset is not None:
         scored.save_subset(subset, source.data, every, chosen)

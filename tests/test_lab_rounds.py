@@ -1,0 +1,81 @@
+"""The best of a pool, in rounds."""
+
+import numpy as np
+import pytest
+import torch
+
+import uds_core as uds
+from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.rounds import choose, number_of
+
+
+def features(n, seed=0, dim=8):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "sketch": torch.randn(n, dim, generator=generator),
+        "utility": torch.rand(n, generator=generator) + 1,
+        "length": torch.ones(n),
+    }
+
+
+def test_a_ranking_does_not_depend_on_rounds():
+    loss = torch.rand(50, generator=torch.Generator().manual_seed(1))
+    pool = {"loss": loss, "length": torch.ones(50)}
+    best = set(loss.argsort(descending=True)[:13].tolist())
+    for rounds in (1, 4, 100):
+        choice = choose(uds.MaxLoss(), pool, best=13, rounds=rounds)
+        assert set(np.flatnonzero(choice.rounds).tolist()) == best
+        assert choice.rounds.max() == min(rounds, 13)
+        np.testing.assert_array_equal(choice.columns["score"], loss.numpy())
+
+
+def test_rounds_are_the_policy_with_its_memory():
+    """The same as choosing by hand, from what is left, with the state that the policy hands on."""
+    policy, pool = uds.UDS(dim=8, alpha=3.0), features(20)
+    left, state, expected = list(range(20)), None, {}
+    for number, count in ((1, 2), (2, 2), (3, 3)):
+        here = {name: column[left] for name, column in pool.items()}
+        selection, state = uds.UDS(dim=8, alpha=3.0, count=count).choose(state, here)
+        picked = [left[i] for i in selection.indices.tolist()]
+        expected |= dict.fromkeys(picked, number)
+        left = [i for i in left if i not in picked]
+    told = []
+    choice = choose(policy, pool, best=7, rounds=3, told=told.append)
+    assert {int(i): int(choice.rounds[i]) for i in np.flatnonzero(choice.rounds)} == expected
+    assert told == [1, 2, 3]
+    first = choice.rounds == 1
+    assert (choice.columns["diversity"][first] == 0).all()  # nothing was remembered
+    assert (choice.columns["diversity"][~first] > 0).all()
+    one = choose(policy, pool, best=7, rounds=1)
+    assert set(np.flatnonzero(one.rounds)) == set(pool["utility"].argsort(descending=True)[:7].tolist())
+
+
+def test_copies_are_kept_apart_by_rounds():
+    pool = features(10)
+    pool["sketch"][5:] = pool["sketch"][0]
+    pool["utility"][:] = 1.0
+    pool["utility"][5:] = 1.001
+    choice = choose(uds.UDS(dim=8, alpha=1.0), pool, best=5, rounds=5)
+    assert (choice.rounds[5:] > 0).sum() == 1  # of five copies
+
+
+def test_options_of_the_policy_that_say_how_many_give_way():
+    for policy in (uds.UDS(keep=0.5, dim=8), uds.UDS(tokens=3, dim=8), uds.UDS(count=9, dim=8)):
+        assert (choose(policy, features(12), best=4, rounds=2).rounds > 0).sum() == 4
+
+
+def test_what_cannot_be_chosen():
+    with pytest.raises(LabError, match="'full' has no say in how many it keeps"):
+        choose(uds.Full(), {"length": torch.ones(4)}, best=2, rounds=1)
+    assert (choose(uds.Full(), {"length": torch.ones(4)}, best=4, rounds=1).rounds == 1).all()
+    with pytest.raises(LabError, match="importance weights"):
+        choose(uds.UDS(temperature=1.0, dim=8), features(4), best=2, rounds=1)
+
+
+def test_how_many_in_words():
+    assert [number_of(words, 8) for words in ("0.25", "1.0", "1", "8", "0.001")] == [2, 8, 1, 8, 1]
+    for words in ("0", "-1", "1.5", "0.0", "some", "nan"):
+        with pytest.raises(LabError, match="`best` must be a share"):
+            number_of(words, 8)
+    with pytest.raises(LabError, match="asks for 9 records, and only 8 can be scored"):
+        number_of("9", 8)

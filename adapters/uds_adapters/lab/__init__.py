@@ -4,7 +4,7 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = ("typer", "rich", "plotly", "torch", "transformers", "accelerate", "peft", "trl", "optuna", "yaml")
+_EXTRA = ("typer", "rich", "plotly", "torch", "transformers", "accelerate", "peft", "trl", "optuna", "yaml", "pyarrow")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import BACKENDS
 from pools import BATCH, VOCAB, WEIGHT, Pool, candidates, low, picks, samples, warm
 
 import uds_core as uds
@@ -62,11 +63,23 @@ KEEPS_ALL = {"full": "keeps all anyway"}
 NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if not policy.needs_logits}
 
 
+def marks(name, exempt, backend="numpy"):
+    """Skipped, with the reason, if exempt; slow if another form of the policy runs on a library that is slow."""
+    skipped = [pytest.mark.skip(reason=exempt[name])] if exempt and name in exempt else []
+    is_form = " " in name and backend in ("jax", "strict:device1", "strict:no_float64")
+    return [*skipped, pytest.mark.slow] if is_form else skipped
+
+
 def law(exempt: dict[str, str] | None = None):
-    """Run for all policies, and skipped, with the reason, for those that are exempt."""
-    skipped = {name: [pytest.mark.skip(reason=reason)] for name, reason in (exempt or {}).items()}
-    every = [pytest.param(policy, id=name, marks=skipped.get(name, [])) for name, policy in POLICIES.items()]
-    return pytest.mark.parametrize("policy", every)
+    """Run for all policies on all libraries."""
+    every = [
+        pytest.param(
+            *library.values, policy, id=f"{library.id}-{name}", marks=[*library.marks, *marks(name, exempt, library.id)]
+        )
+        for library in BACKENDS
+        for name, policy in POLICIES.items()
+    ]
+    return pytest.mark.parametrize(("backend", "policy"), every, indirect=["backend"])
 
 
 def is_one_of(policy, names):
@@ -272,7 +285,12 @@ def test_the_pools_of_these_tests_are_what_they_seem():
     assert set(pool.ids) & set(samples(1000).ids)  # policies that remember samples see some again
 
 
-@law(dict.fromkeys(["rholoss ledger", "greats"], "looks things up on the host, or takes candidates beside candidates"))
+ON_THE_HOST = dict.fromkeys(["rholoss ledger", "greats"], "looks things up, or takes candidates beside candidates")
+
+
+@pytest.mark.parametrize(
+    "policy", [pytest.param(POLICIES[name], id=name, marks=marks(name, ON_THE_HOST, "jax")) for name in POLICIES]
+)
 def test_examine_compiles_under_jax(policy):
     jax = pytest.importorskip("jax")
     pool = samples(0)

@@ -84,6 +84,7 @@ class HeadReader:
 
     def __init__(self, module: torch.nn.Module, model: torch.nn.Module) -> None:
         self.module, self.model = module, model
+        self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
         self._bent: tuple[Any, ...] | None = None  # by which a module is known that is not linear
@@ -191,7 +192,7 @@ class HeadReader:
         configs = [config, config.get_text_config(decoder=True)] if hasattr(config, "get_text_config") else [config]
         # those that are configured first: where a cap levels everything, one is as good as another
         scales = [*(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value)), 1.0]
-        constants = [None, *(b for name, b in self.model.named_buffers() if name.endswith("final_logits_bias"))]
+        constants = [None, *(module.get_buffer("final_logits_bias") for module in self._shifted)]
         for cap in (*_numbers(configs, _CAPS), None):
             yield [After(scale, moved, cap) for scale in scales for moved in constants]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,11 +61,16 @@ class Looker:
             batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._fields)
         return batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside), ids
 
+    @functools.cached_property
+    def _is_sharded(self) -> bool:
+        """Asked at the first batch: weights may be shared out after the selector was made, and asking takes a while."""
+        return models.is_sharded(self.model)
+
     def features(self, policy: uds.Policy, views: Sequence[batches.Samples], /) -> uds.Features:
         """The policy's features of the samples of several batches, in their order."""
         if self._scorer is None or self._sharded is None:
             return uds.pool([_without_logits(policy, samples) for samples in views])
-        if models.is_sharded(self.model):
+        if self._is_sharded:
             if self._special:
                 msg = f"{type(self._scorer).__name__} does not score models whose weights are sharded: train with DDP"
                 raise ValueError(msg)

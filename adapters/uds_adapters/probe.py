@@ -98,7 +98,8 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
     Few models draw in evaluation mode, but those that do (hashing and sampled attention) would shift a run's numbers.
     """
-    devices = sorted({parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"})
+    parameters = model.parameters() if torch.cuda.is_initialized() else ()
+    devices = sorted({parameter.device.index for parameter in parameters if parameter.device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is meant
     try:
         with torch.random.fork_rng(devices), torch.no_grad(), evaluating(model):

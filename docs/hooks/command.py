@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ def helped() -> str:
     group: Any = typer.main.get_command(app)
     parts = []
     for name, command in sorted(group.commands.items()):
-        parts += [f"## uds {name}", _text(command.help or ""), *_tables(command)]
+        about, _, examples = (command.help or "").partition("\b\n")
+        parts += [f"## uds {name}", _text(about), _examples(examples), *_tables(command)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -55,7 +57,13 @@ def _default(one: Any) -> str:
     return ", ".join("`" + str(value).replace("\n", r"\n") + "`" for value in values)
 
 
+def _examples(written: str) -> str:
+    """What follows the mark of text that keeps its lines."""
+    lines = textwrap.dedent(written.removeprefix("Examples:\n")).strip("\n")
+    return f"```\n{lines}\n```" if lines else ""
+
+
 def _text(written: str) -> str:
     """Help as typer takes it: rich's markup and paragraph marks away, options as code."""
-    plain = re.sub(r"\[/?[a-z ]*\]", "", written.replace("\b", "").replace("\f", ""))
+    plain = re.sub(r"\[/?[a-z ]*\]", "", written.replace("\f", ""))
     return re.sub(r"(?<![`\w-])(--[a-z][a-z-]*)", r"`\1`", plain).strip()

@@ -48,7 +48,7 @@ print(candidates, "documents,", len(trainer.selector.last_indices), "trained on"
 # metrics tell of them:
 
 logged = trainer.state.log_history[0]
-print(*(name for name in sorted(logged) if name in ("entropy", "mean_token_accuracy", "num_tokens")))
+print({"entropy", "mean_token_accuracy", "num_tokens"} <= set(logged))
 print(f"{logged['uds/kept_tokens_fraction']:.2f} of the tokens with loss were trained on")
 
 # %%

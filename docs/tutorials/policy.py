@@ -48,7 +48,13 @@ class AboveMean:
         budget = uds.Budget(keep=self.keep, count=self.count)
         indices = uds.top_k(scores, features["length"], budget=budget, groups=groups)
         mean = self.momentum * state.mean + (1 - self.momentum) * loss.mean()
-        return uds.Selection(indices=indices, scores=scores, parts={"loss": loss}, metrics={"mean": mean}), Level(mean)
+        selection = uds.Selection(
+            indices=indices,
+            scores=scores,
+            parts={"loss": loss},
+            metrics={"mean": mean},
+        )
+        return selection, Level(mean)
 
 
 # %%
@@ -105,4 +111,4 @@ model, tokenizer = small.model_and_tokenizer()
 select = BatchSelector(model, uds.get("abovemean")(keep=0.25), id_field="id")
 data = small.encoded(tokenizer)
 batch = select(small.collate([data[i] for i in range(32)]))
-print(len(batch["labels"]), {name: round(value, 2) for name, value in select.metrics.items() if "second" not in name})
+print(len(batch["labels"]), "samples; metrics:", *sorted(select.metrics))

@@ -49,7 +49,7 @@ for batch in select.iterate(loader):
     counts.append((len(select.last.scores), len(select.last_indices), len(batch["labels"])))
 
 for scored, chosen, trained in counts[:3]:
-    print(f"{scored} candidates; {chosen} of this process's were chosen, {trained} are trained here")
+    print(f"{scored} candidates; {chosen} of mine were chosen, {trained} are trained here")
 
 # %%
 # Data parallelism takes the mean of the processes' gradients. `num_items_in_batch` divides the summed loss by the
@@ -65,7 +65,8 @@ remembered = torch.stack([select.state_dict()["state.memory.rows"].double().sum(
 everywhere = [torch.zeros_like(remembered) for _ in range(size)]
 dist.all_gather(everywhere, remembered)
 print(all(torch.equal(one, remembered) for one in everywhere))
-print(f"{select.metrics['gathered_bytes'] / 1024:.0f} KiB were gathered for {len(select.last.scores)} candidates")
+kibibytes = select.metrics["gathered_bytes"] / 1024
+print(f"{kibibytes:.0f} KiB were gathered for {len(select.last.scores)} candidates")
 
 # %%
 # So one checkpoint, of rank 0, serves any number of processes.

@@ -2,8 +2,8 @@
 
 # %%
 # Whether selection pays is a question about *your* model and data. `uds compare` answers it: the same model, from the
-# same weights, with the same candidates in the same order, once for each policy and seed. Here on a small model that is
-# made on the spot; what it prints to a terminal:
+# same weights, with the same candidates in the same order, once for each policy and seed. Here it is the demo, with few
+# steps: generated data, and a small model that is made on the spot.
 
 import shlex
 import subprocess
@@ -28,14 +28,21 @@ print(*sorted(file.name for file in folder.iterdir() if file.is_file()), sep="\n
 #
 # ## The report
 #
-# Open `report.html` in a browser: it is one file and needs no network. It answers, from top to bottom:
+# Open `report.html` in a browser: it is one file and needs no network. From top to bottom:
 #
-# 1. **Which policy reached the lowest held-out loss**, with the spread over seeds. A difference smaller than that
-#    spread is none.
-# 2. **At what cost.** Two fair comparisons are shown, and they can disagree: at equal numbers of *trained samples*
-#    (what is a sample worth?) and at equal *seconds* (what is an hour worth?). Scoring is not free: a policy can win
-#    the first and lose the second.
-# 3. **What it chose.** How long, how much of it near-duplicates, where you have flagged them.
+# ![The report of a demo: a verdict, a table, differences, and curves](../figures/report.png)
+#
+# 1. **Result.** The verdict says who is better, by how much, and *at equal what*. Below it every policy in numbers, and
+#    the difference between policies seed by seed. Where its interval includes zero, these runs do not tell who is
+#    better.
+# 2. **Learning.** Held-out loss against samples trained on, tokens, or seconds. The three can disagree: what a sample
+#    is worth and what an hour is worth are two questions. Scoring is not free.
+# 3. **Cost.** Quality against cost, and where the time goes.
+# 4. **Choices.** Scores of the chosen and the rest, how much policies agree, and what the chosen have in common: when
+#    they are mostly the longest, you are looking at a length filter.
+# 5. **Records.** A map of the data, and every record with who chose it, to be read. Nothing else tells as quickly what
+#    a score prefers.
+# 6. **Setup.** All options and versions.
 #
 # ## The numbers
 #

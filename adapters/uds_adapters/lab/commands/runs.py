@@ -13,7 +13,7 @@ import torch
 
 from .. import compare as lab
 from ..atlas import LIMIT, atlas
-from ..errors import Interrupted
+from ..errors import Interrupted, LabError
 from ..plan import Plan
 from ..results import Flags, describe, save
 from ..run import RunResult
@@ -22,7 +22,7 @@ from ..settings import Settings
 from ..summary import summarise
 from ..tables import tables
 from ..task import Task
-from ..terminal import bar, bars, console
+from ..terminal import bar, bars, console, counted
 from ..threads import threads
 
 __all__ = ["finish", "said", "side_by_side", "train_all"]
@@ -31,6 +31,9 @@ __all__ = ["finish", "said", "side_by_side", "train_all"]
 def side_by_side(settings: Settings, jobs: int | None, /) -> tuple[Settings, int]:
     """Settings and number of processes: on a CPU, processes that take several threads each would be in their way."""
     number = lab.default_jobs() if jobs is None else jobs
+    if number < 1:
+        msg = f"`jobs` must be at least 1, got {number}"
+        raise LabError(msg)
     shared = number > 1 and settings.threads is None and not torch.cuda.is_available()
     return (replace(settings, threads=1) if shared else settings), number
 
@@ -78,7 +81,8 @@ def finish(
     with bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as told, threads(plan.settings.threads):
         chart = atlas(task, seed=plan.seed, after=told)
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
-    report = save(found, runs.folder)
+    with counted("drawing the report") as told_of:
+        report = save(found, runs.folder, after=told_of)
     console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
     console.print(f"Report: {report}", soft_wrap=True)
     return found
@@ -90,14 +94,15 @@ def _shown(number: int, steps: int) -> Iterator[lab.Progress]:
     with bars() as shown:
         every = shown.add_task("runs finished", total=number)
         rows: dict[tuple[str, int], Any] = {}
+        finished: set[tuple[str, int]] = set()  # a run may say several times that it is at its end
 
         def told(policy: str, seed: int, step: int) -> None:
             run = (policy, seed)
             if run not in rows:
                 rows[run] = shown.add_task(f"{policy}, seed {seed}", total=steps)
-            shown.update(rows[run], completed=step)
+            shown.update(rows[run], completed=step, visible=step < steps)
             if step >= steps:
-                shown.update(rows[run], visible=False)
-                shown.advance(every)
+                finished.add(run)
+                shown.update(every, completed=len(finished))
 
         yield told

@@ -1,0 +1,105 @@
+"""Tokens that are left out inside chosen samples: a concept of its own, after any policy and in any loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import entries, models
+from .probe import undisturbed
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+else:
+    Trainer = object  # the mixin alone imports no transformers
+
+__all__ = ["TokenMaskMixin", "keep_highest", "token_losses"]
+
+
+def token_losses(model: torch.nn.Module, batch: Mapping[str, Any], /) -> torch.Tensor:
+    """The loss of each target (batch, time), at the place where it stands among the labels; 0 elsewhere.
+
+    For causal models. Costs one forward pass of the batch with its logits, in evaluation mode, without gradients.
+    """
+    bare = models.bare(model)
+    targets = _targets(batch)
+    with undisturbed(model):
+        output = model(**models.inputs_for(bare, entries.inputs(batch), None))
+    logits = models.logits_of(output).float()
+    losses = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), targets.to(logits.device), ignore_index=entries.IGNORE, reduction="none"
+    )
+    return losses if batch.get("shift_labels") is not None else losses.roll(1, 1)
+
+
+def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: float) -> Any:
+    """`batch` with fewer targets: of each row, those with the highest values stay; the others' labels become -100.
+
+    Parameters
+    ----------
+    batch
+        With `labels` or `shift_labels`. A row of packed documents counts as one sample.
+    values
+        (batch, time), one of each target where it stands among the labels: `token_losses`, or these less those of
+        another model. NaN comes last.
+    keep
+        Share of each row's targets that stays, in (0, 1], rounded up.
+
+    Raises
+    ------
+    ValueError
+        Where the batch has no labels, or shapes or `keep` do not fit.
+    """
+    if not 0.0 < keep <= 1.0:
+        msg = f"`keep` must be a share in (0, 1], got {keep}: 0.6 trains on six of ten tokens"
+        raise ValueError(msg)
+    name = "labels" if batch.get("shift_labels") is None else "shift_labels"
+    _targets(batch)  # raises where there are none
+    labels = batch[name]
+    if values.shape != labels.shape:
+        msg = f"`values` must have shape {tuple(labels.shape)}, as the labels, got {tuple(values.shape)}"
+        raise ValueError(msg)
+    there = labels != entries.IGNORE
+    if name == "labels":
+        there[:, 0] = False  # nothing predicts the first token
+    worth = values.to(labels.device).float().nan_to_num(nan=torch.finfo(torch.float32).min)
+    order = worth.masked_fill(~there, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)
+    left_out = rank >= (keep * there.sum(1, keepdim=True)).ceil()
+    return entries.same_kind(batch, {**batch, name: labels.masked_fill(left_out, entries.IGNORE)})
+
+
+class TokenMaskMixin(Trainer):
+    """Masks the batches of any `transformers.Trainer`, before it counts the tokens that the loss is divided by.
+
+    With a policy: ``class Mine(UDSTrainerMixin, TokenMaskMixin, Trainer)`` masks what the policy chose.
+
+    Parameters
+    ----------
+    token_mask
+        From the model and a batch to the batch with fewer targets, such as
+        ``lambda model, batch: keep_highest(batch, token_losses(model, batch), keep=0.6)``.
+    *args, **kwargs
+        Of the next class.
+    """
+
+    def __init__(self, *args: Any, token_mask: Callable[[Any, Any], Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.token_mask = token_mask
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
+        """Draw the step's batches, masked."""
+        drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
+        masked = (self.token_mask(self.model, batch) for batch in drawn)
+        return super().get_batch_samples(masked, num_batches, *args, **kwargs)
+
+
+def _targets(batch: Mapping[str, Any]) -> torch.Tensor:
+    targets = entries.targets(batch)
+    if targets is None:
+        msg = f"`batch` must have `labels`, whose targets are left out; it has {sorted(batch)}"
+        raise ValueError(msg)
+    return targets

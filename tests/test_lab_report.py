@@ -74,8 +74,11 @@ def test_a_page_that_was_named_is_not_written_over_unasked(folder, tmp_path):
 
 def test_several_folders_are_joined(folder, tmp_path):
     other = reports.write(tmp_path / "two", policies=("random",), seeds=(0,), records=60, steps=6)
-    text = write([folder, other], tmp_path / "both.html").read_text(encoding="utf-8")
+    told = []
+    page = write([folder, other], tmp_path / "both.html", after=lambda done, total: told.append((done, total)))
+    text = page.read_text(encoding="utf-8")
     together, one, two = views(text)
+    assert told == [(n, 8) for n in range(1, 9)]  # two policies of the one leave an audit, for two seeds, in two views
     assert [one["name"], two["name"]] == ["one", "two"]
     assert together["policies"] == [*(f"one: {policy}" for policy in reports.POLICIES), "two: random"]
     assert together["verdict"][0].startswith("one: ")

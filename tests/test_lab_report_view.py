@@ -117,7 +117,7 @@ def test_quantiles_of_an_audit(tmp_path):
         for step in range(2):
             audit.record(step, [4, 5, 6, 7], {"score": [10.0 + step, 20.0, None, 40.0]}, [3])
     scores = Scores()
-    scores.add([run(losses=(1.0, 1.0), step=2, audit=tmp_path / "a.jsonl")])
+    scores.add([run(losses=(1.0, 1.0), step=2, audit=tmp_path / "a.jsonl")], after=lambda: None)
     points = scores.quantiles()["uds"]["score"]
     assert [point["step"] for point in points] == [0, 1]
     assert points[0]["chosen"] == [40.0, 40.0, 40.0]
@@ -130,7 +130,7 @@ def test_long_audits_are_drawn_from(tmp_path):
         for step in range(700):
             audit.record(step, None, {"score": list(range(100))}, [99])
     scores = Scores()
-    scores.add([run(losses=(1.0, 1.0), step=700, audit=tmp_path / "a.jsonl")])
+    scores.add([run(losses=(1.0, 1.0), step=700, audit=tmp_path / "a.jsonl")], after=lambda: None)
     points = scores.quantiles()["uds"]["score"]
     assert len(points) <= 60
     assert all(abs(point["rest"][1] - 49) < 8 for point in points)  # 400 of 1,188 values: standard error 1.8

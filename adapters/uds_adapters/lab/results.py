@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -75,10 +75,10 @@ def describe(
     }
 
 
-def save(results: Mapping[str, Any], folder: Path, /) -> Path:
-    """Write `results.json` and `report.html`; the path of the report."""
+def save(results: Mapping[str, Any], folder: Path, /, *, after: Callable[[int, int], None] | None = None) -> Path:
+    """Write `results.json` and `report.html`; the path of the report. `after` is told what `report.write` tells."""
     files.write(folder / "results.json", json.dumps(results, indent=1))
-    return report.write([folder], folder / "report.html")
+    return report.write([folder], folder / "report.html", after=after)
 
 
 def _configuration(task: Task, results: Sequence[RunResult], plan: Plan) -> dict[str, Any]:

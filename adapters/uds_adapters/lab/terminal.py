@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["bar", "bars", "console", "rated", "telling"]
+__all__ = ["bar", "bars", "console", "counted", "rated", "telling"]
 
 console = Console()
 
@@ -39,6 +39,14 @@ def bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
     with bars() as shown:
         row = shown.add_task(description, total=total)
         yield lambda done: shown.update(row, completed=done)
+
+
+@contextmanager
+def counted(description: str) -> Iterator[Callable[[int, int], None]]:
+    """One bar; the function is told how much is done, and of how much."""
+    with bars() as shown:
+        row = shown.add_task(description, total=None)
+        yield lambda done, total: shown.update(row, completed=done, total=total)
 
 
 @contextmanager

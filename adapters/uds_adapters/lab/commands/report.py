@@ -9,7 +9,7 @@ import typer
 
 from ..errors import LabError
 from ..options import Json, option
-from ..terminal import console, telling
+from ..terminal import console, counted, telling
 
 __all__ = ["report"]
 
@@ -43,6 +43,7 @@ def report(
         msg = f"`output` {page} is there already: name another file, or replace it with `--overwrite`"
         raise LabError(msg)
     with telling(machine=json) as tell:
-        write(folders, page)
+        with counted("reading what was chosen") as told:
+            write(folders, page, after=told)
         console.print(f"Report: {page}", soft_wrap=True)
         tell({"report": str(page), "folders": [str(folder) for folder in folders], "bytes": page.stat().st_size})

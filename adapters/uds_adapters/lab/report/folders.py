@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ SCHEMA = 2
 _NEEDED = {"runs": {"policy", "seed", "steps", "evaluations"}, "summary": {"policy"}}
 
 
-def write(folders: Sequence[Path], output: Path, /) -> Path:
+def write(folders: Sequence[Path], output: Path, /, *, after: Callable[[int, int], None] | None = None) -> Path:
     """Make the page of one folder, or of several: joined, and each for itself. Whole at `output`, or not there.
+
+    `after` is told how many audits have been read, and how many there are to read.
 
     Raises
     ------
@@ -28,10 +31,15 @@ def write(folders: Sequence[Path], output: Path, /) -> Path:
         Where a folder holds no results, or they cannot be read.
     """
     results = {name: read(folder) for name, folder in _named(folders).items()}
-    views = [view(result, name=name) for name, result in results.items()]
-    if len(views) > 1:
-        views.insert(0, view(join(results), name="all folders together"))
-    files.write(output, filled(views))
+    shown = [*results.items()] if len(results) == 1 else [("all folders together", join(results)), *results.items()]
+    total = sum(run["audit"] is not None for _, result in shown for run in result["runs"])
+    done = itertools.count(1)
+
+    def told() -> None:
+        if after is not None:
+            after(next(done), total)
+
+    files.write(output, filled([view(result, name=name, after=told) for name, result in shown]))
     return output
 
 

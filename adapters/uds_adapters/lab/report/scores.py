@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ... import audit
@@ -36,8 +36,8 @@ class Scores:
         self._width: dict[str, int] = {}
         self._draw = random.Random(0)
 
-    def add(self, runs: Iterable[Mapping[str, Any]], /) -> None:
-        """Read the audits of `runs`.
+    def add(self, runs: Iterable[Mapping[str, Any]], /, *, after: Callable[[], None]) -> None:
+        """Read the audits of `runs`; `after` is called after each.
 
         Raises
         ------
@@ -54,6 +54,7 @@ class Scores:
             except ValueError as error:
                 msg = f"the audit {run['audit']} cannot be read: {error}"
                 raise LabError(msg) from None
+            after()
 
     def quantiles(self) -> dict[str, Any]:
         """Policy -> part of the score -> points along the steps, each with three levels of the chosen and the rest."""

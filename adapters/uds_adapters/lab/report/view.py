@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import choices, records
@@ -15,7 +15,7 @@ __all__ = ["view"]
 _FACTS = ("model", "data", "keep", "budget", "steps", "batch_size", "training_examples", "heldout_examples")
 
 
-def view(results: Mapping[str, Any], /, *, name: str) -> dict[str, Any]:
+def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Everything on one page, ready for JSON: what cannot be known of these results is empty or None.
 
     Parameters
@@ -24,11 +24,13 @@ def view(results: Mapping[str, Any], /, *, name: str) -> dict[str, Any]:
         Of `compare`; the path of an audit is absolute, or seen from the working directory.
     name
         What the page calls them, where it shows several.
+    after
+        Called after each audit, which take the time.
     """
     runs, summary = results["runs"], results["summary"]
     policies = [row["policy"] for row in summary]
     scores = Scores()
-    scores.add(runs)
+    scores.add(runs, after=after)
     configuration = results.get("configuration") or {}
     made = {
         "name": name,

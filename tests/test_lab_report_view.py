@@ -163,6 +163,19 @@ def test_many_records_are_thinned_out_evenly_and_those_of_the_map_stay():
     assert (row["line"], row["chosen"]) == (4, [2])
 
 
+def test_the_verdict_is_shown_sentence_by_sentence(tmp_path):
+    results = read(reports.write(tmp_path / "one", records=40, steps=4))
+    made = view({**results, "verdict": "uds reached 3.985. It is better."}, name="one")
+    assert made["verdict"] == ["uds reached 3.985.", "It is better."]
+
+
+def test_of_a_long_path_the_end_is_shown_and_the_whole_is_in_the_configuration(tmp_path):
+    results = read(reports.write(tmp_path / "one", records=40, steps=4))
+    made = view({**results, "configuration": {"model": "/a/b/models/small", "limit": None}}, name="one")
+    assert made["facts"] == [["model", "models/small"]]
+    assert made["configuration"] == [["model", "/a/b/models/small"], ["limit", "-"]]
+
+
 @pytest.mark.parametrize("missing", ["comparisons", "records", "map", "versions", "configuration", "verdict"])
 def test_parts_may_be_missing(tmp_path, missing):
     results = read(reports.write(tmp_path / "one", records=40, steps=4))

@@ -15,7 +15,7 @@ __all__ = ["Scores"]
 _BINS = 60  # along the steps
 _SAMPLED = 400  # values a bin and group, drawn where there are more
 _LEVELS = (0.1, 0.5, 0.9)
-_NOT_SCORES = ("step", "position", "id", "chosen")
+_NOT_SCORES = ("step", "optimizer_step", "position", "id", "chosen")
 
 
 class Scores:

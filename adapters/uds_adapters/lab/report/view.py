@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
         "scores": scores.quantiles(),
         **_chosen(results, policies, scores),
         **records.listed(results, policies),
-        "facts": [[fact, said(configuration[fact])] for fact in _FACTS if configuration.get(fact) is not None],
+        "facts": [[fact, _short(configuration[fact])] for fact in _FACTS if configuration.get(fact) is not None],
         "configuration": [[key, said(value)] for key, value in configuration.items()],
         "versions": [[key, said(value)] for key, value in (results.get("versions") or {}).items()],
         "notes": [f"The audit {path} is missing, so the scores of that run are not shown." for path in scores.missing],
@@ -72,8 +73,13 @@ def _chosen(results: Mapping[str, Any], policies: Sequence[str], scores: Scores)
     }
 
 
+def _short(value: Any) -> str:
+    """Of a path, its end alone."""
+    return "/".join(re.split(r"[\\/]", said(value).rstrip("\\/"))[-2:])
+
+
 def _sentences(verdict: Any) -> list[str]:
-    return [verdict] if isinstance(verdict, str) else list(verdict or [])
+    return re.split(r"(?<=\.)\s+", verdict) if isinstance(verdict, str) else list(verdict or [])
 
 
 def _plain(value: Any) -> Any:

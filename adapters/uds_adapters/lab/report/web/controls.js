@@ -15,7 +15,7 @@ const view = () => views[state.view];
 const isFull = (policy) => /(^|: )full$/.test(policy);
 const colour = (policy) => (isFull(policy) ? "var(--full)" : `var(--p${view().policies.filter((name) => !isFull(name)).indexOf(policy) % 10})`);
 const visible = (rows) => rows.filter((row) => !state.hidden.has(row.policy));
-const words = (name) => name.replaceAll("_", " ").replace(/^flag:/, "");
+const words = (name) => name.replaceAll("_", " ").replace("heldout", "held-out").replace(/^flag:/, "");
 const key = (style) => element("i", { class: "key", style: `background:${style}` });
 const same = (names) => names.map((name) => [name, words(name)]);
 
@@ -24,10 +24,10 @@ const same = (names) => names.map((name) => [name, words(name)]);
 const controls = {
   metric: { label: "What is measured", values: () => view().curves.metrics.map((name) => [name, METRICS[name].short]) },
   along: { label: "Against what", values: () => same(view().curves.along) },
-  scored: { label: "Policy", menu: true, values: () => same(Object.keys(view().scores)) },
+  scored: { label: "Policy", menu: true, policies: true, values: () => same(Object.keys(view().scores)) },
   part: { label: "Part of the score", menu: true, values: () => same(Object.keys(view().scores[state.scored] ?? {})) },
-  measured: { label: "Policy", menu: true, values: () => same(view().policies) },
-  colour: { label: "Coloured by", menu: true, values: () => [
+  measured: { label: "Policy", menu: true, policies: true, values: () => same(view().policies) },
+  colour: { label: "Coloured by", menu: true, policies: true, values: () => [
     ...view().policies.map((policy) => [policy, `chosen by ${policy}`]),
     ...flags().map((flag) => [`flag:${flag}`, `property: ${flag}`]), ["length", "length"],
   ] },
@@ -37,12 +37,11 @@ function flags() {
   return [...new Set(view().records.rows.flatMap((row) => row.flags))].sort();
 }
 
-function settle() { // every control has a value that exists; metrics and policies that tell the most come first
+function settle() { // every control has a value that exists; of policies, UDS or the last
   for (const [name, control] of Object.entries(controls)) {
     const values = control.values().map(([value]) => value);
-    const wanted = name === "part" || name === "metric" || name === "along" ? values[0] : values.at(-1);
-    const first = name === "colour" ? view().policies.at(-1) : wanted;
-    if (!values.includes(state[name])) state[name] = first;
+    const wanted = control.policies ? values.find((value) => value.includes("uds")) ?? view().policies.at(-1) : values[0];
+    if (!values.includes(state[name])) state[name] = values.includes(wanted) ? wanted : values[0];
   }
 }
 

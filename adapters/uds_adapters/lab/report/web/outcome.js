@@ -27,7 +27,7 @@ function summaryColumns() {
     { title: "tokens trained on", of: (row) => row.tokens?.trained },
     { title: "tokens scored", of: (row) => row.tokens?.forwarded_for_scoring },
     { title: "seconds", of: (row) => row.seconds?.total, show: (row) => number(row.seconds.total, 3), best: "low",
-      more: (row) => (row.seconds.scoring > 0 ? `scoring ${number(row.seconds.scoring, 3)}` : "") },
+      more: (row) => (row.seconds.scoring > 0.05 * row.seconds.total ? `scoring ${number(row.seconds.scoring, 3)}` : "") },
     ...flagged.map((flag) => ({ title: `${words(flag)}, of the chosen`, of: (row) => row.flagged[flag],
       show: (row) => percent(row.flagged[flag]) })),
   ];
@@ -41,7 +41,7 @@ function table(columns, rows) {
   for (const row of rows) {
     body.append(element("tr", {}, ...columns.map((column, n) => {
       const value = column.of(row);
-      const shown = n === 0 ? [key(colour(row.policy)), ...breakable(value)] : [(column.show ?? (() => number(value)))(row) ?? "–"];
+      const shown = n === 0 ? [named(row.policy)] : [(column.show ?? (() => number(value)))(row) ?? "–"];
       const more = column.more?.(row);
       const cell = element("td", { class: isBest(column, value, rows) ? "best" : "" }, ...shown);
       if (more) cell.append(element("small", {}, more));
@@ -52,8 +52,9 @@ function table(columns, rows) {
   return made;
 }
 
-function breakable(policy) { // after the signs between options
-  return policy.split(/(?<=[:,])/).flatMap((piece, n) => (n ? [element("wbr"), piece] : [piece]));
+function named(policy) { // may break after the signs between options
+  const pieces = policy.split(/(?<=[:,])/).flatMap((piece, n) => (n ? [element("wbr"), piece] : [piece]));
+  return element("div", { class: "named" }, key(colour(policy)), element("span", {}, ...pieces));
 }
 
 function isBest(column, value, rows) {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -71,20 +72,25 @@ def chosen(folder):
     return [(row["step"], row["id"], row["score"], row["chosen"]) for row in audit.read(folder / "audit.jsonl")]
 
 
-def test_a_whole_model_is_saved_and_said_to_be_one(source, tmp_path):
-    output = tmp_path / "out"
-    result = trained(*source, *QUICK, "--output", output)
-    words = " ".join(result.output.split())
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    """A run of full fine-tuning, and what was printed."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    return output, " ".join(trained(*source, *QUICK, "--output", output).output.split())
+
+
+def test_a_whole_model_is_saved_and_said_to_be_one(source, finished, tmp_path):
+    output, words = finished
     assert "36 training examples, 12 held out." in words
     assert "Trained for 4 steps, on 16 samples. Held-out loss: " in words
-    assert f"Saved in {output / 'model'}: the whole model, all weights" in words
+    assert "the whole model, all weights" in words
     found = read_json(output / "training.json")
     assert [step for step, _ in found["losses"]] == [0, 1, 2, 3, 4]
     assert [row["uds/kept_tokens_fraction"] < 1 for row in found["log"] if "loss" in row] == [True] * 4
     assert [sum(row[3] for row in chosen(output) if row[0] == step) for step in range(4)] == [4] * 4
     assert sorted(path.name for path in (output / "checkpoints").glob("checkpoint-*")) == ["checkpoint-4"]
-    again = trained(*source, *QUICK, "--model", output / "model", "--output", tmp_path / "again", "--json")
-    said = json.loads(again.stdout)
+    options = [*QUICK, "--steps", 1, "--model", output / "model", "--output", tmp_path / "again", "--json"]
+    said = json.loads(trained(*source, *options).stdout)
     assert said["losses"][0][1] == pytest.approx(found["losses"][-1][1], abs=1e-6)
     assert said["saved"]["kind"] == "model"
 
@@ -157,14 +163,13 @@ def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
     assert "is finished already" in trained("--resume", output).output
 
 
-def test_what_a_resumed_run_may_not_change(source, tmp_path):
-    output = tmp_path / "out"
-    trained(*source, *QUICK, "--output", output)
+def test_what_a_resumed_run_may_not_change(finished, tmp_path):
+    output, _ = finished
     said = refused("--resume", output, "--learning-rate", 0.1, "--keep", 0.25)
     assert "--keep, --learning-rate would make it another run" in said
     assert "--output would make" in refused("--resume", output, "--output", tmp_path / "other")
     assert "no config.yaml there" in refused("--resume", tmp_path)
-    trained("--resume", output, "--save-every", 1)
+    assert "is finished already" in trained("--resume", output, "--save-every", 1).output
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
@@ -177,17 +182,11 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]},
-        {"text": "Two and two make four, as every child knows."},
-    ],
-    ids=["messages", "text"],
-)
-def test_other_forms_of_records(source, tmp_path, record):
+def test_other_forms_of_records(source, tmp_path):
+    turns = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
+    lines = [json.dumps({"messages": turns}), json.dumps({"text": "Two and two make four."})] * 8
     data = tmp_path / "data.jsonl"
-    data.write_text((json.dumps(record) + "\n") * 16, encoding="utf-8")
+    data.write_text("\n".join(lines), encoding="utf-8")
     options = ["--model", source[1], "--data", data, "--holdout", 0, "--steps", 1, "--batch-size", 8]
     result = trained(*options, "--output", tmp_path / "out", "--no-audit", "--json")
     assert json.loads(result.stdout)["samples"] == 2
@@ -203,9 +202,8 @@ def test_documents_that_trl_packs(source, tmp_path, form):
     assert 0 < sum(row["chosen"] for row in rows) < len(rows)
 
 
-def test_overwriting_leaves_nothing_to_go_on_with(source, tmp_path):
-    output = tmp_path / "out"
-    trained(*source, *QUICK, "--output", output)
+def test_overwriting_leaves_nothing_to_go_on_with(source, finished, tmp_path):
+    output = shutil.copytree(finished[0], tmp_path / "out")
     assert "already holds files" in refused(*source, *QUICK, "--output", output)
     trained(*source, *QUICK, "--steps", 2, "--output", output, "--overwrite")
     assert [path.name for path in (output / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
@@ -235,10 +233,13 @@ def test_wrong_input(source, tmp_path):
         (["--trl", "bf16=true"], "an option of `uds train` sets it already"),
         (["--trl", "colour=blue"], "trl.SFTConfig has no such argument"),
         (["--trl", "packing"], "`--trl` must be name=value"),
+        (["--trl", "optim=hope"], "hope"),
         (["--report-to", "pigeon"], "pigeon"),
+        (["--policy", "random:count=2", "--keep-schedule", "linear"], "`keep`"),
         (["--checkpoints", 0], "`checkpoints` must be at least 1"),
     ):
         assert said in refused(*source, *options, "--output", tmp_path / "new"), said
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

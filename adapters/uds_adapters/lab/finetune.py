@@ -17,7 +17,7 @@ from .files import claim
 from .model import quiet
 from .saved import save
 from .settings import Source
-from .sft import Trained, fine_tune, last_checkpoint
+from .sft import Trained, check, fine_tune, last_checkpoint
 from .stopping import patient
 from .task import Task, prepare
 from .threads import threads as at_most
@@ -67,7 +67,9 @@ class Job:
             msg = "several GPUs are visible, and one is trained on: set CUDA_VISIBLE_DEVICES=0"
             raise LabError(msg)
         task = prepare(source, seed=training.seed)
-        training.total_steps(len(task.train))
+        steps = training.total_steps(len(task.train))
+        with quiet():
+            check(training, steps=steps, folder=folder / _CHECKPOINTS, max_length=source.max_length)
         if not resume:
             claim(folder, overwrite=overwrite)
             _clear(folder)

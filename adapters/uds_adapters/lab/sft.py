@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 from trl.trainer.sft_config import SFTConfig
 
 from ..audit import Audit
@@ -24,7 +25,7 @@ from .model import load_model, with_lora
 from .task import Task
 from .training import Training
 
-__all__ = ["Trained", "fine_tune", "last_checkpoint"]
+__all__ = ["Trained", "check", "fine_tune", "last_checkpoint"]
 
 _COUNTS, _STATE = "counts.json", "trainer_state.json"
 
@@ -104,6 +105,21 @@ def fine_tune(
     )
 
 
+def check(training: Training, /, *, steps: int, folder: Path, max_length: int) -> None:
+    """Raise what TRL, a tracker or the schedule would refuse, before anything is read or written.
+
+    Raises
+    ------
+    LabError
+        With their own words.
+    """
+    with _as_lab_error():
+        training.schedule(steps).check(training.make_policy())
+        _arguments(training, steps=steps, folder=folder, max_length=max_length)
+        for tracker in get_reporting_integration_callbacks(list(training.report_to)):
+            tracker()  # asks for its package
+
+
 def last_checkpoint(folder: Path, /) -> Path | None:
     """The latest whole checkpoint in `folder`; one that was not written to its end is passed over."""
     found = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*[0-9]") if _whole(path)}
@@ -168,7 +184,7 @@ def _trainer(
     model = load_model(task.model)
     if training.lora_rank is not None:
         model = with_lora(model, rank=training.lora_rank, seed=training.seed)
-    plain = not (training.trl.get("packing") or training.trl.get("padding_free"))
+    plain = _plain(training)
     selection = {
         "schedule": training.schedule(steps),
         "audit": None if audit is None else Audit(audit),
@@ -177,7 +193,7 @@ def _trainer(
     with _no_bars():
         trainer = _Trainer(
             model=model,
-            args=_arguments(training, steps=steps, folder=folder, max_length=max_length, plain=plain),
+            args=_arguments(training, steps=steps, folder=folder, max_length=max_length),
             train_dataset=datasets.Dataset.from_list([dict(example) for example in task.train]),
             data_collator=task.collator if plain else None,
             processing_class=task.tokenizer,
@@ -190,7 +206,8 @@ def _trainer(
     return trainer
 
 
-def _arguments(training: Training, *, steps: int, folder: Path, max_length: int, plain: bool) -> SFTConfig:
+def _arguments(training: Training, *, steps: int, folder: Path, max_length: int) -> SFTConfig:
+    plain = _plain(training)
     ours = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -217,6 +234,11 @@ def _arguments(training: Training, *, steps: int, folder: Path, max_length: int,
     }
     _check_further(training.trl, ours)
     return SFTConfig(**{**usual, **training.trl, **ours})
+
+
+def _plain(training: Training) -> bool:
+    """Whether a row of a batch is one sample."""
+    return not (training.trl.get("packing") or training.trl.get("padding_free"))
 
 
 def _check_further(further: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

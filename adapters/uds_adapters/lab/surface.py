@@ -24,11 +24,15 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 .note { color: var(--dim) } .verdict { border-left: 4px solid #2c5aa0; padding-left: .8rem }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem }
+.panels > div { min-width: 0 } .verdict { overflow-wrap: anywhere }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 td, th { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: right; white-space: nowrap }
 td:first-child, th:first-child { text-align: left }
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; margin: 0 .35rem 0 .9rem }
 """
+
+# figures are drawn while the page is read, before it is known how many share a row
+_FIT = '<script>addEventListener("load", () => dispatchEvent(new Event("resize")))</script>'
 
 
 def page(results: Mapping[str, Any], /) -> str:
@@ -47,7 +51,7 @@ def page(results: Mapping[str, Any], /) -> str:
         f"<p class=verdict>{html.escape(results['verdict'])}</p>"
         f"<h2>Each option against the loss</h2><p class=note>{_EACH} {_noise(results['noise'])}</p>"
         f"<p>{_legend(results)}</p>{_grid(drawn)}{surface}"
-        f"<h2>Finalists</h2>{_table(results)}</body></html>"
+        f"<h2>Finalists</h2>{_table(results)}{_FIT}</body></html>"
     )
 
 
@@ -167,7 +171,12 @@ def _axis(domain: Mapping[str, Any]) -> dict[str, Any]:
     if "choices" in domain:
         order = [str(value) for value in domain["choices"]]
         return {"type": "category", "categoryorder": "array", "categoryarray": order, "range": [-0.5, len(order) - 0.5]}
-    return {"type": "log", "dtick": "D2"} if domain["log"] else {"type": "linear"}
+    if not domain["log"]:
+        return {"type": "linear"}
+    low, high = domain["low"], domain["high"]
+    ticks = [low * (high / low) ** (place / 4) for place in range(5)]
+    ticks = [round(tick) if domain["whole"] else float(f"{tick:.2g}") for tick in ticks]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _influence(name: str, points: Sequence[Mapping[str, Any]]) -> float:
@@ -196,7 +205,7 @@ def _drawn(figure: go.Figure, *, script: bool) -> str:
         showlegend=False,
         font=grey,
     )
-    figure.update_xaxes(gridcolor="rgba(128,128,128,.2)", linecolor="#888")
+    figure.update_xaxes(gridcolor="rgba(128,128,128,.2)", linecolor="#888", zeroline=False)
     figure.update_yaxes(gridcolor="rgba(128,128,128,.2)", linecolor="#888")
     config = {"displayModeBar": False, "responsive": True}
     return plotly.io.to_html(figure, include_plotlyjs=script, full_html=False, config=config)

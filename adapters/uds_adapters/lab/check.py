@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from .model import load_model
 from .prediction import Prediction
@@ -13,7 +14,9 @@ from .run import run
 from .settings import Settings
 from .task import Task
 
-__all__ = ["Checked", "check"]
+__all__ = ["ROUNDS", "Checked", "check"]
+
+ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +44,37 @@ def check(
     seed: int,
     told: Callable[[int], None] | None = None,
 ) -> list[Checked]:
-    """Train for `steps` with full training, chance and `policy`, as `uds compare` does, and compare the time.
+    """Train with full training, chance and `policy`, as `uds compare` does, and compare the time.
 
-    A step that is thrown away comes first. Evaluations are left out. `told` is called with the number of runs done.
+    Each is trained anew in `ROUNDS` rounds of `steps` steps, in turn and on other candidates in each, and the median of
+    the rounds counts. A step that is thrown away comes first. Evaluations are left out. `told` is called with the
+    number of runs done.
     """
     asked = replace(settings, keep=prediction.keep, batch_size=prediction.candidates, steps=steps, budget="candidates")
     predicted = {"full": prediction.full, "random": prediction.chance, policy: prediction.selecting}
-    found: list[Checked] = []
+    found: dict[str, list[float]] = {name: [] for name in predicted}
     with tempfile.TemporaryDirectory() as folder:
+        _seconds(task, policy, replace(asked, steps=1), seed=seed, folder=Path(folder))
+        for turn in range(ROUNDS):
+            for number, name in enumerate(predicted, start=1):
+                found[name].append(_seconds(task, name, asked, seed=seed + turn, folder=Path(folder)))
+                if told is not None:
+                    told(turn * len(predicted) + number)
+    return [
+        Checked(policy=name, predicted=step.total, measured=median(found[name])) for name, step in predicted.items()
+    ]
 
-        def seconds(name: str, plan: Settings) -> float:
-            result = run(
-                load_model(task.model),
-                tokenizer=task.tokenizer,
-                train=task.train,
-                collator=task.collator,
-                policy=name,
-                seed=seed,
-                settings=plan,
-                folder=Path(folder),
-            )
-            return result.seconds["total"] / result.steps
 
-        seconds(policy, replace(asked, steps=1))
-        for number, (name, step) in enumerate(predicted.items(), start=1):
-            found.append(Checked(policy=name, predicted=step.total, measured=seconds(name, asked)))
-            if told is not None:
-                told(number)
-    return found
+def _seconds(task: Task, policy: str, settings: Settings, *, seed: int, folder: Path) -> float:
+    """A step of a real run, on average."""
+    result = run(
+        load_model(task.model),
+        tokenizer=task.tokenizer,
+        train=task.train,
+        collator=task.collator,
+        policy=policy,
+        seed=seed,
+        settings=settings,
+        folder=folder,
+    )
+    return result.seconds["total"] / result.steps

@@ -38,7 +38,7 @@ def profile(
     candidates: Annotated[list[int], _profile("Candidates a step; give it several times.")] = [8, 16, 32],  # noqa: B006 - typer copies it
     repeats: Annotated[int, _profile("How often each shape is measured, after a warm-up.", min=1)] = 5,
     check: Annotated[bool, _profile("Train shortly too, and hold the prediction against it.", "--check")] = False,
-    check_steps: Annotated[int, _profile("Steps of each of the three runs of --check.", min=1)] = 20,
+    check_steps: Annotated[int, _profile("Steps of each of the nine runs of --check.", min=1)] = 8,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -56,6 +56,7 @@ def profile(
     """
     from dataclasses import asdict, replace
 
+    from ..check import ROUNDS
     from ..check import check as compared
     from ..model import quiet
     from ..phases import Phases
@@ -73,7 +74,7 @@ def profile(
         checked: list[Checked] = []
         if check:
             (taken,) = [p for p in predictions if (p.candidates, p.keep) == (advice.candidates, advice.keep)]
-            with bar("checking on real runs", total=3) as told:
+            with bar("checking on real runs", total=3 * ROUNDS) as told:
                 checked = compared(
                     task, taken, policy=policy, settings=settings, steps=check_steps, seed=seed, told=told
                 )

@@ -38,11 +38,14 @@ class Encoder:
         the tokenizer's chat template, or through ``role: content`` lines where it has none.
     max_length
         Tokens after which an example is cut.
+    context
+        The most tokens that the model has positions for, where that is known; no example may have more.
     """
 
     tokenizer: Any
     template: str = DEFAULT_TEMPLATE
     max_length: int = 512
+    context: int | None = None
 
     def __post_init__(self) -> None:
         head, found, _ = self.template.partition("{completion}")
@@ -54,7 +57,13 @@ class Encoder:
             raise LabError(msg)
 
     def __call__(self, records: Iterable[Record], /) -> tuple[list[Example], list[Record]]:
-        """Examples, and the records they come from; left out are those whose prompt alone fills `max_length`."""
+        """Examples, and the records they come from; left out are those whose prompt alone fills `max_length`.
+
+        Raises
+        ------
+        LabError
+            Where a record is longer than the model's context, or a chat template cannot be followed.
+        """
         encoded = [(self._ids(record), record) for record in records]
         kept = [(ids, labels, record) for (ids, labels), record in encoded if any(t != IGNORE for t in labels[1:])]
         examples = [Example(index=n, input_ids=ids, labels=labels) for n, (ids, labels, _) in enumerate(kept)]
@@ -85,6 +94,12 @@ class Encoder:
             after = after if end is None else [*after, end]
         ids = (before + after)[: self.max_length]
         labels = ([IGNORE] * len(before) + after)[: self.max_length]
+        if self.context is not None and len(ids) > self.context:
+            msg = (
+                f"{record.where}: a sample of {len(ids)} tokens, and the model has positions for {self.context}: cut "
+                f"samples with `--max-length {self.context}`"
+            )
+            raise LabError(msg)
         return ids, labels
 
     def _texts(self, record: Record) -> tuple[str, str, bool]:

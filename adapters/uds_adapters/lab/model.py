@@ -13,7 +13,7 @@ import transformers
 
 from .errors import LabError
 
-__all__ = ["load_model", "load_tokenizer", "quiet", "trainable", "with_adapter", "with_lora"]
+__all__ = ["context", "load_model", "load_tokenizer", "quiet", "trainable", "with_adapter", "with_lora"]
 
 
 def load_model(folder: Path, /) -> Any:
@@ -34,6 +34,17 @@ def load_tokenizer(folder: Path, /) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         msg = f"{folder} holds no tokenizer that transformers can load: {_first_line(error)}"
         raise LabError(msg) from error
+
+
+def context(folder: Path, /) -> int | None:
+    """The most tokens that the model in `folder` has positions for; None where its configuration does not say."""
+    _check(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        msg = f"{folder} holds no configuration that transformers can read: {_first_line(error)}"
+        raise LabError(msg) from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def with_lora(model: Any, /, *, rank: int, seed: int) -> Any:

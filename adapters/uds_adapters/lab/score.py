@@ -21,7 +21,7 @@ from . import data, fingerprint
 from . import windows as lines
 from .encode import Collator, Encoder, Example, pad_id
 from .errors import LabError
-from .model import load_model, load_tokenizer, quiet, with_adapter
+from .model import context, load_model, load_tokenizer, quiet, with_adapter
 from .parts import Parts, Rows
 from .policies import make_policy
 from .settings import Source
@@ -147,7 +147,12 @@ class Scorer:
             tokenizer = load_tokenizer(source.model)
             model = load_model(source.model)
             model = model if scoring.adapter is None else with_adapter(model, scoring.adapter)
-        self.encoder = Encoder(tokenizer=tokenizer, template=source.template, max_length=source.max_length)
+        self.encoder = Encoder(
+            tokenizer=tokenizer,
+            template=source.template,
+            max_length=source.max_length,
+            context=context(source.model),
+        )
         self.collator = Collator(pad_id(tokenizer))
         # nothing trains, so that the head is prepared once
         self._looker = Looker(model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index")

@@ -53,6 +53,11 @@ class Source:
     reference_model: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("limit", "eval_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                msg = f"`{name}` must be at least 1, got {value}"
+                raise LabError(msg)
         if not 0.0 <= self.aside < 1.0:
             msg = f"`aside` must be a share in [0, 1), got {self.aside}: 0.1 sets a tenth of the training records aside"
             raise LabError(msg)

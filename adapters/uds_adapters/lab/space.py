@@ -151,6 +151,7 @@ def _domain(name: str, text: str, *, whole: bool) -> Choices | Range:
 
 def _kinds(policy: str) -> dict[str, type]:
     """Options of the policy -> int where whole numbers are asked for, else float."""
+    make_policy(policy, keep=0.5, seed=0)  # raises what people can mend
     make = uds.get(parse(policy)[0])
     hints = typing.get_type_hints(make)
     names = inspect.signature(make).parameters.keys() - {"seed"}

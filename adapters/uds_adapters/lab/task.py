@@ -12,7 +12,7 @@ from .encode import Collator, Encoder, Example, pad_id
 from .errors import LabError
 from .evaluate import HeldOut
 from .exact_match import ExactMatch
-from .model import load_tokenizer, quiet
+from .model import context, load_tokenizer, quiet
 from .settings import Settings, Source
 
 __all__ = ["Task", "prepare"]
@@ -67,7 +67,12 @@ def prepare(source: Source, /, *, seed: int) -> Task:
     train, aside = data.split(train, holdout=source.aside, seed=seed) if source.aside else (train, [])
     with quiet():
         tokenizer = load_tokenizer(source.model)
-        encoder = Encoder(tokenizer=tokenizer, template=source.template, max_length=source.max_length)
+        encoder = Encoder(
+            tokenizer=tokenizer,
+            template=source.template,
+            max_length=source.max_length,
+            context=context(source.model),
+        )
         examples, kept = encoder(train)
         measured, measured_records = encoder(heldout)
         kept_aside, _ = encoder(aside)

@@ -109,8 +109,10 @@ def tune(
 
 def _space(text: str | None, policy: str, settings: Settings) -> "Space":
     from ..budget import Budget
+    from ..policies import make_policy
     from ..space import default, read
 
+    make_policy(policy, keep=settings.keep, seed=0)
     space = read(text or default(policy), policy=policy, settings=settings)
     if Budget.parse(settings.budget)[0] == "candidates" and "keep" in space:
         msg = "`budget` candidates would let what keeps more train on more: use samples or tokens, or don't search keep"

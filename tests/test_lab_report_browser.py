@@ -41,7 +41,7 @@ class Opened:
 
     def __init__(self, browser, file, *, width=DESKTOP, scheme="light"):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(60_000)  # machines of tests can be very busy
         self.page = self.context.new_page()
         self.complaints, self.requests = [], []
         self.page.on("console", lambda message: self.complaints.append(message.text))

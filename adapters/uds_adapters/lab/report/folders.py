@@ -11,12 +11,16 @@ from typing import Any
 from .. import files
 from ..errors import LabError
 from .page import filled
-from .view import view
+from .view import sentences, view
 
 __all__ = ["SCHEMA", "join", "read", "write"]
 
 SCHEMA = 2
 
+_JOINED = {
+    True: "trained on the same records. The menu at the top shows each for itself.",
+    False: "trained on different records: do not compare their losses. The menu at the top shows each for itself.",
+}
 _NEEDED = {"runs": {"policy", "seed", "steps", "evaluations"}, "summary": {"policy"}}
 
 
@@ -74,7 +78,10 @@ def join(results: Mapping[str, Mapping[str, Any]], /) -> dict[str, Any]:
     same = all(other.get("records") == first.get("records") for other in others)
     return {
         "command": "uds report " + " ".join(results),
-        "verdict": [f"{name}: {result.get('verdict', '')}" for name, result in results.items()],
+        "verdict": [
+            f"{len(results)} folders that {_JOINED[same]}",
+            *(f"{name}: {first}" for name, result in results.items() for first in sentences(result.get("verdict"))[:1]),
+        ],
         "summary": _renamed(results, "summary", ("policy",)),
         "comparisons": _renamed(results, "comparisons", ("policy", "rival")),
         "runs": [run if same else {**run, "selected": []} for run in _renamed(results, "runs", ("policy",))],

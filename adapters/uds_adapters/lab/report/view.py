@@ -11,7 +11,7 @@ from . import choices, records
 from .curves import curves
 from .scores import Scores
 
-__all__ = ["view"]
+__all__ = ["sentences", "view"]
 
 _FACTS = ("model", "data", "keep", "budget", "steps", "batch_size", "training_examples", "heldout_examples")
 
@@ -36,7 +36,7 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
     made = {
         "name": name,
         "command": results.get("command") or "",
-        "verdict": _sentences(results.get("verdict")),
+        "verdict": sentences(results.get("verdict")),
         "policies": policies,
         "seeds": len({run["seed"] for run in runs}),
         "summary": summary,
@@ -78,7 +78,8 @@ def _short(value: Any) -> str:
     return "/".join(re.split(r"[\\/]", said(value).rstrip("\\/"))[-2:])
 
 
-def _sentences(verdict: Any) -> list[str]:
+def sentences(verdict: Any, /) -> list[str]:
+    """A verdict, sentence by sentence; empty where there is none."""
     return re.split(r"(?<=\.)\s+", verdict) if isinstance(verdict, str) else list(verdict or [])
 
 

@@ -101,9 +101,11 @@ function differenceTitle(metric) {
 }
 
 function outcome(row) {
-  if (row.better === "policy") return `${row.policy} is better than ${row.rival}`;
-  if (row.better === "rival") return `${row.policy} is worse than ${row.rival}`;
-  return `${row.policy} and ${row.rival}: ${row.seeds > 1 ? "not to be told apart" : "one seed, not known"}`;
+  const folder = row.policy.match(/^.*?: /)?.[0] ?? ""; // said once, where several are joined
+  const rival = row.rival.startsWith(folder) ? row.rival.slice(folder.length) : row.rival;
+  if (row.better === "policy") return `${row.policy} is better than ${rival}`;
+  if (row.better === "rival") return `${row.policy} is worse than ${rival}`;
+  return `${row.policy} and ${rival}: ${row.seeds > 1 ? "not to be told apart" : "one seed, not known"}`;
 }
 
 figures.curves = {

@@ -55,6 +55,8 @@ def score(
         uds score --model MODEL --data all.jsonl --best 0.1 --subset best.jsonl
 
         accelerate launch --num_processes 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
+
+        torchrun --nproc_per_node 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
     """
     from .. import rounds as choosing
     from .. import score as lab

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: typer reads them when the command line is built. What computes is imported
 # inside the commands, so that `uds --help` comes at once.
 
+import errno
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,13 @@ class _Group(TyperGroup):
         except (Interrupted, KeyboardInterrupt) as error:
             _say(f"[bold yellow]Interrupted.[/] {escape(str(error))}".rstrip())
             raise typer.Exit(130) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _say(
+                f"[bold red]Error:[/] no space left on the disk for {escape(str(error.filename or 'what is written'))}"
+            )
+            raise typer.Exit(2) from None
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from .task import Task
 from .threads import threads
 from .tiny import build_model, build_tokenizer, pretrain
 
-__all__ = ["SETTINGS", "Sizes", "flags", "made", "make"]
+__all__ = ["SETTINGS", "Sizes", "flags", "made", "make", "words"]
 
 SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3, threads=1)
 
@@ -75,6 +75,32 @@ def _source(folder: Path) -> Source:
     return Source(
         model=folder / "model", data=folder / "train.jsonl", eval_data=folder / "heldout.jsonl", max_length=128
     )
+
+
+def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds: int) -> str:
+    """What is about to be shown, for somebody who never heard of it."""
+    candidates = settings.batch_size
+    kept = max(1, round(settings.keep * candidates))
+    ways = {
+        "full": f"all {candidates}",
+        "random": f"{kept} drawn by chance",
+        "uds": f"the {kept} whose predictions are richest and least like those of samples chosen lately",
+        "longest": f"the {kept} longest",
+        "shortest": f"the {kept} shortest",
+        "maxloss": f"the {kept} with the highest loss",
+    }
+    told = [f"  {policy}: {ways[policy]}" for policy in policies if policy in ways]
+    about = (
+        "Does it pay to choose what a language model is fine-tuned on? A small model, made on the spot, learns short "
+        f"instructions: sums, units, words. Of the {sizes.train} to train on {sizes.repeated:.0%} nearly repeat "
+        f"another and {sizes.wrong:.0%} have a wrong answer. {sizes.heldout} others are held out: the loss on them "
+        "says what was learnt, the lower the better."
+    )
+    again = f" Each starts {seeds} times, with the candidates in another order." if seeds > 1 else ""
+    how = (
+        f"Each step has {candidates} candidates, the same for all policies, which differ in what they train on.{again}"
+    )
+    return "\n".join([about, how, *told])
 
 
 def flags(task: Task, /) -> Mapping[str, Sequence[bool]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, training
-from ..terminal import bar, telling
+from ..terminal import bar, console, telling
 
 __all__ = ["demo"]
 
@@ -47,6 +47,7 @@ def demo(
         every = range(seed, seed + seeds)
         sizes = show.Sizes(train=records, pretraining_steps=pretraining_steps)
         check(policies, seeds=every, settings=settings)
+        console.print(show.words(sizes, settings, policies, seeds=seeds), highlight=False)
         source = None if overwrite else show.made(output, sizes=sizes, seed=seed)
         fresh = source is None
         if source is None:

@@ -84,6 +84,10 @@ def finish(
     with counted("drawing the report") as told_of:
         report = save(found, runs.folder, after=told_of)
     console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
+    if found["comparisons"]:
+        console.print(
+            "Loss in nats per token, lower is better; ± is half of a 95 % interval over seeds and held-out samples."
+        )
     console.print(f"Report: {report}", soft_wrap=True)
     return found
 

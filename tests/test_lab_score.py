@@ -10,7 +10,7 @@ import torch
 from conftest import DATA, shared
 from typer.testing import CliRunner
 
-from uds_adapters.lab import demo, windows
+from uds_adapters.lab import demo, rounds, windows
 from uds_adapters.lab import score as lab
 from uds_adapters.lab.cli import app
 from uds_adapters.lab.data import read
@@ -154,6 +154,20 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     _, again = scored(source, tmp_path, name="again")
     assert looked == [0, 16, 32, 48]  # none twice
     assert again == whole
+
+
+def test_an_interrupted_choice_goes_on_too(source, tmp_path, monkeypatch):
+    def stopping(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds, "choose", stopping)
+        result = uds("score", "--model", source.model, "--data", source.data, "--output", tmp_path / "s", "--limit", 8)
+    assert result.exit_code == 130, result.output
+    assert "All windows are kept" in result.output
+    assert not (tmp_path / "s").exists()
+    _, columns = scored(source, tmp_path, "--window", 512, "--max-length", 512, "--limit", 8, name="s")
+    assert columns["record"] == list(range(8))
 
 
 def test_streaming_holds_one_window(source, monkeypatch):

@@ -103,16 +103,14 @@ class Parts:
 
     def pool(self, windows: int, /) -> Pool:
         """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
-        tables = [pq.ParquetFile(self._file(window)) for window in range(windows)]
         rows: list[Rows] = []
         features: dict[str, list[torch.Tensor]] = {}
-        for table in tables:
-            read = table.read()
+        for window in range(windows):
+            read = pq.read_table(self._file(window))
             rows.append(Rows(*(read[name].to_numpy() for name in Rows._fields)))
             for name in read.column_names:
                 if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
                     features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
-            table.close()
         joined = Rows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
         return Pool(joined, {name: _joined(tensors) for name, tensors in features.items()})
 

@@ -82,18 +82,39 @@ def score(
         )
         if process.rank > 0:
             return
-        pool = parts.pool(len(every))
-        if not pool.features:
-            parts.remove()
-            msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
-            raise LabError(msg)
-        number = choosing.number_of(best, int(pool.scored.sum()))
-        with rated("choosing", total=min(rounds, number), unit="rounds") as told:
-            choice = choosing.choose(chosen_by, pool.features, best=number, rounds=rounds, told=told)
-        about = {**parts.about, "best": best, "rounds": rounds}
-        told_of = _write(output, subset, pool, choice, source=source, about=about, every=every)
+        try:
+            told_of = _choose(source, chosen_by, parts, every, best=best, rounds=rounds, output=output, subset=subset)
+        except KeyboardInterrupt:
+            msg = f"All windows are kept in {parts.folder}; the same command goes on from there."
+            raise Interrupted(msg) from None
         parts.remove()
         tell({**told_of, "seconds": seconds})
+
+
+def _choose(
+    source: Source,
+    policy: Any,
+    parts: Any,
+    every: "Sequence[Window]",
+    *,
+    best: str,
+    rounds: int,
+    output: Path,
+    subset: Path | None,
+) -> dict[str, Any]:
+    """The best of all windows, and both files; what there is to say of them."""
+    from .. import rounds as choosing
+
+    pool = parts.pool(len(every))
+    if not pool.features:
+        parts.remove()
+        msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
+        raise LabError(msg)
+    number = choosing.number_of(best, int(pool.scored.sum()))
+    with rated("choosing", total=min(rounds, number), unit="rounds") as told:
+        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, told=told)
+    about = {**parts.about, "best": best, "rounds": rounds}
+    return _write(output, subset, pool, choice, source=source, about=about, every=every)
 
 
 def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:

@@ -55,9 +55,9 @@ def test_every_policy_against_every_rival_once():
 def test_numbers_are_those_of_the_bootstrap():
     every = runs("uds", "random", uds=0.1)
     (one,) = comparisons(every, budget="samples")
+    found = [run.measured.losses for run in every if run.measured is not None]
     differences = [
-        [a - b for a, b in zip(mine.measured.losses, theirs.measured.losses, strict=True)]
-        for mine, theirs in zip(every[::2], every[1::2], strict=True)
+        [a - b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in zip(found[::2], found[1::2], strict=True)
     ]
     assert (one.difference, one.low, one.high) == paired(differences, TOKENS)
     assert one.difference == pytest.approx(-0.1)

@@ -37,12 +37,12 @@ def test_what_is_set_aside_is_no_candidate(source, task):
     assert [example["index"] for example in task.train] == list(range(42))
 
 
-def test_how_much_is_set_aside():
+def test_how_much_is_set_aside(source):
     ask = provisions.set_aside
     assert ask(["uds", "random"], share=None, reference_model=None) == 0
     assert ask(["uds", "greats:eta=0.1"], share=None, reference_model=None) == provisions.ASIDE
     assert ask(["rholoss"], share=None, reference_model=None) == provisions.ASIDE
-    assert ask(["rholoss"], share=None, reference_model="folder") == 0
+    assert ask(["rholoss"], share=None, reference_model=source.model) == 0
     assert ask(["uds"], share=0.3, reference_model=None) == 0.3
     with pytest.raises(LabError, match="greats needs training records"):
         ask(["greats"], share=0, reference_model=None)
@@ -101,6 +101,7 @@ def test_validation_samples_take_turns_and_are_counted(task, tmp_path):
     lora = replace(SETTINGS, lora_rank=2)
     ghost = provisions.provide(task, "greats", settings=lora, seed=0, folder=tmp_path)
     assert ghost.selection["scorer"].func is GhostScorer
+    assert given.validation is not None
     batches = [given.validation() for _ in range(3)]
     assert all("index" not in batch and len(batch["input_ids"]) == 16 for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)

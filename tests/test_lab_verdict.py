@@ -1,5 +1,6 @@
 """Sentences that do not say more than the numbers."""
 
+from uds_adapters.lab.budget import Kind
 from uds_adapters.lab.comparisons import Comparison
 from uds_adapters.lab.summary import Summary
 from uds_adapters.lab.verdict import verdict
@@ -19,7 +20,7 @@ def summary(policy, loss, *, samples=100.0, tokens=1000.0):
     )
 
 
-def against(policy, rival, difference, margin, *, metric="loss", seeds=3, budget="tokens"):
+def against(policy, rival, difference, margin, *, metric="loss", seeds=3, budget: Kind = "tokens"):
     better = None
     if abs(difference) > margin and seeds > 1:
         better = "policy" if (difference < 0) == (metric == "loss") else "rival"

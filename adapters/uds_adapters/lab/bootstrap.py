@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["Interval", "over_seeds", "paired"]
 
@@ -29,7 +30,7 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def paired(differences: Sequence[Sequence[float]], weights: Sequence[float], /) -> Interval:
+def paired(differences: ArrayLike, weights: ArrayLike, /) -> Interval:
     r"""The mean difference of two policies, with a 95 % interval.
 
     .. math:: \frac{1}{S} \sum_s \frac{\sum_i d_{si}}{\sum_i w_i}

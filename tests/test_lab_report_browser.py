@@ -100,6 +100,7 @@ def test_the_verdict_is_at_the_top(opened):
     verdict = opened.page.locator("#verdict")
     assert verdict.inner_text() == "uds:alpha=auto is <better> than random by 0.08 ± 0.02 nats at equal samples."
     assert verdict.bounding_box()["y"] < 300
+    assert "longest on the longest ones; uds on those" in opened.page.locator("#known").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -246,7 +246,7 @@ def test_wrong_input(source, tmp_path):
 @pytest.mark.parametrize("lora", [[], ["--lora"]], ids=["full", "lora"])
 def test_on_a_pretrained_model_and_real_data(tmp_path, lora):
     model, data = shared(MODELS, "textbook4m"), shared(DATA, "gsm8k")
-    fields = ["--prompt-field", "question", "--completion-field", "answer", "--limit", 320, "--eval-limit", 64]
+    fields = ["--prompt-field", "question", "--completion-field", "answer", "--limit", 192, "--eval-limit", 32]
     options = ["--batch-size", 16, "--max-length", 256, "--learning-rate", 1e-3, "--threads", 1]
     result = trained(
         *("--model", model, "--data", data / "train.jsonl", *fields), *options, *lora, "--output", tmp_path, "--json"

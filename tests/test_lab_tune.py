@@ -234,8 +234,8 @@ def test_wrong_input(source, tmp_path):
 @pytest.mark.slow
 def test_on_a_pretrained_model_and_real_data(tmp_path):
     model, data = shared(MODELS, "stories260k"), shared(DATA, "gsm8k")
-    fields = ["--prompt-field", "question", "--completion-field", "answer", "--limit", 400, "--eval-limit", 64]
-    options = ["--steps", 18, "--trials", 6, "--rungs", 2, "--seeds", 2, "--learning-rate", 1e-3, "--max-length", 256]
+    fields = ["--prompt-field", "question", "--completion-field", "answer", "--limit", 400, "--eval-limit", 32]
+    options = ["--steps", 12, "--trials", 6, "--rungs", 2, "--seeds", 2, "--learning-rate", 1e-3, "--max-length", 256]
     result = uds(
         "tune", "--model", model, "--data", data / "train.jsonl", *fields, *options, "--output", tmp_path, "--json"
     )

@@ -17,7 +17,7 @@ import uds_core as uds
 FIGURES = Path(__file__).parents[1] / "figures"
 BLUE, ORANGE, GREY = "#1d4ed8", "#c2410c", "#94a3b8"
 ALPHA = 0.2
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
     "axes.axisbelow": True,
     "axes.grid": True,

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import datasets
 import torch
 from transformers import PrinterCallback, TrainerCallback
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl.trainer.sft_config import SFTConfig
 
 from ..audit import Audit

@@ -68,7 +68,7 @@ def with_adapter(model: Any, folder: Path, /) -> Any:
     import peft
 
     if not (folder / "adapter_config.json").is_file():
-        msg = f"{folder} holds no adapter_config.json: `--adapter` takes a folder of adapters, as `uds train --lora` writes"
+        msg = f"{folder} holds no adapter_config.json: `--adapter` takes adapters, as `uds train --lora` saves them"
         raise LabError(msg)
     try:
         return peft.PeftModel.from_pretrained(model, folder, local_files_only=True)

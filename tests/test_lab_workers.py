@@ -100,7 +100,9 @@ def test_a_worker_trains_and_says_what_is_wrong(source, tmp_path):
 
 def command(source, output, *more):
     options = ["--model", source.model, "--data", source.data, "--steps", 400, "--batch-size", 8, "--output", output]
-    code = "import sys; from uds_adapters.lab import main; main()"
+    # a test that runs in the background inherits that Ctrl-C is ignored
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from uds_adapters.lab import main; main()"
     return [sys.executable, "-c", code, "compare", *map(str, options), "--policy", "random", "--policy", "uds", *more]
 
 

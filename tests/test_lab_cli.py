@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import DATA, shared
 from typer.testing import CliRunner
 
 import uds_core
@@ -125,6 +126,26 @@ def test_every_policy_is_compared(source, tmp_path):
         assert all(run["evaluations"][-1]["loss"] > 0 for run in found["runs"])
         prepared = {run["policy"] for run in found["runs"] if run["tokens"]["preparation"]}
         assert prepared == {"rholoss", "lossdrop"}
+
+
+@pytest.mark.slow
+def test_compare_on_real_data(stories, tmp_path):
+    data = shared(DATA, "gsm8k")
+    fields = ["--prompt-field", "question", "--completion-field", "answer"]
+    files = ["--data", data / "train.jsonl", "--eval-data", data / "test.jsonl", "--limit", 64, "--eval-limit", 4]
+    result = uds(
+        *("compare", "--model", stories, *files, *fields, "--max-length", "192", "--seeds", 2, "--budget", "tokens"),
+        *(*QUICK, "--policy", "random", "--policy", "uds", "--metric", "exact-match", "--answer-tokens", "8"),
+        *("--output", tmp_path / "out", "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert "at equal tokens" in found["verdict"]
+    assert [row["exact_match"] for row in found["summary"]] == [0.0, 0.0]  # no `####` within eight tokens
+    assert {record["duplicate_of"] for record in found["records"]} == {None}
+    for run in found["runs"]:
+        losses = [evaluation["loss"] for evaluation in run["evaluations"]]
+        assert losses[-1] < losses[0]
 
 
 def test_demo(tmp_path):

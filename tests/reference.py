@@ -134,7 +134,7 @@ def cross_entropy(logits, labels):
 
 
 class UDS:
-    """The policy, step by step, with a deque for the memory and lists for the spreads."""
+    """The policy with row-centred logits, step by step, a deque for the memory and lists for the spreads."""
 
     def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512):
         self.keep, self.alpha, self.dim, self.seed, self.weight = keep, alpha, dim, seed, weight
@@ -346,7 +346,7 @@ class SelectiveBackprop:
 
 
 class DiversityOnly:
-    """The mean distance to a deque."""
+    """The mean distance to a deque, of row-centred logits."""
 
     def __init__(self, *, keep, memory, dim, seed):
         self.keep, self.dim, self.seed = keep, dim, seed

@@ -36,7 +36,7 @@ def test_they_are_what_uds_has_with_its_other_terms_off(backend):
 
 
 def test_diversity_chooses_as_the_oracle_does_also_through_a_saved_state(backend):
-    policy = uds.DiversityOnly(keep=0.5, memory=8, dim=16, seed=4)
+    policy = uds.DiversityOnly(centre="row", keep=0.5, memory=8, dim=16, seed=4)
     slow, state = reference.DiversityOnly(keep=0.5, memory=8, dim=16, seed=4), None
     for step in range(20):
         pool = pools.samples(step)

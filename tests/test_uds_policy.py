@@ -41,7 +41,7 @@ def test_groups_keep_their_own_and_share_the_state(backend):
 
 @pytest.mark.parametrize("alpha", ["auto", 0.5])
 def test_fifty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend, alpha):
-    policy = uds.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
+    policy = uds.UDS(centre="row", keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
     oracle = reference.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4)
     state: Any = None
     for step in range(50):
@@ -84,7 +84,7 @@ def test_row_centring_does_not_see_a_constant_on_all_logits_of_a_row(backend):
     got = []
     for logits in (hidden @ WEIGHT.T, hidden @ WEIGHT.T + shift):
         given = uds.Candidates(backend.array(logits, "float32"), mask=backend.array(mask), labels=backend.array(labels))
-        got.append({k: backend.numpy(v) for k, v in uds.UDS(dim=8).examine(given).items()})
+        got.append({k: backend.numpy(v) for k, v in uds.UDS(dim=8, centre="row").examine(given).items()})
     for name in got[0]:
         np.testing.assert_allclose(got[1][name], got[0][name], rtol=3e-2 if low(backend) else 1e-3, atol=1e-3)
 

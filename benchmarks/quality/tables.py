@@ -1,7 +1,7 @@
 """Tables and a picture of a grid: each policy against random, paired by seed.
 
     python benchmarks/quality/tables.py pilot           # prints tables of benchmarks/results/quality_pilot.jsonl
-    python benchmarks/quality/tables.py pilot --plot    # and draws docs/figures/quality_pilot
+    python benchmarks/quality/tables.py pilot --write   # and writes them to benchmarks/quality/pilot.md, with a picture
 
 Needs scipy; the picture, matplotlib.
 
@@ -69,21 +69,30 @@ def corrected(found: Sequence[Against]) -> list[Against]:
     return [one._replace(p=known.get((one.place, one.policy), 1.0)) for one in found]
 
 
-def report(found: Sequence[Against]) -> None:
-    """A table for each cell, the best first."""
+def report(found: Sequence[Against]) -> str:
+    """A table for each cell, the best first, in Markdown."""
+    lines = []
     for place in dict.fromkeys(one.place for one in found):
         task, condition, keep = place
         here = sorted((one for one in found if one.place == place), key=lambda one: one.loss)
-        print(f"\n### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n")
-        print("| policy | held-out loss | against random | p | tokens trained | distinct | wrong | seconds |")
-        print("|---|---|---|---|---|---|---|---|")
-        for one in here:
-            difference = "" if one.policy == CONTROL else f"{one.difference:+.3f} ± {one.half_width:.3f}"
-            p = "" if one.policy == CONTROL else f"{one.p:.2g}"
-            print(
-                f"| {one.policy} | {one.loss:.3f} | {difference} | {p} | {one.tokens:,.0f} | {one.distinct:.2f} | "
-                f"{one.wrong:.2f} | {one.seconds:.0f} |"
-            )
+        seeds = max(one.seeds for one in here)
+        lines += [
+            f"### {task}, {condition}, keep {keep:g}, {seeds} seeds\n",
+            "| policy | held-out loss | against random | p | tokens trained | distinct | wrong |",
+            "|---|---|---|---|---|---|---|",
+            *map(_row, here),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(one: Against) -> str:
+    difference = "" if one.policy == CONTROL else f"{one.difference:+.3f} ± {one.half_width:.3f}"
+    p = "" if one.policy == CONTROL else f"{one.p:.2g}"
+    return (
+        f"| `{one.policy}` | {one.loss:.3f} | {difference} | {p} | {one.tokens:,.0f} | {one.distinct:.2f} | "
+        f"{one.wrong:.2f} |"
+    )
 
 
 def plot(found: Sequence[Against], file: Path) -> None:
@@ -118,11 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", help="name of the grid, such as pilot")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--plot", action="store_true")
+    parser.add_argument("--write", action="store_true", help="the tables and the picture")
     options = parser.parse_args()
     found = corrected(compared(read(options.results / f"quality_{options.grid}.jsonl")))
-    report(found)
-    if options.plot:
+    print(report(found))
+    if options.write:
+        heading = f"# Runs of {options.grid}.yaml\n\n"
+        (ROOT / "benchmarks" / "quality" / f"{options.grid}.md").write_text(heading + report(found), encoding="utf-8")
         plot(found, ROOT / "docs" / "figures" / f"quality_{options.grid}")
 
 

@@ -23,7 +23,7 @@ class _Norm(Ranked):
     needs_logits: ClassVar[bool] = True
     rows: Rows = "labels"
     length: Length = "sqrt"
-    centre: Any = "row"
+    centre: Any = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +120,7 @@ class DiversityOnly:
     count: int | None = None
     rows: Rows = "labels"
     length: Length = "sqrt"
-    centre: Any = "row"
+    centre: Any = "none"
     memory: int = 1024
     distance: Distance = "mean"
     sketch: SketchKind = "paired"

@@ -72,8 +72,8 @@ class UDS:
         that number (``"mean"``). The raw nuclear norm grows with length.
     centre
         Taken out of the logits first: ``"none"``; ``"row"``, each row's mean over the vocabulary, which no prediction
-        depends on; or an array, a fixed hidden row (width,) (of logits, (vocab,), where those are dense). A pilot on
-        two tasks found no difference between the first two beyond chance (-0.001 and -0.016 nats): docs/pages/evidence.md.
+        depends on; or an array, a fixed hidden row (width,) (of logits, (vocab,), where those are dense). In a
+        pilot the first two differed by no more than chance (-0.001 and -0.016 nats): docs/pages/evidence.md.
     in_batch
         ``"none"``; ``"mean"`` adds the mean distance to the other candidates to diversity; ``"greedy"`` lowers the
         scores of what is near to a sample already picked in the same step, so that no two copies enter one step.

@@ -104,6 +104,14 @@ def _parameter(backend: Backend) -> Any:
 BACKENDS = _backends()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Laws with many examples are slow on JAX, which compiles anew for each shape; all else runs on it, too."""
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
+        if isinstance(given, Backend) and given.name == "jax" and getattr(item.obj, "is_hypothesis_test", False):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param

@@ -194,6 +194,7 @@ def shared_job(folder: Path, *, arguments: list[str]) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(source, tmp_path):
     _, alone = scored(source, tmp_path, name="alone")
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]

@@ -109,7 +109,7 @@ def train(
     with telling(machine=json) as tell:
         job = Job.prepare(source, training, folder=output, resume=resume is not None, overwrite=overwrite)
         if job.finished is not None:
-            console.print(f"The run in {output} is finished already.")
+            console.print(f"The run in {output} is finished already.", soft_wrap=True)
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
         console.print(job.words())

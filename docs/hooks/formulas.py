@@ -21,7 +21,7 @@ MENDED = (  # what browsers would draw too large, too near or too small
     (r"<mo[^>]*>&#x000AF;</mo>", '<mo stretchy="false" accent="true">&#x0203E;</mo>'),
     (r"<mi>(log|ln|exp|cos|max|min|tanh)</mi>(?=<m(?!o))", r'<mi>\1</mi><mspace width="0.17em"/>'),
 )
-FONT = Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
+FONT = Path(str(ziamath.__file__)).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 
 _characters: set[str] = set()
 

@@ -116,7 +116,8 @@ def process() -> Iterator[Process]:
 
     mine = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_FOREVER)
-    yield Process(rank=state.process_index, size=state.num_processes, device=state.device, wait=state.wait_for_everyone)
+    device = torch.device("cpu") if state.device is None else state.device
+    yield Process(rank=state.process_index, size=state.num_processes, device=device, wait=state.wait_for_everyone)
     if mine and state.num_processes > 1:
         state.destroy_process_group()
 

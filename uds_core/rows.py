@@ -46,10 +46,8 @@ def positions(mask: Array, /) -> Array:
 
 
 def sound_rows(rows: Array, mask: Array | None) -> Array:
-    """Zeros outside `mask`, where rows may hold anything; NaN for what is not finite, so that nothing warns of it."""
-    xp = array_namespace(rows)
-    rows = xp.where(xp.isfinite(rows), rows, xp.full_like(rows, xp.nan))
-    return rows if mask is None else xp.where(mask[:, :, None], rows, xp.zeros_like(rows))
+    """Zeros outside `mask`, where rows may hold anything; NaN in rows that are not finite: nothing warns of them."""
+    return held_rows(rows, mask, finite_rows(rows))
 
 
 def finite_rows(rows: Array, /) -> Array:

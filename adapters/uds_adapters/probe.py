@@ -82,14 +82,28 @@ class HeadProbe:
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each module is as it was, also those that were in evaluation mode before."""
-    training = [module for module in model.modules() if module.training]
+    training = _in_training(model)
     for module in training:
-        module.training = False
+        vars(module)["training"] = False  # setting an attribute of a module looks for parameters first: slow
     try:
         yield
     finally:
         for module in training:
-            module.training = True
+            vars(module)["training"] = True
+
+
+def _in_training(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules in training mode. `model.modules()` makes names too, which takes a while where there is LoRA."""
+    known, waiting, found = {id(model)}, [model], []
+    while waiting:
+        module = waiting.pop()
+        if module.training:
+            found.append(module)
+        for child in module._modules.values():
+            if child is not None and id(child) not in known:
+                known.add(id(child))
+                waiting.append(child)
+    return found
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def test_a_frozen_head_is_prepared_once_and_never_copied(tmp_path, own_group):
 def test_what_was_derived_of_a_head_serves_without_its_weight():
     torch.manual_seed(0)
     weight, hidden, bias = torch.randn(97, 8), torch.randn(2, 5, 8), torch.randn(97)
-    policy = uds.UDS(keep=0.5, dim=16)
+    policy = uds.UDS(keep=0.5, dim=16, centre="row")
     head = uds.Head(weight, bias, 0.5)
     expected = policy.examine(uds.Candidates(head(hidden)))
     moved = head.moved(weight.new_zeros(()).expand(97, 8), bias)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .budget import Budget
 from .data import Fields
 from .errors import LabError
 
-__all__ = ["DEFAULT_TEMPLATE", "METRICS", "Settings", "Source"]
+__all__ = ["DEFAULT_TEMPLATE", "METRICS", "Settings", "Source", "check_numbers"]
 
 DEFAULT_TEMPLATE = "{prompt}\n{completion}"
 METRICS = ("accuracy", "exact_match")
@@ -108,18 +110,7 @@ class Settings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.keep <= 1.0:
-            msg = f"`keep` must be a share in (0, 1], got {self.keep}: 0.25 trains on a quarter of the candidates"
-            raise LabError(msg)
-        for name in ("batch_size", "steps", "eval_every", "answer_tokens", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                msg = f"`{name}` must be at least 1, got {value}"
-                raise LabError(msg)
-        for name in ("epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                msg = f"`{name}` must be greater than 0, got {getattr(self, name)}"
-                raise LabError(msg)
+        check_numbers(self, whole=("batch_size", "steps", "eval_every", "answer_tokens", "threads"))
         unknown = [metric for metric in self.metrics if metric not in METRICS]
         if unknown or len(set(self.metrics)) < len(self.metrics):
             msg = f"`metric` must be {' or '.join(METRICS)}, each once, got {', '.join(self.metrics)}"
@@ -139,3 +130,19 @@ class Settings:
     def evaluation_steps(self, steps: int, /) -> int:
         """Steps between evaluations in a run of so many."""
         return self.eval_every or max(1, round(steps / _EVALUATIONS))
+
+
+def check_numbers(options: Any, /, *, whole: Sequence[str]) -> None:
+    """Raise where the share, the passes or the learning rate of `options` cannot be, or one of the `whole` numbers."""
+    if not 0.0 < options.keep <= 1.0:
+        msg = f"`keep` must be a share in (0, 1], got {options.keep}: 0.25 trains on a quarter of the candidates"
+        raise LabError(msg)
+    for name in whole:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            msg = f"`{name}` must be at least 1, got {value}"
+            raise LabError(msg)
+    for name in ("epochs", "learning_rate"):
+        if not getattr(options, name) > 0:
+            msg = f"`{name}` must be greater than 0, got {getattr(options, name)}"
+            raise LabError(msg)

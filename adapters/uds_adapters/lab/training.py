@@ -11,6 +11,7 @@ import uds_core as uds
 from ..schedule import Schedule
 from .errors import LabError
 from .policies import make_policy
+from .settings import check_numbers
 
 __all__ = ["Training"]
 
@@ -78,20 +79,9 @@ class Training:
 
     def __post_init__(self) -> None:
         whole = ("every", "steps", "batch_size", "accumulate", "lora_rank", "eval_every", "save_every", "checkpoints")
-        for name in (*whole, "keep_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                msg = f"`{name}` must be at least 1, got {value}"
-                raise LabError(msg)
-        for name in ("epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                msg = f"`{name}` must be greater than 0, got {getattr(self, name)}"
-                raise LabError(msg)
+        check_numbers(self, whole=(*whole, "keep_steps"))
         if self.scope not in ("micro", "step"):
             msg = f"`scope` must be micro or step, got {self.scope!r}"
-            raise LabError(msg)
-        if not 0.0 < self.keep <= 1.0:
-            msg = f"`keep` must be a share in (0, 1], got {self.keep}: 0.25 trains on a quarter of the candidates"
             raise LabError(msg)
         self.schedule(1)
 

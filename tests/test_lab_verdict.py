@@ -49,7 +49,7 @@ def test_better_than_one_and_not_distinguishable_from_another():
     assert text == (
         "uds reached the lowest held-out loss, 2.050. "
         "uds is better than random by 0.030 ± 0.010 nats at equal tokens; "
-        "not distinguishable from longest (0.001 ± 0.010 nats) at equal tokens. "
+        "not distinguishable from longest (0.001 ± 0.010 nats, ahead) at equal tokens. "
         "longest is better than random by 0.029 ± 0.010 nats at equal tokens."
     )
 

@@ -31,9 +31,8 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     for summary in summaries:
         shown.add_row(summary.policy, *_cells(summary))
     prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
-    shown.caption = (
-        "; ".join(f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent) or None
-    )
+    before = [f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent]
+    shown.caption = "; ".join(["Tokens trained are those with loss, tokens scored are all", *before])
     shown.caption_justify = "left"
     return shown
 

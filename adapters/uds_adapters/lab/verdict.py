@@ -58,10 +58,10 @@ def _phrase(one: Comparison) -> str:
     by = f"{size} ± {margin}{unit}"
     if one.better is not None:
         return f"{'better' if one.better == 'policy' else 'worse'} than {one.rival} by {by}"
+    side = "ahead" if (one.difference < 0) == (one.metric == "loss") else "behind"
     if one.seeds > 1:
-        return f"not distinguishable from {one.rival} ({by})"
-    ahead = (one.difference < 0) == (one.metric == "loss")
-    return f"{size}{unit} {'ahead of' if ahead else 'behind'} {one.rival}"
+        return f"not distinguishable from {one.rival} ({by}{f', {side}' if one.difference else ''})"
+    return f"{size}{unit} {side}{' of' if side == 'ahead' else ''} {one.rival}"
 
 
 def _spent(one: Comparison, mine: Summary, theirs: Summary) -> str:

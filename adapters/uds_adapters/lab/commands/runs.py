@@ -55,9 +55,8 @@ def train_all(
     number = len(policies) * len(seeds)
     done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
     if done:
-        console.print(
-            f"{done} of {number} runs are finished in {runs.folder}; the others are trained now.", soft_wrap=True
-        )
+        rest = "the others are trained now" if done < number else "--overwrite begins anew"
+        console.print(f"{done} of {number} runs are finished in {runs.folder}; {rest}.", soft_wrap=True)
     try:
         with _shown(number, plan.settings.total_steps(len(task.train))) as told:
             return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=told)

@@ -4,7 +4,7 @@
 const NOTES = {
   table: () => `Means over ${view().seeds > 1 ? `${view().seeds} seeds` : "the runs"}. ` + (figures.curves.has() ? "Held-out loss is in nats per token " +
     "of text that nobody trained on: lower is better. The best quality and the shortest time are bold. " : "") +
-    "Tokens scored is what the choice itself costs: tokens that pass through the model only to be judged.",
+    "Tokens scored is what the choice itself costs: all tokens of the candidates, prompts too; tokens trained on are those with loss alone.",
   curves: () => (view().seeds > 1 ? `Thick lines are means over ${view().seeds} seeds, thin lines single seeds; a band is one standard deviation wide on either side.`
     : "One seed: how much of a difference is chance is not known.") + " A click on a name hides that policy.",
   overlap: () => "Of the records that either policy trained on, the share that both did (Jaccard index): 1 is the same, 0 nothing in common." +

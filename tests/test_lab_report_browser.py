@@ -166,7 +166,7 @@ def test_scores_of_another_policy_and_another_part(opened):
     policy, part = (opened.figure("scores").locator("select").nth(n) for n in (0, 1))
     assert (policy.input_value(), part.input_value()) == ("uds:alpha=auto", "score")
     part.select_option("diversity")
-    assert "diversity" in opened.figure("scores").locator("svg text").all_text_contents()
+    assert "diversity, less its pool's median" in opened.figure("scores").locator("svg text").all_text_contents()
     policy.select_option("longest")  # which has a score and nothing else
     assert opened.figure("scores").locator("select").nth(1).input_value() == "score"
 

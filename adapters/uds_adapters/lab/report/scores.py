@@ -1,10 +1,12 @@
-"""Scores along a run, from its audit: quantiles of what was chosen and what was not."""
+"""Scores along a run, from its audit: quantiles of what was chosen and what was not, less their pool's median."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from ... import audit
@@ -20,6 +22,9 @@ _NOT_SCORES = ("step", "optimizer_step", "position", "id", "chosen")
 
 class Scores:
     """Collects the audits of all runs, whatever their size, in little memory.
+
+    A policy chooses within a pool, and the level of its scores differs between steps and seeds: shown is how far a
+    score stands above or below the median of its pool.
 
     Attributes
     ----------
@@ -69,13 +74,17 @@ class Scores:
         parts = self._bins.setdefault(policy, defaultdict(dict))
         width = self._width.setdefault(policy, -(-max(1, run["steps"]) // _BINS))
         offered = self.offered.setdefault((policy, run["seed"]), set())
-        for row in audit.read(run["audit"]):
-            if isinstance(row.get("id"), int):
-                offered.add(row["id"])
-            for name, value in row.items():
-                if name not in _NOT_SCORES and isinstance(value, (int, float)) and not isinstance(value, bool):
-                    samples = parts[name].setdefault(row["step"] // width, (_Sample(self._draw), _Sample(self._draw)))
-                    samples[not row["chosen"]].add(value)
+        for step, rows in itertools.groupby(audit.read(run["audit"]), key=lambda row: row["step"]):
+            pool = list(rows)
+            offered.update(row["id"] for row in pool if isinstance(row.get("id"), int))
+            for name in dict.fromkeys(name for row in pool for name in row if name not in _NOT_SCORES):
+                known = [(row[name], row["chosen"]) for row in pool if _is_number(row.get(name))]
+                if not known:
+                    continue
+                middle = median(value for value, _ in known)
+                chosen, rest = parts[name].setdefault(step // width, (_Sample(self._draw), _Sample(self._draw)))
+                for value, was_chosen in known:
+                    (chosen if was_chosen else rest).add(value - middle)
 
     def _points(self, policy: str, bins: Mapping[int, tuple[_Sample, _Sample]]) -> list[dict[str, Any]]:
         width = self._width[policy]
@@ -101,6 +110,10 @@ class _Sample:
 
     def levels(self) -> list[float] | None:
         return [_quantile(sorted(self.values), level) for level in _LEVELS] if self.values else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _quantile(ordered: Sequence[float], level: float) -> float:

@@ -8,7 +8,7 @@ figures.scores = {
     const points = view().scores[state.scored][state.part];
     const values = points.flatMap((point) => [...(point.chosen ?? []), ...(point.rest ?? [])]);
     const made = chart(box, { height: 320, x: { ...range(points.map((point) => point.step), { margin: 0 }), title: "step" },
-      y: { ...range(values), title: words(state.part) }, label: `${words(state.part)} of candidates over time` });
+      y: { ...range(values), title: `${words(state.part)}, less its pool's median` }, label: `${words(state.part)} of candidates over time` });
     for (const [group, style] of [["rest", "var(--rest)"], ["chosen", colour(state.scored)]]) {
       const known = points.filter((point) => point[group]);
       const at = (level) => known.map((point) => [made.X(point.step), made.Y(point[group][level])]);

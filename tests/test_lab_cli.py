@@ -52,6 +52,12 @@ def test_help_is_there_and_imports_nothing_heavy():
     assert "CANDIDATES a step" in words(uds("compare", "--help").output)
 
 
+def test_the_version():
+    import uds_core
+
+    assert uds("--version").output.strip() == uds_core.__version__
+
+
 def test_examples_stand_line_by_line():
     shown = uds("compare", "--help").output
     assert "Examples:" in shown

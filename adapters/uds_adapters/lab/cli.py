@@ -6,7 +6,7 @@
 import errno
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -61,8 +61,21 @@ for command in (demo, profile, compare, train, tune, score, report):
     app.command(help=_help(command))(command)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import uds_core
+
+        typer.echo(uds_core.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Train on the part of each batch that teaches the most, and see what that is worth."""
 
 

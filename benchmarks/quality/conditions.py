@@ -59,22 +59,25 @@ CONDITIONS: dict[str, Callable[[Sequence[Record], random.Random], Iterator[Recor
 
 def write(
     task: str, condition: str, *, data: Path, folder: Path, train: int, heldout: int, seed: int
-) -> tuple[Path, Path]:
-    """JSONL files of the training records in a condition, and of the clean held-out ones; made once.
+) -> tuple[Path, Path, Path]:
+    """JSONL files of the training records in a condition, of the clean held-out ones, and of those set aside; made once.
 
     Each training record carries `origin`, the number of the clean record that it was made of, and what was done to it:
-    `wrong`, `copy`.
+    `wrong`, `copy`. Set aside are records beyond those of training, a tenth of their number, in the same condition; none
+    where the task has no more.
     """
-    files = folder / f"{task}-{condition}.train.jsonl", folder / f"{task}.heldout.jsonl"
-    if all(file.is_file() for file in files):
-        return files
-    folder.mkdir(parents=True, exist_ok=True)
-    learnt, measured = tasks.read(task, data=data, seed=seed)
-    numbered = [{**record, "origin": number} for number, record in enumerate(learnt[:train])]
-    made = list(CONDITIONS[condition](numbered, random.Random(seed)))[:train]
-    for file, records in zip(files, (made, measured[:heldout]), strict=True):
-        file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return files
+    files = tuple(folder / f"{task}-{condition}.{part}.jsonl" for part in ("train", "heldout", "aside"))
+    if not all(file.is_file() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        learnt, measured = tasks.read(task, data=data, seed=seed)
+        numbered = [{**record, "origin": number} for number, record in enumerate(learnt)]
+        made = [
+            list(CONDITIONS[condition](numbered[first : first + size], random.Random(seed)))[:size]
+            for first, size in ((0, train), (train, train // 10))
+        ]
+        for file, records in zip(files, (made[0], measured[:heldout], made[1]), strict=True):
+            file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return files[0], files[1], files[2]
 
 
 def _another(record: Record, others: Sequence[Record], rng: random.Random) -> str:

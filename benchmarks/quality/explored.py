@@ -1,13 +1,13 @@
 """Forms of selection that the study tries beside those of the library. What holds up moves into the library."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 import uds_core as uds
 
-__all__ = ["Matching", "Turned"]
+__all__ = ["Guarded", "LowLoss", "Matching", "Turned"]
 
 
 @uds.register("matching")
@@ -84,3 +84,35 @@ class Turned(uds.NuclearOnly):
         """(batch,) the utility turned round, or its distance to the median."""
         utility = features["turned"]
         return -(utility - utility.median()).abs() if self.middle else -utility
+
+
+@uds.register("guarded")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guarded(uds.UDS):
+    """UDS, but the outliers of the pool come last: the `share` of the candidates whose `by` is highest."""
+
+    by: Literal["utility", "loss"] = "utility"
+    share: float = 0.25
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """Those of UDS, and `loss` where that is asked for."""
+        features = uds.UDS.examine(self, candidates)
+        if self.by == "utility":
+            return features
+        return {**features, "loss": uds.MaxLoss().examine(candidates)["loss"]}
+
+    def _pick(self, state: Any, features: uds.Features, combined: Any, nearest: Any, groups: Any) -> Any:
+        outliers = features[self.by] > features[self.by].quantile(1 - self.share)
+        scores = combined.scores
+        last = (scores - scores.max() + scores.min() - 1.0).where(outliers, scores)
+        return uds.UDS._pick(self, state, features, combined._replace(scores=last), nearest, groups)
+
+
+@uds.register("lowloss")
+@dataclass(frozen=True, kw_only=True)
+class LowLoss(uds.MaxLoss):
+    """Keep the samples with the lowest loss: MaxLoss turned round."""
+
+    def score(self, features: uds.Features, /) -> Any:
+        """(batch,) the loss, negative."""
+        return -uds.MaxLoss.score(self, features)

@@ -1,47 +1,40 @@
 """Run a declared grid of trainings: every cell is a task in a condition, a policy, a share and a seed.
 
-    python benchmarks/quality/run.py benchmarks/quality/pilot.yaml            # continues where it stopped
-    python benchmarks/quality/run.py benchmarks/quality/pilot.yaml --dry-run  # what would be run
+    python benchmarks/quality/run.py benchmarks/quality/grid.yaml                 # continues where it stopped
+    python benchmarks/quality/run.py benchmarks/quality/grid.yaml --dry-run       # what would be run
+    python benchmarks/quality/run.py benchmarks/quality/grid.yaml --block noisy   # a block alone
 
 Each finished run is one line in `<results>/quality_<grid>.jsonl`, so an interrupted grid loses at most the run in hand.
-On Linux set the malloc variables of benchmarks/README.md: training is several times faster with them on some machines.
+Two processes may share a grid: `--part 1/2` and `--part 2/2`. On Linux set the malloc variables of
+benchmarks/README.md: training is several times faster with them on some machines.
 """
 
 import argparse
 import functools
-import itertools
 import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import conditions
 import explored  # noqa: F401 - registers policies
 import torch
-import yaml
+from grid import Cell, blocks, cells
 
 from uds_adapters.batches import IGNORE
+from uds_adapters.lab import provisions
 from uds_adapters.lab.encode import Example
 from uds_adapters.lab.model import load_model, quiet
 from uds_adapters.lab.run import RunResult, run
 from uds_adapters.lab.settings import Settings, Source
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.task import Task, prepare
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-
-
-class Cell(NamedTuple):
-    """One run of the grid."""
-
-    task: str
-    condition: str
-    keep: float
-    seed: int
-    policy: str
 
 
 def parse() -> argparse.Namespace:
@@ -50,42 +43,30 @@ def parse() -> argparse.Namespace:
     parser.add_argument("grid", type=Path)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--block", action="append", help="only this one; again for more")
+    parser.add_argument("--part", default="1/1", help="every so many-th run, such as 1/2 and 2/2")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args()
 
 
-def cells(grid: dict[str, Any]) -> Iterator[Cell]:
-    """All cells, seed by seed, so that an unfinished grid has whole seeds; `full` does not depend on the share."""
-    for seed, (task, condition), keep in itertools.product(grid["seeds"], _places(grid), grid["keep"]):
-        for policy in grid["policies"]:
-            if policy != "full" or keep == grid["keep"][0]:
-                yield Cell(task, condition, keep, seed, policy)
-
-
-def _places(grid: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(task, condition) for task, conditions in grid["tasks"].items() for condition in conditions]
-
-
-def one(cell: Cell, grid: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
+def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
     """Train, and measure; also the shares of the chosen that are wrong, and that are distinct."""
-    files = conditions.write(
-        cell.task, cell.condition, data=shared / "data", folder=folder, train=grid["train"], heldout=grid["heldout"],
-        seed=grid["data_seed"],
-    )  # fmt: skip
-    source = Source(
-        model=shared / "models" / grid["model"],
-        data=files[0],
-        eval_data=files[1],
-        template="{prompt}{completion}",
-        max_length=grid["max_length"],
-    )
-    settings = Settings(keep=cell.keep, **grid["training"])
-    task = prepare(source, seed=cell.seed)
-    policy = with_tokens(cell, task.train, settings.batch_size) if grid.get("equal") == "tokens" else cell.policy
+    task, source = read(cell, block, shared=shared, folder=folder)
+    choices = ("accuracy",) if task.heldout_records[0].choices else ()
+    settings = Settings(keep=cell.keep, metrics=choices, **block["training"])
+    policy = cell.policy
+    if cell.equal == "tokens":
+        policy = with_tokens(cell, task.train, settings.batch_size)
+    if cell.equal == "seconds":
+        settings = replace(settings, budget=f"seconds={block['seconds'][cell.task]}")
     with quiet():
+        made = folder / "-".join(map(str, (cell.task, cell.condition, cell.keep, cell.seed)))
+        provisions.prepare(task, [policy], source=source, settings=settings, seed=cell.seed, folder=made)
+        given = provisions.provide(task, policy, settings=settings, seed=cell.seed, folder=made)
         result = run(
-            load_model(task.model), tokenizer=task.tokenizer, train=task.train, collator=task.collator,
-            policy=policy, seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(),
+            load_model(task.model), tokenizer=task.tokenizer, train=task.train, collator=task.collator, policy=policy,
+            seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(settings), options=given.options,
+            selection=given.selection,
         )  # fmt: skip
     chosen = [index for step in result.selected for index in step]
     raw = [record.raw for record in task.records]
@@ -93,7 +74,22 @@ def one(cell: Cell, grid: dict[str, Any], *, shared: Path, folder: Path) -> tupl
         "wrong": sum(bool(raw[i].get("wrong")) for i in chosen) / len(chosen),
         "distinct": len({raw[i].get("origin") for i in chosen}) / len(chosen),
     }
-    return result, flags
+    return given.costed(result), flags
+
+
+def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tuple[Task, Source]:
+    """The task; what is set aside for policies that need it are records beyond those of training."""
+    train, heldout, aside = conditions.write(
+        cell.task, cell.condition, data=shared / "data", folder=folder, train=block["train"], heldout=block["heldout"],
+        seed=block["data_seed"],
+    )  # fmt: skip
+    source = Source(
+        model=shared / "models" / block["model"], data=train, eval_data=heldout, template="{prompt}{completion}",
+        max_length=block["max_length"],
+    )  # fmt: skip
+    task = prepare(source, seed=cell.seed)
+    beyond = prepare(replace(source, data=aside), seed=cell.seed).train if aside.stat().st_size else []
+    return replace(task, aside=beyond), source
 
 
 def with_tokens(cell: Cell, train: Sequence[Example], batch_size: int) -> str:
@@ -113,6 +109,8 @@ def line(cell: Cell, result: RunResult, flags: dict[str, float]) -> dict[str, An
     return {
         **cell._asdict(),
         "loss": result.evaluations[-1].loss,
+        "accuracy": result.evaluations[-1].accuracy,
+        "steps": result.steps,
         "curve": [[e.step, e.samples, round(e.seconds, 3), e.loss] for e in result.evaluations],
         "samples": result.samples,
         "tokens": result.tokens,
@@ -136,25 +134,35 @@ def done(file: Path) -> set[Cell]:
     if not file.is_file():
         return set()
     rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
-    return {Cell(*(row[name] for name in Cell._fields)) for row in rows}
+    return {Cell(**{name: row[name] for name in Cell._fields if name in row}) for row in rows}
+
+
+def wanted(options: argparse.Namespace) -> list[tuple[Cell, dict[str, Any]]]:
+    """The runs, in the order of the blocks, each with what holds in its block."""
+    found: dict[Cell, dict[str, Any]] = {}
+    for name, block in blocks(options.grid).items():
+        if options.block is None or name in options.block:
+            for cell in cells(block):
+                found.setdefault(cell, block)
+    part, parts = map(int, options.part.split("/"))
+    return list(found.items())[part - 1 :: parts]
 
 
 def main() -> None:
     """Run what is missing."""
     options = parse()
-    grid = yaml.safe_load(options.grid.read_text(encoding="utf-8"))
-    torch.set_num_threads(grid["threads"])
     file = options.results / f"quality_{options.grid.stem}.jsonl"
-    wanted = list(cells(grid))
-    missing = [cell for cell in wanted if cell not in done(file)]
-    print(f"{len(wanted)} runs, {len(wanted) - len(missing)} done")
+    asked = wanted(options)
+    missing = [(cell, block) for cell, block in asked if cell not in done(file)]
+    print(f"{len(asked)} runs, {len(asked) - len(missing)} done")
     if options.dry_run:
-        print(*missing, sep="\n")
+        print(*(cell for cell, _ in missing), sep="\n")
         return
     with tempfile.TemporaryDirectory() as folder:
-        for number, cell in enumerate(missing, 1):
+        for number, (cell, block) in enumerate(missing, 1):
+            torch.set_num_threads(block["threads"])
             began = time.perf_counter()
-            row = line(cell, *one(cell, grid, shared=options.shared, folder=Path(folder)))
+            row = line(cell, *one(cell, block, shared=options.shared, folder=Path(folder)))
             with file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             print(

@@ -60,11 +60,11 @@ CONDITIONS: dict[str, Callable[[Sequence[Record], random.Random], Iterator[Recor
 def write(
     task: str, condition: str, *, data: Path, folder: Path, train: int, heldout: int, seed: int
 ) -> tuple[Path, Path, Path]:
-    """JSONL files of the training records in a condition, of the clean held-out ones, and of those set aside; made once.
+    """JSONL files of training records in a condition, of clean held-out ones, and of those set aside; made once.
 
     Each training record carries `origin`, the number of the clean record that it was made of, and what was done to it:
-    `wrong`, `copy`. Set aside are records beyond those of training, a tenth of their number, in the same condition; none
-    where the task has no more.
+    `wrong`, `copy`. Set aside are records beyond those of training, a tenth of their number, in the same condition;
+    none where the task has no more.
     """
     files = tuple(folder / f"{task}-{condition}.{part}.jsonl" for part in ("train", "heldout", "aside"))
     if not all(file.is_file() for file in files):

@@ -1,8 +1,8 @@
 """Declared grids: YAML that says, before it is run, which trainings are to be compared.
 
-A grid has `blocks`, each with a question, and what differs between its runs: `tasks` (each with its conditions), `keep`,
-`seeds`, `policies`, `equal`. What stands outside the blocks holds for all, and a block may say otherwise. A grid of one
-block may leave `blocks` away. A run that two blocks ask for is made once.
+A grid has `blocks`, each with a question, and what differs between its runs: `tasks` (each with its conditions),
+`keep`, `seeds`, `policies`, `equal`. What stands outside the blocks holds for all, and a block may say otherwise. A
+grid of one block may leave `blocks` away. A run that two blocks ask for is made once.
 """
 
 from __future__ import annotations

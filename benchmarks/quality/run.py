@@ -43,6 +43,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("grid", type=Path)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/ and models/")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument(
+        "--model", type=Path, help="folder of another model than the grid names; its runs have a file of their own"
+    )
     parser.add_argument("--block", action="append", help="only this one; again for more")
     parser.add_argument("--part", default="1/1", help="every so many-th run, such as 1/2 and 2/2")
     parser.add_argument("--dry-run", action="store_true")
@@ -84,8 +87,8 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
         seed=block["data_seed"],
     )  # fmt: skip
     source = Source(
-        model=shared / "models" / block["model"], data=train, eval_data=heldout, template="{prompt}{completion}",
-        max_length=block["max_length"],
+        model=shared / "models" / block["model"],  # or an absolute path, which goes before
+        data=train, eval_data=heldout, template="{prompt}{completion}", max_length=block["max_length"],
     )  # fmt: skip
     task = prepare(source, seed=cell.seed)
     beyond = prepare(replace(source, data=aside), seed=cell.seed).train if aside.stat().st_size else []
@@ -142,8 +145,9 @@ def wanted(options: argparse.Namespace) -> list[tuple[Cell, dict[str, Any]]]:
     found: dict[Cell, dict[str, Any]] = {}
     for name, block in blocks(options.grid).items():
         if options.block is None or name in options.block:
+            model = options.model.resolve() if options.model else block["model"]
             for cell in cells(block):
-                found.setdefault(cell, block)
+                found.setdefault(cell, {**block, "model": model})
     part, parts = map(int, options.part.split("/"))
     return list(found.items())[part - 1 :: parts]
 
@@ -151,7 +155,8 @@ def wanted(options: argparse.Namespace) -> list[tuple[Cell, dict[str, Any]]]:
 def main() -> None:
     """Run what is missing."""
     options = parse()
-    file = options.results / f"quality_{options.grid.stem}.jsonl"
+    name = options.grid.stem + (f"_{options.model.name}" if options.model else "")
+    file = options.results / f"quality_{name}.jsonl"
     asked = wanted(options)
     missing = [(cell, block) for cell, block in asked if cell not in done(file)]
     print(f"{len(asked)} runs, {len(asked) - len(missing)} done")

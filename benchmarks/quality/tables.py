@@ -1,161 +1,132 @@
-"""Tables and a picture of a grid: each policy against random, paired by seed.
+"""Tables and a picture of a grid, block by block.
 
-    python benchmarks/quality/tables.py pilot           # prints tables of benchmarks/results/quality_pilot.jsonl
-    python benchmarks/quality/tables.py pilot --write   # and writes them to benchmarks/quality/pilot.md, with a picture
+    python benchmarks/quality/tables.py grid           # prints tables of benchmarks/results/quality_grid.jsonl
+    python benchmarks/quality/tables.py grid --write   # and writes them to benchmarks/quality/grid.md, with pictures
 
-Needs scipy; the picture, matplotlib.
-
-A difference is loss minus random's loss of the same seed, which has the same weights at the start and sees the same
-candidates: below zero is better. Intervals are Student's, at 95 %; with few seeds they are wide, as they should be. `p`
-is that of the paired t-test, corrected by Holm's method over all comparisons of the grid.
+Needs scipy; the pictures, matplotlib. What the differences, intervals and p are, `analysis.py` says.
 """
 
 import argparse
-import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
-from scipy import stats
+import clock
+from analysis import CONTROL, Comparison, Interval, Runs, compare, read
+from grid import blocks
 
-ROOT = Path(__file__).parents[2]
-CONTROL = "random"
-
-
-class Against(NamedTuple):
-    """A policy against the control, in one cell of the grid."""
-
-    place: tuple[str, str, float]
-    policy: str
-    loss: float
-    difference: float
-    half_width: float
-    p: float
-    tokens: float
-    seconds: float
-    distinct: float
-    wrong: float
-    seeds: int
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """The runs."""
-    return [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
-
-
-def compared(runs: Sequence[dict[str, Any]]) -> list[Against]:
-    """All policies, cell by cell; seeds that the control has, too."""
-    cells: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for run in runs:
-        cells[run["task"], run["condition"], run["keep"], run["policy"]][run["seed"]] = run
-    found = []
-    for (*place, policy), by_seed in cells.items():
-        control = cells.get((*place, CONTROL), {})
-        seeds = sorted(by_seed.keys() & control.keys())
-        if seeds:
-            found.append(_against(tuple(place), policy, [by_seed[s] for s in seeds], [control[s] for s in seeds]))
-    return found
-
-
-def corrected(found: Sequence[Against]) -> list[Against]:
-    """With Holm's correction of all p."""
-    order = sorted((a for a in found if a.policy != CONTROL), key=lambda a: a.p)
-    worst, known = 0.0, {}
-    for rank, one in enumerate(order):
-        worst = max(worst, min(1.0, one.p * (len(order) - rank)))
-        known[one.place, one.policy] = worst
-    return [one._replace(p=known.get((one.place, one.policy), 1.0)) for one in found]
-
-
-def report(found: Sequence[Against]) -> str:
-    """A table for each cell, the best first, in Markdown."""
+def report(block: dict[str, Any], runs: Runs, found: Sequence[Comparison]) -> str:
+    """A table for each place, the best first, and one of the pairs; in Markdown."""
     lines = []
-    for place in dict.fromkeys(one.place for one in found):
-        task, condition, keep = place
-        here = sorted((one for one in found if one.place == place), key=lambda one: one.loss)
-        seeds = max(one.seeds for one in here)
+    for place, policies in runs.items():
+        task, condition, keep, equal = place
+        accuracy = any(run.get("accuracy") is not None for runs in policies.values() for run in runs.values())
+        seeds = max(map(len, policies.values()))
+        against = {one.policy: one for one in found if one.place == place and one.rival == CONTROL}
+        head = ["policy", "held-out loss", "against random", "p", *["accuracy", "against random"] * accuracy]
+        head += ["tokens trained", "distinct", "wrong"]
         lines += [
-            f"### {task}, {condition}, keep {keep:g}, {seeds} seeds\n",
-            "| policy | held-out loss | against random | p | tokens trained | distinct | wrong |",
-            "|---|---|---|---|---|---|---|",
-            *map(_row, here),
+            f"#### {task}, {condition}, keep {keep:g}, equal {equal}, {seeds} seeds\n",
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
+            *_rows(policies, against, accuracy=accuracy),
             "",
         ]
+    pairs = [one for one in found if one.rival != CONTROL]
+    if pairs:
+        lines += ["#### Pairs\n", "| where | | difference in loss | p |", "|---|---|---|---|", *map(_pair, pairs), ""]
+    if block["equal"] == "seconds":
+        lines.append(clock.report(runs))
     return "\n".join(lines)
 
 
-def _row(one: Against) -> str:
-    difference = "" if one.policy == CONTROL else f"{one.difference:+.3f} ± {one.half_width:.3f}"
-    p = "" if one.policy == CONTROL else f"{one.p:.2g}"
-    return (
-        f"| `{one.policy}` | {one.loss:.3f} | {difference} | {p} | {one.tokens:,.0f} | {one.distinct:.2f} | "
-        f"{one.wrong:.2f} |"
-    )
+def _rows(
+    policies: dict[str, dict[int, dict[str, Any]]], against: dict[str, Comparison], *, accuracy: bool
+) -> list[str]:
+    found = []
+    for policy, by_seed in policies.items():
+        runs, one = list(by_seed.values()), against.get(policy)
+        loss = fmean(run["loss"] for run in runs)
+        entries = [f"`{policy}`", f"{loss:.3f}", _shown(one and one.loss), f"{one.loss.p:.2g}" if one else ""]
+        if accuracy:
+            entries += [f"{fmean(run['accuracy'] for run in runs):.3f}", _shown(one and one.accuracy)]
+        entries += [f"{fmean(run['tokens']['trained'] for run in runs):,.0f}"]
+        entries += [f"{fmean(run[flag] for run in runs):.2f}" for flag in ("distinct", "wrong")]
+        found.append((loss, f"| {' | '.join(entries)} |"))
+    return [row for _, row in sorted(found)]
 
 
-def plot(found: Sequence[Against], file: Path) -> None:
-    """Differences and their intervals, a panel a cell."""
+def _pair(one: Comparison) -> str:
+    task, condition, keep, _ = one.place
+    where = f"{task}, {condition}, keep {keep:g}"
+    return f"| {where} | `{one.policy}` minus `{one.rival}` | {_shown(one.loss)} | {one.loss.p:.2g} |"
+
+
+def _shown(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:+.3f} ± {interval.half_width:.3f}"
+
+
+def plot(found: Sequence[Comparison], file: Path) -> None:
+    """Differences to random and their intervals, a panel a place."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     mpl.use("Agg")
     mpl.rcParams.update({"svg.hashsalt": "uds", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    found = [one for one in found if one.rival == CONTROL]
     places = list(dict.fromkeys(one.place for one in found))
-    policies = list(dict.fromkeys(one.policy for one in found if one.policy != CONTROL))
-    size = (1.5 + 2.9 * len(places), 1.2 + 0.3 * len(policies))
-    figure, axes = plt.subplots(1, len(places), figsize=size, sharey=True, squeeze=False)
-    for axis, place in zip(axes[0], places, strict=True):
-        for one in (one for one in found if one.place == place and one.policy != CONTROL):
-            clear = abs(one.difference) > one.half_width
-            colour = "#888888" if not clear else "#009e73" if one.difference < 0 else "#d55e00"
+    policies = list(dict.fromkeys(one.policy for one in found))
+    columns = min(3, len(places))
+    rows = -(-len(places) // columns)
+    size = (1.5 + 2.9 * columns, rows * (1.0 + 0.27 * len(policies)))
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for axis, place in zip(axes.flat, places, strict=False):
+        for one in (one for one in found if one.place == place):
+            colour = "#888888" if not one.loss.clear else "#009e73" if one.loss.mean < 0 else "#d55e00"
             height = len(policies) - 1 - policies.index(one.policy)
-            axis.errorbar(one.difference, height, xerr=one.half_width, fmt="o", ms=4, color=colour, capsize=2)
+            width = one.loss.half_width if one.seeds > 1 else 0.0
+            axis.errorbar(one.loss.mean, height, xerr=width, fmt="o", ms=4, color=colour, capsize=2)
         axis.axvline(0, color="#222222", lw=0.8)
         axis.set_title(f"{place[0]}, {place[1]}, keep {place[2]:g}", fontsize=9)
         axis.set_xlabel("nats against random; left is better", fontsize=8)
         axis.set_yticks(range(len(policies)), policies[::-1], fontsize=8)
         axis.grid(axis="x", alpha=0.25)
+    for axis in axes.flat[len(places) :]:
+        axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(file.with_suffix(".png"), dpi=150)
+    plt.close(figure)
 
 
 def main() -> None:
-    """Print; and draw where asked."""
+    """Print; and write and draw where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", help="name of the grid, such as pilot")
+    parser.add_argument("--model", help="name of the other model that it was run with, such as textbook80m")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--write", action="store_true", help="the tables and the picture")
+    parser.add_argument("--write", action="store_true", help="the tables and the pictures")
     options = parser.parse_args()
-    found = corrected(compared(read(options.results / f"quality_{options.grid}.jsonl")))
-    print(report(found))
+    grid = options.grid + (f"_{options.model}" if options.model else "")
+    parts = [f"## Runs of {options.grid}.yaml" + (f" with {options.model}\n" if options.model else "\n")]
+    for name, block in blocks(HERE / f"{options.grid}.yaml").items():
+        runs = read(options.results / f"quality_{grid}.jsonl", block)
+        if not runs:
+            continue
+        found = compare(runs, block.get("pairs", ()))
+        parts += [f"### {name}: {block['question']}\n" if "question" in block else "", report(block, runs, found)]
+        if options.write:
+            picture = grid if name == options.grid else f"{grid}_{name}"
+            plot(found, ROOT / "docs" / "figures" / f"quality_{picture}")
+    text = "\n".join(part for part in parts if part)
+    print(text)
     if options.write:
-        heading = f"# Runs of {options.grid}.yaml\n\n"
-        (ROOT / "benchmarks" / "quality" / f"{options.grid}.md").write_text(heading + report(found), encoding="utf-8")
-        plot(found, ROOT / "docs" / "figures" / f"quality_{options.grid}")
-
-
-def _against(
-    place: tuple[Any, ...], policy: str, runs: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]
-) -> Against:
-    differences = [a["loss"] - b["loss"] for a, b in zip(runs, control, strict=True)]
-    half_width, p = _interval(differences)
-    return Against(
-        place, policy, fmean(run["loss"] for run in runs), fmean(differences), half_width, p,
-        fmean(run["tokens"]["trained"] for run in runs), fmean(run["seconds"]["total"] for run in runs),
-        fmean(run["distinct"] for run in runs), fmean(run["wrong"] for run in runs), len(runs),
-    )  # fmt: skip
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Half of the 95 % interval of the mean, and the p of its being zero."""
-    if len(values) < 2 or len(set(values)) == 1:
-        return float("inf"), 1.0
-    test: Any = stats.ttest_1samp(values, 0.0)
-    interval = test.confidence_interval()
-    return float(interval.high - interval.low) / 2, float(test.pvalue)
+        (HERE / f"{grid}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

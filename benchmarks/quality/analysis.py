@@ -1,0 +1,98 @@
+"""What the runs of a block say: each policy against random, and against others where the block asks for that.
+
+A difference is between runs of the same seed, which start from the same weights and see the same candidates: loss (or
+accuracy) of the one minus that of the other. Intervals are Student's, at 95 %; with few seeds they are wide, as they
+should be. `p` is that of the paired t-test, corrected by Holm's method over all comparisons of the block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from grid import Cell, cells
+from scipy import stats
+
+__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "read"]
+
+CONTROL = "random"
+
+Runs = dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]]
+"""Place -> policy -> seed -> run."""
+
+
+class Interval(NamedTuple):
+    """A mean difference, half the width of its 95 % interval, and the p of its being zero."""
+
+    mean: float
+    half_width: float
+    p: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether zero is outside."""
+        return abs(self.mean) > self.half_width
+
+
+class Comparison(NamedTuple):
+    """One policy against another, in one place of the grid."""
+
+    place: tuple[Any, ...]
+    policy: str
+    rival: str
+    seeds: int
+    loss: Interval
+    accuracy: Interval | None
+    """None where it was not measured."""
+
+
+def read(file: Path, block: dict[str, Any]) -> Runs:
+    """The runs of a block that have been made."""
+    rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
+    known = {Cell(**{name: row[name] for name in Cell._fields if name in row}): row for row in rows}
+    found: Runs = defaultdict(lambda: defaultdict(dict))
+    for cell in cells(block):
+        if cell in known:
+            found[cell.place][cell.policy][cell.seed] = known[cell]
+    return found
+
+
+def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]:
+    """Each policy with random, then the pairs; p corrected over all of them."""
+    found = []
+    for place, policies in runs.items():
+        asked = [(policy, CONTROL) for policy in policies if policy != CONTROL]
+        asked += [(left, right) for left, right in pairs if CONTROL not in (left, right)]
+        for left, right in asked:
+            seeds = sorted(policies.get(left, {}).keys() & policies.get(right, {}).keys())
+            if seeds:
+                mine, theirs = ([policies[name][seed] for seed in seeds] for name in (left, right))
+                loss, accuracy = _interval(mine, theirs, "loss"), None
+                if mine[0].get("accuracy") is not None:
+                    accuracy = _interval(mine, theirs, "accuracy")
+                found.append(Comparison(place, left, right, len(seeds), loss, accuracy))
+    return _corrected(found)
+
+
+def _interval(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], name: str) -> Interval:
+    values = [a[name] - b[name] for a, b in zip(mine, theirs, strict=True)]
+    if len(values) < 2 or len(set(values)) == 1:
+        return Interval(fmean(values), float("inf"), 1.0)
+    test: Any = stats.ttest_1samp(values, 0.0)
+    interval = test.confidence_interval()
+    return Interval(fmean(values), float(interval.high - interval.low) / 2, float(test.pvalue))
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """The losses' p, by Holm's method."""
+    order = sorted(range(len(found)), key=lambda place: found[place].loss.p)
+    worst, corrected = 0.0, list(found)
+    for rank, place in enumerate(order):
+        one = found[place]
+        worst = max(worst, min(1.0, one.loss.p * (len(order) - rank)))
+        corrected[place] = one._replace(loss=one.loss._replace(p=worst))
+    return corrected

@@ -10,7 +10,7 @@ from conftest import DATA, shared
 from typer.testing import CliRunner
 
 import uds_core
-from uds_adapters.lab import demo
+from uds_adapters.lab import demo, options
 from uds_adapters.lab.cli import app
 
 QUICK = ["--steps", "2", "--batch-size", "8", "--eval-every", "1"]
@@ -33,6 +33,12 @@ def uds(*arguments):
 
 def words(text):
     return " ".join(text.replace("\u2502", " ").split())
+
+
+def test_help_names_every_policy():
+    ours = [name for name in uds_core.names() if uds_core.get(name).__module__.startswith("uds_core.")]
+    assert sorted(options.NAMES) == ours
+    assert f"Names: {', '.join(options.NAMES)}" in words(uds("compare", "--help").output)
 
 
 def refused(*arguments):

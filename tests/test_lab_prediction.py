@@ -53,7 +53,7 @@ def test_scoring_that_takes_most_of_a_step_keeps_more():
     advice = advise(predictions(look=1.6, keeps=(0.125, 0.25)))  # 4 a candidate at most, against 6
     assert advice.pays
     assert advice.keep == 0.25
-    assert "% of it is spent on choosing" in advice.words
+    assert "% of it goes into choosing" in advice.words
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def test_returns_the_chosen_samples_in_their_order():
         assert torch.equal(kept[name], tensor[expected])
 
 
-@pytest.mark.parametrize("chosen", [uds.Full(), policy(keep=1.0), uds.Random(), uds.Longest(), uds.MaxLoss()])
+@pytest.mark.parametrize(
+    "chosen", [uds.Full(), policy(keep=1.0), uds.Random(keep=1.0), uds.Longest(count=4), uds.MaxLoss(keep=1.0)]
+)
 def test_keeping_all_returns_the_batch_itself(chosen):
     batch = tiny.batch(4)
     assert BatchSelector(tiny.llama(), chosen)(batch) is batch
@@ -133,6 +135,15 @@ def test_what_is_no_policy_is_refused_at_construction():
             BatchSelector(tiny.llama(), wrong)
     with pytest.raises(ValueError, match="importance weights"):
         BatchSelector(tiny.llama(), policy(temperature=1.0))
+    with pytest.raises(ValueError, match=r"keep all candidates.*give UDS a `keep` such as 0.25"):
+        BatchSelector(tiny.llama(), uds.UDS())
+
+
+def test_it_is_said_where_there_are_no_labels():
+    batch = {name: values for name, values in tiny.batch(4).items() if name != "labels"}
+    with pytest.warns(UserWarning, match="no `labels`, so that all its tokens are scored"):
+        BatchSelector(tiny.llama(), policy())(batch)
+    BatchSelector(tiny.llama(), policy(rows="tokens"))(batch)
 
 
 def own_tokens(batch):

@@ -1,5 +1,6 @@
 """What a policy is: `examine` candidates one micro-batch at a time, then `choose` from the whole pool, with a state."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -243,7 +244,9 @@ def get(name: str, /) -> Callable[..., Policy]:
     """
     if name not in _POLICIES:
         if name not in declared():
-            msg = f"unknown policy {name!r}; known: {', '.join(names())}"
+            near = difflib.get_close_matches(str(name), names(), n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            msg = f"unknown policy {name!r}{meant}; known: {', '.join(names())}"
             raise ValueError(msg)
         register(name)(load(name))
     return _POLICIES[name]

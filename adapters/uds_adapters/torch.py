@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -14,6 +13,7 @@ import uds_core as uds
 
 from . import batches, checkpoints, metrics
 from .audit import Audit
+from .checks import check_policy, warn_of_lost, warn_of_unlabelled
 from .deal import Deal
 from .forward import Scorer
 from .history import History
@@ -99,7 +99,7 @@ class BatchSelector:
         audit: Audit | None = None,
         ranks: Literal["rank", "global"] | Ranks = "rank",
     ) -> None:
-        _check_policy(policy)
+        check_policy(policy)
         self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
         self.schedule.check(policy)
         self.id_field, self.audit = id_field, audit
@@ -194,7 +194,7 @@ class BatchSelector:
         try:
             looked, pool = self._look(window, step, about)
         except Ended as end:
-            _warn_of_lost(end)
+            warn_of_lost(end)
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
@@ -238,6 +238,7 @@ class BatchSelector:
             if not found:
                 self.ranks.end()
             views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
+            warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
             features = {} if policy is None else self._looker.features(policy, views)
@@ -320,21 +321,3 @@ class _Looked(NamedTuple):
     ids: list[Any]
     policy: uds.Policy | None
     step: int
-
-
-def _check_policy(policy: Any) -> None:
-    if isinstance(policy, type) or not isinstance(policy, uds.Policy):
-        msg = f"`policy` must be a policy such as uds.UDS(keep=0.25), got {policy!r}; uds.get(name) finds one by name"
-        raise TypeError(msg)
-    if getattr(policy, "temperature", None) is not None:
-        msg = "`policy` draws samples with importance weights (`temperature`), which this adapter does not apply yet"
-        raise ValueError(msg)
-
-
-def _warn_of_lost(end: Ended) -> None:
-    if end.lost:
-        msg = (
-            f"rank {end.rank} had no batch left, so that {end.lost} of this process is not trained: give all processes "
-            "the same number (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
-        )
-        warnings.warn(msg, stacklevel=4)

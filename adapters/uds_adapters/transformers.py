@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import uds_core as uds
 
 from . import checkpoints
+from .checks import check_policy
 from .ranks import Ranks
 from .torch import BatchSelector
 
@@ -35,7 +36,7 @@ class UDSTrainerMixin(Trainer):
     Parameters
     ----------
     policy
-        Any `uds_core` policy.
+        Any `uds_core` policy; it cannot be left away.
     scope
         ``"micro"``: each micro-batch is chosen from. ``"step"``: all micro-batches of an optimizer step are one pool,
         and the chosen are split evenly over as many batches.
@@ -66,7 +67,7 @@ class UDSTrainerMixin(Trainer):
     def __init__(
         self,
         *args: Any,
-        policy: uds.Policy,
+        policy: uds.Policy | None = None,
         scope: Literal["micro", "step"] = "micro",
         ranks: Literal["rank", "global"] | Ranks = "rank",
         selection: dict[str, Any] | None = None,
@@ -75,9 +76,12 @@ class UDSTrainerMixin(Trainer):
         if scope not in ("micro", "step"):
             msg = f"`scope` must be 'micro' or 'step', got {scope!r}"
             raise ValueError(msg)
+        check_policy(policy)
         super().__init__(*args, **kwargs)
         self.scope: Literal["micro", "step"] = scope
-        self.selector = BatchSelector(cast("Any", self.model), policy, ranks=ranks, **(selection or {}))
+        self.selector = BatchSelector(
+            cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **(selection or {})
+        )
         _check_arguments(self.args, self.selector.ranks)
         self._uds_metrics: list[dict[str, float]] = []
         self._uds_logged_at = time.perf_counter()

@@ -51,9 +51,10 @@ def _say(text: str) -> None:
 
 
 def _help(command: Callable[..., None]) -> str:
-    """The docstring, its examples line by line."""
-    text = inspect.getdoc(command) or ""
-    return text.replace("\nExamples\n--------\n", "\n\b\nExamples:\n")
+    """The docstring: paragraphs that any width can break anew, its examples line by line."""
+    text, heading, examples = (inspect.getdoc(command) or "").partition("\nExamples\n--------\n")
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    return "\n\n".join(paragraphs) + ("\n\n\b\nExamples:\n" + examples if heading else "")
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LabError
+from .paths import check_records
 
 __all__ = ["Fields", "Record", "parse", "read", "split"]
 
@@ -93,9 +94,7 @@ def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[l
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        msg = f"no file {path}: expected a JSONL file, one record a line"
-        raise LabError(msg)
+    check_records(path)
     try:
         # not splitlines(): JSON strings may hold other line separators than \n
         return path.read_text(encoding="utf-8-sig").split("\n")

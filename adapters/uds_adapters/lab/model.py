@@ -12,13 +12,14 @@ import torch
 import transformers
 
 from .errors import LabError
+from .paths import check_model
 
 __all__ = ["context", "load_model", "load_tokenizer", "quiet", "trainable", "with_adapter", "with_lora"]
 
 
 def load_model(folder: Path, /) -> Any:
     """The causal language model in `folder`, its weights in float32."""
-    _check(folder)
+    check_model(folder)
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
@@ -28,7 +29,7 @@ def load_model(folder: Path, /) -> Any:
 
 def load_tokenizer(folder: Path, /) -> Any:
     """The tokenizer in `folder`."""
-    _check(folder)
+    check_model(folder)
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
@@ -38,7 +39,7 @@ def load_tokenizer(folder: Path, /) -> Any:
 
 def context(folder: Path, /) -> int | None:
     """The most tokens that the model in `folder` has positions for; None where its configuration does not say."""
-    _check(folder)
+    check_model(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
@@ -99,18 +100,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _check(folder: Path) -> None:
-    if not folder.is_dir():
-        msg = (
-            f"no folder {folder}: `--model` takes a local folder with a model and its tokenizer, and nothing is "
-            "downloaded here. Fetch one first: `hf download NAME --local-dir FOLDER`"
-        )
-        raise LabError(msg)
-    if not (folder / "config.json").is_file():
-        msg = f"{folder} holds no config.json: expected a model folder as `save_pretrained` writes it"
-        raise LabError(msg)
 
 
 def _first_line(error: Exception) -> str:

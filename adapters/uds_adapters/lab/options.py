@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from . import paths
 from .data import Fields
 from .settings import DEFAULT_TEMPLATE, Settings, Source
 
 __all__ = [
+    "NAMES",
     "Jobs",
     "Json",
     "Output",
@@ -30,6 +32,11 @@ __all__ = [
     "without",
 ]
 
+NAMES = (
+    "full", "random", "longest", "shortest", "uds", "nuclearonly", "diversityonly", "frobenius", "reference", "maxloss",
+    "maxgrad", "rholoss", "lossdrop", "lossema", "selectivebackprop", "entropy", "quadrants", "divbs", "greats",
+)  # fmt: skip
+"""Of the policies that come with `uds_core`, which is not imported for help."""
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")
 
 
@@ -44,7 +51,13 @@ output = functools.partial(option, panel="Output")
 
 Seed = Annotated[int, training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
 Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")]
-Policies = Annotated[list[str], training("Such as uds or uds:alpha=0.5,dim=256; give it several times.", "--policy")]
+Policies = Annotated[
+    list[str],
+    training(
+        f"Such as uds or uds:alpha=0.5,dim=256; give it several times. Names: {', '.join(NAMES)}, and yours.",
+        "--policy",
+    ),
+]
 Output = Annotated[Path, output("Folder for the results; one that was begun with the same options is gone on with.")]
 Overwrite = Annotated[bool, output("Begin anew, even if the folder holds files.", "--overwrite")]
 Jobs = Annotated[
@@ -72,7 +85,11 @@ def source(
     template: Annotated[str, _data(r"How prompt and completion are joined; \n is a new line.")] = _SHOWN_TEMPLATE,
     max_length: Annotated[int, _data("Tokens after which a sample is cut.")] = 512,
 ) -> Source:
-    """Where the task comes from."""
+    """Where the task comes from; that it is there is looked at first, since what reads it takes seconds to import."""
+    paths.check_model(model)
+    for file in (data, eval_data):
+        if file is not None:
+            paths.check_records(file)
     return Source(
         model=model,
         data=data,

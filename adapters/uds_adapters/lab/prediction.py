@@ -104,20 +104,20 @@ def advise(predictions: Sequence[Prediction], /) -> Advice:
 
 def _for(taken: Prediction) -> Advice:
     words = (
-        f"Selection can pay here: with {taken.candidates} candidates a step and {taken.kept} of them kept "
-        f"(--batch-size {taken.candidates} --keep {taken.keep:g}), a step takes {taken.of_full:.2f} of the time of one "
-        f"on all {taken.candidates}; {taken.scoring_share:.0%} of it is spent on choosing. A trained sample costs "
-        f"{taken.of_chance:.1f} times one drawn by chance: so much more must the chosen teach."
+        f"Selection can save time here. Try --batch-size {taken.candidates} --keep {taken.keep:g}: a step that chooses "
+        f"{taken.kept} of {taken.candidates} candidates takes {taken.of_full:.2f} times as long as one on all "
+        f"{taken.candidates}, and {taken.scoring_share:.0%} of it goes into choosing. It takes {taken.of_chance:.1f} "
+        f"times as long as one on {taken.kept} random samples, so it pays only if the chosen teach that much more: "
+        "`uds compare` tells whether they do."
     )
     return Advice(pays=True, candidates=taken.candidates, keep=taken.keep, words=words)
 
 
 def _against(best: Prediction) -> Advice:
     words = (
-        f"Selection will not save time here: even with {best.candidates} candidates and {best.kept} of them kept, a "
-        f"step takes {best.of_full:.2f} of the time of one on all {best.candidates}. {_reason(best)} Choosing can "
-        f"still be worth it for the data's sake, where a chosen sample teaches {best.of_chance:.1f} times as much as "
-        "one drawn by chance."
+        f"Selection will not save time here: even a step that chooses {best.kept} of {best.candidates} candidates "
+        f"takes {best.of_full:.2f} times as long as one on all {best.candidates}. {_reason(best)} It can still pay if "
+        f"the chosen teach {best.of_chance:.1f} times as much as random samples: `uds compare` tells whether they do."
     )
     return Advice(pays=False, candidates=best.candidates, keep=best.keep, words=words)
 

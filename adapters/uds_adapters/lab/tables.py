@@ -22,7 +22,7 @@ def tables(summaries: Sequence[Summary], /) -> list[Table]:
 
 def _costs(summaries: Sequence[Summary]) -> Table:
     several = any(summary.spread is not None for summary in summaries)
-    title = "Means ± standard deviation over seeds" if several else "One seed"
+    title = "Means over seeds (standard deviation)" if several else "One seed"
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
     names = ("held-out\nloss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
@@ -32,7 +32,9 @@ def _costs(summaries: Sequence[Summary]) -> Table:
         shown.add_row(summary.policy, *_cells(summary))
     prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
     before = [f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent]
-    shown.caption = "; ".join(["Tokens trained are those with loss, tokens scored are all", *before])
+    shown.caption = "; ".join(
+        ["Tokens trained are those with loss, tokens scored are all", "seconds are without evaluations", *before]
+    )
     shown.caption_justify = "left"
     return shown
 
@@ -67,7 +69,7 @@ def _empty(title: str, *headings: str) -> Table:
 
 def _cells(summary: Summary) -> list[str]:
     loss = "-" if summary.loss is None else f"{summary.loss:.3f}"
-    spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+    spread = "" if summary.spread is None else f" ({summary.spread:.3f})"
     counts = (summary.samples, summary.tokens["trained"], summary.tokens["forwarded_for_scoring"])
     parts = ("scoring", "forward_backward", "rest", "total")
     return [loss + spread, *map(_count, counts), *(f"{summary.seconds[part]:.1f}" for part in parts)]

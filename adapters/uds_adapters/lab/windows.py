@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from .errors import LabError
+from .paths import check_records
 
 __all__ = ["Line", "Window", "read", "windows"]
 
@@ -40,9 +41,7 @@ def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Windo
     LabError
         Where there is no such file, no record in it, or the limit allows none.
     """
-    if not path.is_file():
-        msg = f"no file {path}: expected a JSONL file, one record a line"
-        raise LabError(msg)
+    check_records(path)
     if limit is not None and limit < 1:
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)

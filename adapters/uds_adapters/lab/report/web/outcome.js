@@ -16,7 +16,7 @@ figures.table = {
 function summaryColumns() {
   const flagged = Object.keys(view().summary[0].flagged ?? {});
   const spread = (row) => (row.interval ? `${number(row.interval[0])} to ${number(row.interval[1])}`
-    : row.spread === null || row.spread === undefined ? "" : `± ${number(row.spread, 2)}`);
+    : row.spread === null || row.spread === undefined ? "" : `sd ${number(row.spread, 2)}`);
   const columns = [
     { title: "policy", of: (row) => row.policy },
     { title: "held-out loss", of: (row) => row.loss, show: (row) => row.loss?.toFixed(3), more: spread, best: "low" },
@@ -74,7 +74,7 @@ figures.differences = {
     made.add("line", { class: "zero", x1: made.X(0), x2: made.X(0), y1: made.area.top, y2: made.area.bottom });
     rows.forEach((row, n) => {
       const y = made.Y(rows.length - n - 0.68), sure = row.better === "policy" || row.better === "rival";
-      const fill = row.better === "rival" ? colour(row.rival) : sure ? colour(row.policy) : "var(--rest)";
+      const fill = sure ? colour(row.policy) : "var(--rest)";
       made.add("text", { class: "name halo", x: made.area.left, y: y - 13 },
         clipped(outcome(row), made.width));
       if ((row.low ?? null) !== null) {

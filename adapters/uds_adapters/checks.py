@@ -1,0 +1,50 @@
+"""What a selector refuses, and what it warns of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import uds_core as uds
+
+from .batches import Samples
+from .ranks import Ended
+
+__all__ = ["check_policy", "warn_of_lost", "warn_of_unlabelled"]
+
+
+def check_policy(policy: Any) -> None:
+    """Raise where the adapters cannot use `policy`."""
+    if isinstance(policy, type) or not isinstance(policy, uds.Policy):
+        msg = f"`policy` must be a policy such as uds.UDS(keep=0.25), got {policy!r}; uds.get(name) finds one by name"
+        raise TypeError(msg)
+    if getattr(policy, "budget", None) == uds.Budget() and not isinstance(policy, uds.Full):
+        msg = (
+            f"`policy` would keep all candidates, and score them for nothing: give {type(policy).__name__} a `keep` "
+            "such as 0.25, a `count` or `tokens`; keep=1.0 if that is meant"
+        )
+        raise ValueError(msg)
+    if getattr(policy, "temperature", None) is not None:
+        msg = "`policy` draws samples with importance weights (`temperature`), which this adapter does not apply yet"
+        raise ValueError(msg)
+
+
+def warn_of_unlabelled(policy: Any, views: Sequence[Samples]) -> None:
+    """Where the rows with labels are to be scored, and there are no labels."""
+    if getattr(policy, "rows", None) == "labels" and any(samples.labels is None for samples in views):
+        msg = (
+            "a batch has no `labels`, so that all its tokens are scored, those of prompts too: give `labels`, -100 "
+            "where there is no loss, or say that this is meant with the policy's rows='tokens'"
+        )
+        warnings.warn(msg, stacklevel=3)
+
+
+def warn_of_lost(end: Ended) -> None:
+    """Where a process has samples that no other has a counterpart of."""
+    if end.lost:
+        msg = (
+            f"rank {end.rank} had no batch left, so that {end.lost} of this process is not trained: give all processes "
+            "the same number (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
+        )
+        warnings.warn(msg, stacklevel=4)

@@ -104,6 +104,31 @@ def plot(found: Sequence[Comparison], file: Path) -> None:
     plt.close(figure)
 
 
+def text(file: Path, results: Path, *, model: str | None = None) -> str:
+    """All blocks of the grid in `file` that have runs, in Markdown."""
+    name = _name(file, model)
+    parts = [f"## Runs of {file.name}" + (f" with {model}\n" if model else "\n")]
+    for block_name, block in blocks(file).items():
+        if runs := read(results / f"quality_{name}.jsonl", block):
+            if "question" in block:
+                parts.append(f"### {block_name}: {block['question']}\n")
+            parts.append(report(block, runs, compare(runs, block.get("pairs", ()))))
+    return "\n".join(parts)
+
+
+def draw(file: Path, results: Path, *, model: str | None = None) -> None:
+    """A picture for each block that has runs."""
+    name = _name(file, model)
+    for block_name, block in blocks(file).items():
+        if runs := read(results / f"quality_{name}.jsonl", block):
+            suffix = "" if block_name == file.stem else f"_{block_name}"
+            plot(compare(runs, block.get("pairs", ())), ROOT / "docs" / "figures" / f"quality_{name}{suffix}")
+
+
+def _name(file: Path, model: str | None) -> str:
+    return file.stem + (f"_{model}" if model else "")
+
+
 def main() -> None:
     """Print; and write and draw where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,21 +137,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--write", action="store_true", help="the tables and the pictures")
     options = parser.parse_args()
-    grid = options.grid + (f"_{options.model}" if options.model else "")
-    parts = [f"## Runs of {options.grid}.yaml" + (f" with {options.model}\n" if options.model else "\n")]
-    for name, block in blocks(HERE / f"{options.grid}.yaml").items():
-        runs = read(options.results / f"quality_{grid}.jsonl", block)
-        if not runs:
-            continue
-        found = compare(runs, block.get("pairs", ()))
-        parts += [f"### {name}: {block['question']}\n" if "question" in block else "", report(block, runs, found)]
-        if options.write:
-            picture = grid if name == options.grid else f"{grid}_{name}"
-            plot(found, ROOT / "docs" / "figures" / f"quality_{picture}")
-    text = "\n".join(part for part in parts if part)
-    print(text)
+    file = HERE / f"{options.grid}.yaml"
+    said = text(file, options.results, model=options.model)
+    print(said)
     if options.write:
-        (HERE / f"{grid}.md").write_text(text, encoding="utf-8")
+        (HERE / f"{_name(file, options.model)}.md").write_text(said, encoding="utf-8")
+        draw(file, options.results, model=options.model)
 
 
 if __name__ == "__main__":

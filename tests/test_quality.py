@@ -1,0 +1,119 @@
+"""The study of benchmarks/quality: declared grids, what is done to records, and the arithmetic of its tables."""
+
+import dataclasses
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "quality"
+RESULTS = FOLDER.parent / "results"
+GRIDS = sorted(FOLDER.glob("*.yaml"))
+
+for needed in ("scipy", "yaml", "torch", "transformers", "typer"):
+    pytest.importorskip(needed, reason=f"the study needs {needed}")
+
+import analysis  # noqa: E402
+import clock  # noqa: E402
+import conditions  # noqa: E402
+import grid  # noqa: E402
+import tables  # noqa: E402
+
+from uds_adapters.lab.policies import make_policy  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _explored(monkeypatch):
+    """The policies that only the study knows are registered here and nowhere else."""
+    from uds_core import policy
+
+    monkeypatch.setattr(policy, "_POLICIES", dict(policy._POLICIES))
+    sys.modules.pop("explored", None)
+    import explored  # noqa: F401
+
+
+@pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
+def test_a_grid_is_sound(file):
+    for block in grid.blocks(file).values():
+        cells = list(grid.cells(block))
+        assert len(cells) == len(set(cells)) > 0
+        assert block["equal"] in grid.EQUAL
+        for cell in cells:
+            assert cell.condition in conditions.CONDITIONS
+            policy: Any = make_policy(cell.policy, keep=cell.keep, seed=cell.seed)  # raises where it cannot be
+            if cell.equal == "tokens" and cell.policy != "full":
+                assert "tokens" in {field.name for field in dataclasses.fields(policy)}
+        for pair in block.get("pairs", ()):
+            assert set(pair) <= set(block["policies"])
+
+
+def test_half_of_a_grid_is_disjoint_from_the_other():
+    block = grid.blocks(FOLDER / "grid.yaml")["headline"]
+    assert len({*list(grid.cells(block))[0::2]} & {*list(grid.cells(block))[1::2]}) == 0
+    assert len(list(grid.cells(block))) == 180  # 2 tasks, 3 conditions, 6 policies, 5 seeds
+
+
+RECORDS = [{"prompt": f"q{n} ", "completion": f"a{n}", "choices": [f"a{n}", f"b{n}"]} for n in range(600)]
+
+
+def test_a_third_of_noisy_answers_is_wrong():
+    made = list(conditions.noisy(RECORDS, random.Random(0)))
+    wrong = [(old, new) for old, new in zip(RECORDS, made, strict=True) if new.get("wrong")]
+    assert len(wrong) == pytest.approx(180, abs=40)
+    assert all(new["completion"] in old["choices"] and new["completion"] != old["completion"] for old, new in wrong)
+    assert all(new == old for old, new in zip(RECORDS, made, strict=True) if not new.get("wrong"))
+
+
+def test_redundant_records_stand_up_to_five_times():
+    made = list(conditions.redundant(RECORDS, random.Random(0)))
+    counts = {answer: sum(row["completion"] == answer for row in made) for answer in {r["completion"] for r in made}}
+    assert set(counts.values()) == {1, 2, 3, 4, 5}
+    assert len(counts) == 200
+
+
+def run(policy, seed, loss, **more):
+    cell = grid.Cell("gsm8k", "clean", 0.25, seed, policy)
+    return {**cell._asdict(), "loss": loss, "accuracy": None, **more}
+
+
+def runs(**losses):
+    """Place -> policy -> seed -> run; losses by policy, seed by seed."""
+    place = ("gsm8k", "clean", 0.25, "tokens")
+    return {place: {p: {seed: run(p, seed, loss) for seed, loss in enumerate(of)} for p, of in losses.items()}}
+
+
+def test_differences_are_paired_by_seed():
+    found = analysis.compare(runs(random=[1.0, 2.0, 3.0], uds=[1.1, 2.1, 3.13]))
+    assert [(one.policy, one.rival, one.seeds) for one in found] == [("uds", "random", 3)]
+    assert found[0].loss.mean == pytest.approx(0.11)
+    assert found[0].loss.half_width == pytest.approx(4.303 * 0.01, rel=1e-3)  # t of 2 degrees; sd 0.0173 / sqrt 3
+    assert found[0].loss.clear
+
+
+def test_p_is_corrected_for_all_comparisons():
+    alone = analysis.compare(runs(random=[1.0, 2.0, 3.0], uds=[1.1, 2.1, 3.13]))[0].loss.p
+    found = analysis.compare(
+        runs(random=[1.0, 2.0, 3.0], uds=[1.1, 2.1, 3.13], longest=[1.3, 1.9, 3.1]), [("uds", "longest")]
+    )
+    assert len(found) == 3
+    assert found[0].loss.p == pytest.approx(3 * alone)
+    assert all(one.loss.p <= 1 for one in found)
+
+
+def test_one_seed_says_nothing_of_chance():
+    (one,) = analysis.compare(runs(random=[1.0], uds=[0.5]))
+    assert not one.loss.clear
+    assert one.loss.p == 1
+
+
+@pytest.mark.parametrize(("loss", "seconds"), [(3.0, 0.0), (2.5, 5.0), (1.5, 15.0), (1.0, 20.0), (0.9, None)])
+def test_seconds_to_a_loss(loss, seconds):
+    curve = [[0, 0, 0.0, 3.0], [10, 40, 10.0, 2.0], [20, 80, 20.0, 1.0], [30, 120, 30.0, 1.2]]
+    assert clock.reached(curve, loss) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("file", [f for f in GRIDS if f.with_suffix(".md").is_file()], ids=lambda file: file.stem)
+def test_committed_tables_are_those_of_the_committed_runs(file):
+    assert file.with_suffix(".md").read_text(encoding="utf-8") == tables.text(file, RESULTS)

@@ -7,7 +7,7 @@ import numpy as np
 
 import uds_core as uds
 
-__all__ = ["Guarded", "LowLoss", "Matching", "Turned"]
+__all__ = ["Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
 
 
 @uds.register("matching")
@@ -116,3 +116,37 @@ class LowLoss(uds.MaxLoss):
     def score(self, features: uds.Features, /) -> Any:
         """(batch,) the loss, negative."""
         return -uds.MaxLoss.score(self, features)
+
+
+@uds.register("uncertain")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Uncertain(uds.UDS):
+    """UDS with another utility: how unsure the model is of the sample's tokens, or how wrong; the mean over them."""
+
+    by: Literal["entropy", "loss"] = "entropy"
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """Those of UDS, the utility replaced."""
+        other = uds.Entropy() if self.by == "entropy" else uds.MaxLoss()
+        return {**uds.UDS.examine(self, candidates), "utility": other.examine(candidates)[self.by]}
+
+
+@uds.register("spared")
+@dataclass(frozen=True, kw_only=True)
+class Spared(uds.Random):
+    """By chance, but what the model is surest of comes last: the `share` of the candidates with the lowest entropy."""
+
+    needs_logits: ClassVar[bool] = True
+    share: float = 0.5
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """`entropy`, `length`."""
+        return uds.Entropy().examine(candidates)
+
+    def choose(self, state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, Any]:
+        """Scores are those of chance; of the sure ones, minus 1."""
+        drawn, state = uds.Random.choose(self, state, features)
+        sure = features["entropy"] < features["entropy"].quantile(self.share)
+        scores = drawn.scores - sure.to(drawn.scores.dtype)
+        indices = uds.top_k(scores, features["length"], budget=self.budget, groups=groups)
+        return uds.Selection(indices=indices, scores=scores), state

@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 FAST_MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 QUIET := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRL_EXPERIMENTAL_SILENCE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test test-all lint types format bench docs tutorials clean release-check
+.PHONY: demo test test-all lint types format bench study docs tutorials clean release-check
 
 demo: $(VENV)/.ready ## full against random against UDS on generated data, with a report
 	$(FAST_MALLOC) $(QUIET) $(BIN)/uds demo
@@ -32,6 +32,11 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/scoring.py
+
+study: $(VENV)/.ready ## a small version of the study's grid, and whether it agrees with the committed one; under 6 minutes
+	mkdir -p build && rm -f build/quality_study.jsonl
+	$(FAST_MALLOC) $(QUIET) $(BIN)/python benchmarks/quality/run.py benchmarks/quality/study.yaml --results build
+	$(BIN)/python benchmarks/quality/agree.py build/quality_study.jsonl
 
 docs: $(VENV)/.docs ## the site, strictly, into build/docs; nothing is fetched but the packages that build it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml

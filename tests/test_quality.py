@@ -15,6 +15,7 @@ GRIDS = sorted(FOLDER.glob("*.yaml"))
 for needed in ("scipy", "yaml", "torch", "transformers", "typer"):
     pytest.importorskip(needed, reason=f"the study needs {needed}")
 
+import agree  # noqa: E402
 import analysis  # noqa: E402
 import clock  # noqa: E402
 import conditions  # noqa: E402
@@ -112,6 +113,16 @@ def test_one_seed_says_nothing_of_chance():
 def test_seconds_to_a_loss(loss, seconds):
     curve = [[0, 0, 0.0, 3.0], [10, 40, 10.0, 2.0], [20, 80, 20.0, 1.0], [30, 120, 30.0, 1.2]]
     assert clock.reached(curve, loss) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_agreement_is_asked_only_where_something_is_known():
+    clear = analysis.compare(runs(random=[1.0, 2.0, 3.0], uds=[1.1, 2.1, 3.1001]))
+    unclear = analysis.compare(runs(random=[1.0, 2.0, 3.0], uds=[0.9, 2.2, 3.0]))
+    above, below = (analysis.compare(runs(random=[1.0], uds=[loss])) for loss in (1.2, 0.8))
+    assert [pair.agrees for pair in agree.matched(above, clear)] == [True]
+    assert [pair.agrees for pair in agree.matched(below, clear)] == [False]
+    assert [pair.agrees for pair in agree.matched(below, unclear)] == [True]
+    assert agree.matched(above, []) == []
 
 
 @pytest.mark.parametrize("file", [f for f in GRIDS if f.with_suffix(".md").is_file()], ids=lambda file: file.stem)

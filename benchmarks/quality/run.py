@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -155,6 +156,10 @@ def wanted(options: argparse.Namespace) -> list[tuple[Cell, dict[str, Any]]]:
 def main() -> None:
     """Run what is missing."""
     options = parse()
+    if not (options.shared / "data").is_dir():
+        sys.exit(
+            f"no folder {options.shared}/data: the study needs its data sets and models; name theirs with --shared"
+        )
     name = options.grid.stem + (f"_{options.model.name}" if options.model else "")
     file = options.results / f"quality_{name}.jsonl"
     asked = wanted(options)

@@ -349,6 +349,11 @@ def test_refusals_at_construction_name_the_remedy(tmp_path, monkeypatch):
         trainer(tmp_path)
 
 
+def test_a_policy_that_was_left_away_is_asked_for(tmp_path):
+    with pytest.raises(TypeError, match="`policy` must be a policy such as"):
+        UDSTrainer(model=tiny.llama(), args=arguments(tmp_path))
+
+
 def test_processes_with_the_same_samples_need_a_group():
     from types import SimpleNamespace
 

@@ -51,14 +51,15 @@ class Comparison(NamedTuple):
 
 
 def read(file: Path, block: dict[str, Any]) -> Runs:
-    """The runs of a block that have been made."""
+    """The runs of a block that have been made; a place is there once each of its policies has a run."""
     rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
     known = {Cell(**{name: row[name] for name in Cell._fields if name in row}): row for row in rows}
     found: Runs = defaultdict(lambda: defaultdict(dict))
     for cell in cells(block):
         if cell in known:
             found[cell.place][cell.policy][cell.seed] = known[cell]
-    return found
+    asked = {(cell.place, cell.policy) for cell in cells(block)}
+    return {place: runs for place, runs in found.items() if all(p in runs for other, p in asked if other == place)}
 
 
 def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]:

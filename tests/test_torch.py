@@ -137,6 +137,7 @@ def test_what_is_no_policy_is_refused_at_construction():
         BatchSelector(tiny.llama(), policy(temperature=1.0))
     with pytest.raises(ValueError, match=r"keep all candidates.*give UDS a `keep` such as 0.25"):
         BatchSelector(tiny.llama(), uds.UDS())
+    BatchSelector(tiny.llama(), uds.SelectiveBackprop(form="history", beta=1.0))  # accepts as many as it likes
 
 
 def test_it_is_said_where_there_are_no_labels():

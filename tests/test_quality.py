@@ -1,6 +1,7 @@
 """The study of benchmarks/quality: declared grids, what is done to records, and the arithmetic of its tables."""
 
 import dataclasses
+import json
 import random
 import sys
 from pathlib import Path
@@ -83,6 +84,15 @@ def runs(**losses):
     """Place -> policy -> seed -> run; losses by policy, seed by seed."""
     place = ("gsm8k", "clean", 0.25, "tokens")
     return {place: {p: {seed: run(p, seed, loss) for seed, loss in enumerate(of)} for p, of in losses.items()}}
+
+
+def test_means_are_over_seeds_that_all_policies_have(tmp_path):
+    block = {"tasks": {"gsm8k": ["clean"]}, "keep": [0.25], "seeds": [0, 1], "policies": ["random", "uds"]}
+    rows = [run("random", 0, 1.0), run("uds", 0, 1.1), run("random", 1, 3.0)]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (place,) = analysis.read(tmp_path / "some.jsonl", {**block, "equal": "tokens"}).values()
+    assert {policy: sorted(seeds) for policy, seeds in place.items()} == {"random": [0], "uds": [0]}
+    assert analysis.read(tmp_path / "some.jsonl", {**block, "equal": "tokens", "policies": ["random", "full"]}) == {}
 
 
 def test_differences_are_paired_by_seed():

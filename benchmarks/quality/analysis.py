@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
 
 
 def read(file: Path, block: dict[str, Any]) -> Runs:
-    """The runs of a block that have been made; a place is there once each of its policies has a run."""
+    """The runs of a block that have been made; a place is there once each of its policies has run under a seed."""
     rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
     known = {Cell(**{name: row[name] for name in Cell._fields if name in row}): row for row in rows}
     found: Runs = defaultdict(lambda: defaultdict(dict))
@@ -59,7 +59,13 @@ def read(file: Path, block: dict[str, Any]) -> Runs:
         if cell in known:
             found[cell.place][cell.policy][cell.seed] = known[cell]
     asked = {(cell.place, cell.policy) for cell in cells(block)}
-    return {place: runs for place, runs in found.items() if all(p in runs for other, p in asked if other == place)}
+    return {place: whole for place in found if (whole := _whole(found[place], [p for q, p in asked if q == place]))}
+
+
+def _whole(runs: dict[str, dict[int, dict[str, Any]]], policies: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:
+    """The runs of the seeds that all `policies` have, so that means over seeds are over the same ones."""
+    seeds = set.intersection(*(set(runs.get(policy, {})) for policy in policies))
+    return {policy: {seed: runs[policy][seed] for seed in sorted(seeds)} for policy in runs} if seeds else {}
 
 
 def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]:

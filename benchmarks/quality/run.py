@@ -2,7 +2,7 @@
 
     python benchmarks/quality/run.py benchmarks/quality/grid.yaml                 # continues where it stopped
     python benchmarks/quality/run.py benchmarks/quality/grid.yaml --dry-run       # what would be run
-    python benchmarks/quality/run.py benchmarks/quality/grid.yaml --block noisy   # a block alone
+    python benchmarks/quality/run.py benchmarks/quality/grid.yaml --block guards  # a block alone
 
 Each finished run is one line in `<results>/quality_<grid>.jsonl`, so an interrupted grid loses at most the run in hand.
 Two processes may share a grid: `--part 1/2` and `--part 2/2`. On Linux set the malloc variables of

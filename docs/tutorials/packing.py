@@ -61,5 +61,5 @@ print(f"{logged['uds/kept_tokens_fraction']:.2f} of the tokens with loss were tr
 # | `packing=True` (strategy `bfd`) | a document |
 # | `packing=True, packing_strategy="wrapped"` | a window of `max_length` tokens, whatever it holds |
 #
-# TRL trains through a fused head that never makes logits. So does the scoring pass: it runs the model's head at one
-# position of each sample to learn how it is built, and computes scores from hidden states.
+# TRL trains through a fused head that never makes logits. So does the scoring pass: it takes what goes into the
+# head, computes scores from that, and runs a head that is no plain linear layer at one position only.

@@ -147,16 +147,18 @@ class UDS:
         utility = nuclear_norm(logits, mask) / root
         sketches = paired_sketch(logits, mask, dim=self.dim, seed=self.seed) / root[:, None]
         diversity = mean_distance(sketches, self.memory)
-        self.utilities.extend(utility)
+        there = mask.any(axis=1)
+        self.utilities.extend(utility[there])
         if self.memory:
-            self.diversities.extend(diversity)
+            self.diversities.extend(diversity[there])
         if self.alpha == "auto":
             u, d = interquartile_range(self.utilities), interquartile_range(self.diversities)
             scores = (utility / u if u else 0 * utility) + self.weight * (diversity / d if d else 0 * diversity)
         else:
             scores = utility + self.alpha * diversity
+        scores = np.where(there, scores, 0.0)
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
-        self.memory.extend(sketches[chosen])
+        self.memory.extend(sketches[i] for i in chosen if there[i])
         return chosen, scores
 
 
@@ -335,10 +337,11 @@ class SelectiveBackprop:
 
     def __init__(self, *, beta, window, seed):
         self.beta, self.seed, self.number = beta, seed, 0
-        self.losses = deque(maxlen=window)
+        self.losses, self.window = deque(maxlen=window), window
 
     def step(self, loss):
-        self.losses.extend(loss)
+        size = self.window
+        self.losses.extend(loss if len(loss) <= size else [loss[i * len(loss) // size] for i in range(size)])
         chance = percentile(loss, self.losses) ** self.beta
         limit = 1 - np.random.default_rng([self.seed, 7, self.number, 0]).random(len(loss), dtype=np.float32)
         self.number += 1

@@ -176,7 +176,17 @@ def test_greedy_lowers_what_is_near_to_the_picked(backend, seed, count, radius):
     assert listed(backend, got) == greedy_oracle(scores, sketches, np.ones(6), count, radius)
 
 
-def test_greedy_without_a_radius_is_top_k_and_unsound_sketches_spoil_nothing(backend):
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8))
+def test_without_a_radius_greedy_lowers_copies_alone(backend, seed, count):
+    """The limit of the formula for a radius that goes to zero."""
+    rng = np.random.default_rng(seed)
+    scores, sketches = rng.uniform(1, 2, size=8), rng.normal(size=(4, 3))[rng.integers(0, 4, size=8)]
+    arguments = [backend.array(x, "float32") for x in (scores, sketches, np.ones(8))]
+    got = uds.greedy(*arguments, budget=uds.Budget(count=count), radius=0.0)
+    assert listed(backend, got) == greedy_oracle(scores, sketches, np.ones(8), count, 1e-9)
+
+
+def test_unsound_sketches_spoil_nothing(backend):
     scores = backend.array([1.0, 3.0, 2.0], "float32")
     sketches = np.zeros((3, 2))
     sketches[1] = np.nan

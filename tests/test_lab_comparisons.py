@@ -69,6 +69,13 @@ def test_who_is_better():
     assert comparisons(runs("uds", "random"), budget="samples")[0].better is None
 
 
+def test_who_diverged_is_compared_with_nobody():
+    """Under one seed is enough: the others alone would flatter it."""
+    made = runs("random", "uds", "longest")
+    made[-2] = result("uds", 2, [float("nan")] * SAMPLES)
+    assert {(one.policy, one.rival) for one in comparisons(made, budget="tokens")} == {("longest", "random")}
+
+
 def test_one_seed_calls_nobody_better():
     (one,) = comparisons(runs("uds", "random", seeds=(0,), uds=1.0), budget="samples")
     assert (one.seeds, one.better) == (1, None)

@@ -64,6 +64,9 @@ def test_messages_through_the_chat_template():
     (example,), _ = Encoder(tokenizer=tokenizer)([record(messages=TURNS)])
     assert tokenizer.decode(example["input_ids"]) == "[user]hi[assistant]ho"
     assert trained_text(tokenizer, example) == "ho"
+    tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    with pytest.raises(LabError, match=r"d\.jsonl:1: the tokenizer's chat template refuses .*no system turns"):
+        Encoder(tokenizer=tokenizer)([record(messages=TURNS)])
     tokenizer.chat_template = "{{ messages | length }}"
     with pytest.raises(LabError, match=r"d\.jsonl:1: .*chat template"):
         Encoder(tokenizer=tokenizer)([record(messages=TURNS)])

@@ -104,6 +104,12 @@ def test_the_command(source):
     assert uds("profile", "--help").exit_code == 0
 
 
+def test_a_policy_that_is_checked_anyway_is_checked_twice(source):
+    options = ["--model", source.model, "--data", source.data, "--threads", 1, "--candidates", 4, "--repeats", 1]
+    result = uds("profile", *options, "--policy", "random", "--check", "--check-steps", 1, "--json")
+    assert [one["policy"] for one in json.loads(result.stdout)["check"]] == ["full", "random", "random"]
+
+
 def test_wrong_input_is_told(source, monkeypatch):
     fine = {"--model": source.model, "--data": source.data, "--candidates": 4, "--repeats": 1}
     for changed, said in (

@@ -55,6 +55,17 @@ def test_one_seed_has_no_band():
     assert curves([run()], ["uds"])["policies"][0]["mean"][1]["loss"] == {"mean": 2.0, "low": None, "high": None}
 
 
+@pytest.mark.parametrize("bad", [None, float("nan")])
+def test_a_run_that_diverged_ends_where_its_numbers_do(bad):
+    made = curves([run(losses=(3.0, 2.0, bad)), run(seed=1, losses=(3.0, 2.5, 1.0)), run("random")], ["uds", "random"])
+    uds, random = made["policies"]
+    assert [len(seed["points"]) for seed in uds["seeds"]] == [2, 3]
+    assert [point["loss"]["mean"] for point in uds["mean"]] == [3.0, 2.25]
+    assert len(random["mean"]) == 3
+    nothing = curves([run(losses=(bad, bad)), run("random")], ["uds", "random"])
+    assert nothing["metrics"] == [] or [one["policy"] for one in nothing["policies"]] == ["random"]
+
+
 def test_runs_of_different_lengths_are_averaged_at_equal_parts():
     made = curves([run(losses=(4.0, 2.0, 0.0)), run(seed=1, losses=(4.0, 0.0), step=4)], ["uds"])
     assert [point["loss"]["mean"] for point in made["policies"][0]["mean"]] == [4.0, 2.0, 0.0]

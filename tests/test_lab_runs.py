@@ -1,5 +1,6 @@
 """A folder of runs: whose it is, what is finished, and what may join."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,31 @@ def test_a_finished_run_comes_back_as_it_was(tmp_path, plan):
     runs.keep(without)
     assert runs.finished("uds", 1) == without
     assert runs.plan() == plan
+
+
+def test_a_run_that_diverged_is_kept_as_json_and_comes_back(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    bad = Evaluation(step=0, samples=0, tokens=0, seconds=0.0, loss=math.inf)
+    runs.keep(
+        replace(result(), evaluations=[bad], measured=Measured(losses=[math.nan, 1.0], tokens=[1, 2], answers={}))
+    )
+    text = next((tmp_path / "out" / "runs").glob("*.json")).read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    found = runs.finished("uds", 0)
+    assert found is not None
+    assert math.isnan(found.evaluations[0].loss)
+    assert found.measured is not None
+    assert math.isnan(found.measured.losses[0])
+    assert found.measured.losses[1] == 1.0
+
+
+def test_other_numbers_of_jobs_and_threads_go_on(tmp_path, plan):
+    runs = Runs(tmp_path / "out")
+    for threads in (None, 1, 4):  # two processes take one each, a single one as many as there are
+        runs.claim(replace(plan, settings=replace(plan.settings, threads=threads)), overwrite=False)
+        assert runs.plan().settings.threads == threads
 
 
 def test_the_same_plan_goes_on_and_another_is_refused_by_name(tmp_path, plan):

@@ -36,6 +36,13 @@ def test_means_and_spread_over_seeds():
     assert one.spread is one.interval is None
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_counted_and_spoils_no_other_number(bad):
+    random, uds = summarise([result("random", 0, 2.0), result("uds", 0, bad), result("uds", 1, 1.0)])
+    assert (random.loss, random.diverged) == (2.0, 0)
+    assert (uds.loss, uds.spread, uds.interval, uds.diverged, uds.loss_before) == (None, None, None, 1, 5.0)
+
+
 def test_the_interval_of_two_seeds_that_differ_is_wide():
     (random,) = summarise([result("random", 0, 2.0), result("random", 1, 4.0)])
     assert random.interval is not None

@@ -31,6 +31,10 @@ def test_nothing_held_out_and_a_single_seed():
     assert "before training" not in shown(loss=None, loss_before=None, spread=None)
 
 
+def test_who_diverged_has_no_number():
+    assert "diverged" in shown(loss=None, spread=None, diverged=1)
+
+
 def test_flags_have_a_table_of_their_own():
     assert "wrong %" in shown(flagged={"wrong": 0.25})
     assert "known" not in shown()

@@ -202,6 +202,17 @@ def test_documents_that_trl_packs(source, tmp_path, form):
     assert 0 < sum(row["chosen"] for row in rows) < len(rows)
 
 
+def test_an_epoch_of_packed_rows_is_one_pass(source, tmp_path):
+    options = ["--epochs", 1, "--batch-size", 2, "--trl", "packing=true", "--max-length", 128, "--json", "--no-audit"]
+    told = json.loads(trained(*source, *options, "--output", tmp_path / "out").stdout)
+    log = read_json(tmp_path / "out" / "training.json")["log"]
+    assert 0.8 < max(row["epoch"] for row in log if "epoch" in row) < 1.3
+    assert told["steps"] < 36 // 2
+    assert "rows that training examples are packed into" in refused(
+        *source, *options[2:], "--max-length", 4096, "--output", tmp_path / "few"
+    )
+
+
 def test_overwriting_leaves_nothing_to_go_on_with(source, finished, tmp_path):
     output = shutil.copytree(finished[0], tmp_path / "out")
     assert "already holds files" in refused(*source, *QUICK, "--output", output)
@@ -228,6 +239,7 @@ def test_wrong_input(source, tmp_path):
         (["--keep", 2], "`keep` must be a share in (0, 1]"),
         (["--scope", "all"], "`scope` must be micro or step"),
         (["--keep-schedule", "square"], "`keep_schedule` must be 'constant', 'linear' or 'cosine'"),
+        (["--keep-initial", 0.5], "`keep_steps` and `keep_initial` change nothing with keep_schedule='constant'"),
         (["--start-step", -1], "`start_step` must be a whole number of at least 0"),
         (["--batch-size", 64], "`batch_size` counts candidates and is 64, more than the 36 training examples"),
         (["--trl", "bf16=true"], "an option of `uds train` sets it already"),

@@ -101,6 +101,13 @@ def test_a_small_space_is_searched_once_and_not_again_and_again(tmp_path):
     assert outcome.best.point["weight"] == 3
 
 
+def test_the_default_is_no_proposal(tmp_path):
+    """Its name would be taken for its own twice."""
+    outcome = searched(Known(bowl=0.0, noise=0.1), tmp_path, text="keep=[0.125,0.25,0.5]", halving=Halving(trials=6))
+    assert sorted(one.point["keep"] for one in outcome.configurations) == [0.125, 0.5]
+    assert len({one.name for one in outcome.finalists}) == len(outcome.finalists)
+
+
 def test_halving_checks_its_numbers():
     for option in ({"trials": 1}, {"reduction": 1}, {"rungs": 1}, {"seeds": 0}):
         with pytest.raises(LabError, match=f"`{next(iter(option))}` must be at least"):

@@ -1,5 +1,7 @@
 """Sentences that do not say more than the numbers."""
 
+from dataclasses import replace
+
 from uds_adapters.lab.budget import Kind
 from uds_adapters.lab.comparisons import Comparison
 from uds_adapters.lab.summary import Summary
@@ -79,6 +81,18 @@ def test_answers_have_sentences_of_their_own():
     text = verdict([summary("random", 2.1), summary("uds", 2.0)], found)
     assert "In accuracy, uds is better than random by 3.1 ± 1.2 points at equal tokens." in text
     assert "In exact matches, uds is not distinguishable from random (0.0 ± 1.0 points)" in text
+
+
+def test_who_diverged_is_named_and_not_ranked():
+    astray = replace(summary("uds", None), diverged=1)
+    said = verdict(
+        [summary("random", 2.0), astray, summary("longest", 1.9)], [against("longest", "random", -0.1, 0.01)]
+    )
+    assert said.startswith("longest reached the lowest held-out loss, 1.900. uds diverged under 1 of 3 seeds")
+    assert "lower the learning rate" in said
+    assert "uds is" not in said
+    assert verdict([astray]).startswith("uds diverged under 1 of 3 seeds")
+    assert "uds diverged" in verdict([summary("random", 2.0), astray])
 
 
 def test_one_seed_claims_nothing():

@@ -86,6 +86,15 @@ def test_large_logits_do_not_overflow(backend):
     assert float(backend.numpy(got)[0]) == pytest.approx(3000)
 
 
+def test_words_that_are_masked_by_the_lowest_number_spoil_nothing(backend):
+    """A whole block of them, before one that is not."""
+    logits = np.random.default_rng(0).normal(size=(1, 2, 8)).astype(np.float32)
+    logits[..., :4] = np.finfo(np.float32).min
+    whole = backend.numpy(uds.entropy(backend.array(logits, "float32")))
+    blocks = backend.numpy(uds.entropy(backend.array(logits, "float32"), block_bytes=8 * 2 * 4))
+    np.testing.assert_allclose(blocks, whole, rtol=1e-5)
+
+
 def test_the_mask_and_missing_labels_leave_rows_out(backend):
     logits = np.random.default_rng(0).normal(size=(1, 3, 4))
     logits[0, 1] = np.nan

@@ -51,7 +51,7 @@ def window(window):
 
 SHARE = "a share in (0, 1]"
 WHOLE = "a whole number of at least 1"
-SEED = "a whole number of at least 0 and below 2**64"
+SEED = "a whole number of at least 0 and below 2**63"
 ALPHA = "'auto', 'rank' or a number of at least 0"
 LEAST_0 = "a number of at least 0"
 TIED = "two arrays, for time and vocabulary, or None"
@@ -98,7 +98,7 @@ VALUES = [  # function, option, value of the right type that does not fit, what 
     *[(uds.UDS, "temperature", value, "positive or None") for value in (0, 0.0, -1, NAN, INF)],
     *[(uds.UDS, "frobenius", value, "in [0, 1]") for value in (-0.1, 1.5, NAN)],
     *[(uds.UDS, name, value, WHOLE) for name in ("memory", "dim") for value in (0, 10.5, NAN)],
-    *[(make, "seed", value, SEED) for make in (uds.UDS, uds.Random, reservoir) for value in (-1, 2**64, 1.0, NAN)],
+    *[(make, "seed", value, SEED) for make in (uds.UDS, uds.Random, reservoir) for value in (-1, 2**63, 1.0, NAN)],
     (uds.UDS, "rows", "all", "one of 'labels', 'tokens'"),
     (uds.UDS, "centre", "column", "'none', 'row' or an array"),
     *[(uds.Reference, "alpha", value, LEAST_0) for value in (-1.0, NAN, INF)],

@@ -1,6 +1,6 @@
 """Laws that every policy keeps, on every library. What each alone promises is in the test file of its family."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ def test_k_distinct_indices_best_first(backend, policy):
     if not is_one_of(policy, NOT_BEST):
         assert (np.diff(scores[indices]) <= 0).all()
         assert min(scores[indices]) >= max(np.delete(scores, indices), default=-np.inf)
+    assert (selection.weights is None) is (getattr(policy, "temperature", None) is None)
     if selection.weights is not None:
         assert backend.numpy(selection.weights).shape == (len(indices),)
     assert all(backend.numpy(part).shape == (BATCH,) for part in selection.parts.values())
@@ -196,7 +197,7 @@ def test_a_saved_state_goes_on_as_if_never_saved(backend, policy):
         np.testing.assert_array_equal(array, uds.flatten(saved)[name])
 
 
-@pytest.mark.parametrize("name", [name for name in BY_PLACE if name != "uds drawn"])
+@pytest.mark.parametrize("name", list(BY_PLACE))
 def test_another_seed_draws_otherwise(name):
     pools = [samples(step) for step in range(8)]
     drawn = []
@@ -208,6 +209,54 @@ def test_another_seed_draws_otherwise(name):
             chosen.append(selection.indices.tolist())
         drawn.append(chosen)
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("name", list(BY_PLACE))
+def test_each_step_draws_anew(name):
+    """Of one and the same pool, and without what the policy learns between its steps."""
+    policy, pool = POLICIES[name], samples(0)
+    features = policy.examine(uds.Candidates(pool.logits, mask=pool.mask, labels=pool.labels, ids=pool.ids))
+    state = policy.init(features)
+    drawn = {tuple(policy.choose(state._replace(step=step), features)[0].indices.tolist()) for step in range(20)}
+    assert len(drawn) > 5
+
+
+@law()
+def test_of_no_candidates_none_are_chosen(backend, policy):
+    pool = samples(0)
+    features = policy.examine(candidates(backend, pool))
+    nothing = {name: column[:0] for name, column in features.items()}
+    for state in (None, warm(policy, backend)):
+        selection, _ = policy.choose(state, nothing)
+        assert backend.numpy(selection.indices).tolist() == []
+        assert backend.numpy(selection.scores).shape == (0,)
+
+
+@law()
+def test_samples_of_no_rows_have_features(backend, policy):
+    pool = samples(0)
+    nothing = Pool(pool.hidden[:, :0], pool.mask[:, :0], pool.labels[:, :0], pool.ids, pool.reference_loss)
+    indices, selection, _ = picks(policy, backend, None, nothing)
+    assert 0 < len(set(indices)) == len(indices)
+    assert np.isfinite(backend.numpy(selection.scores)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in ("full", "greats")])
+def test_options_may_be_numbers_of_numpy(name):
+    """On the library that takes Python's alone; and a state goes from one kind to the other."""
+    backend = BACKENDS[0].values[0]
+    made = {"int": np.int64, "float": np.float64}
+    plain = POLICIES[name]
+    given = {field.name: getattr(plain, field.name) for field in fields(plain)}
+    policy = replace(plain, **{k: made.get(type(v).__name__, lambda v: v)(v) for k, v in given.items()})
+    state: Any = None
+    for step in range(3):
+        features = policy.examine(candidates(backend, samples(step)))
+        selection, state = policy.choose(state, features)
+        state = uds.restore(plain.init(features), uds.flatten(state))
+        assert selection.scores.dtype == backend.xp.float32
+    expected, _, _ = picks(plain, backend, warm(plain, backend), samples(0))
+    assert picks(policy, backend, warm(policy, backend), samples(0))[0] == expected
 
 
 @law()

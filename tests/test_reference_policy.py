@@ -46,9 +46,9 @@ def test_thirty_steps_as_the_written_out_matrices(backend, dense):
         expected, scores = oracle.step(pool.logits)
         assert backend.numpy(selection.indices).tolist() == expected, step
         np.testing.assert_allclose(backend.numpy(selection.scores), scores, rtol=1e-5)
-        kept, known = queue(backend, state), np.array(oracle.queue)
+        kept, known = queue(backend, state.memory), np.array(oracle.queue)
         np.testing.assert_allclose(kept, known, rtol=1e-5, atol=1e-5 * np.abs(known).max())
-    assert state.size == 10
+    assert state.memory.size == 10
 
 
 def test_signs_and_indices_come_from_the_seed_where_they_are_not_given():
@@ -59,6 +59,21 @@ def test_signs_and_indices_come_from_the_seed_where_they_are_not_given():
     half = small(seed=3, signs=draws(0)["signs"]).examine(sample)["sketch"]
     assert (half != seeded).any()
     assert (half != small(seed=4, signs=draws(0)["signs"]).examine(sample)["sketch"]).any()
+
+
+@pytest.mark.parametrize("options", [{"seed": 1}, {"signs": draws(1)["signs"]}, {"indices": draws(1)["indices"]}])
+def test_a_memory_of_other_sketches_is_refused(options):
+    policy = small(seed=0)
+    features = policy.examine(uds.Candidates(np.random.default_rng(0).normal(size=(2, 5, VOCAB))))
+    saved = uds.flatten(policy.choose(None, features)[1])
+    assert uds.restore(small(seed=0, alpha=1.0).init(features), saved).memory.size == 2
+    with pytest.raises(ValueError, match="the saved sketches were made with other options"):
+        uds.restore(small(**options).init(features), saved)
+
+
+def test_indices_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"`indices\[0\]` must be .* whole numbers"):
+        small(indices=(np.full(RANK[0], 0.5), draws(0)["indices"][1]))
 
 
 def test_a_small_batch_is_kept_whole(backend):
@@ -73,8 +88,8 @@ def test_a_sample_that_is_not_finite_is_last_and_never_remembered(backend, bad):
     indices, selection, after = pools.picks(small(count=6), backend, state, pools.Pool(hidden, mask, labels))
     assert indices[-1] == 1
     assert np.isnan(backend.numpy(selection.scores)[1])
-    assert after.cursor == (state.cursor + 5) % 10
-    assert np.isfinite(backend.numpy(after.rows)).all()
+    assert after.memory.cursor == (state.memory.cursor + 5) % 10
+    assert np.isfinite(backend.numpy(after.memory.rows)).all()
 
 
 # --- units -----------------------------------------------------------------------------------------------------------
@@ -180,7 +195,7 @@ def test_nothing_is_printed_or_written(capfd, tmp_path, monkeypatch):
         ({"rank": (3, 0)}, r"`rank\[1\]` must be a whole number of at least 1"),
         ({"signs": (np.ones(3), np.ones(VOCAB))}, r"`signs\[0\]` must be 12 numbers -1 or 1"),
         ({"signs": (np.zeros(TIME), np.ones(VOCAB))}, r"`signs\[0\]` must be 12 numbers -1 or 1"),
-        ({"indices": (np.zeros(3, int), np.zeros(9, int))}, r"`indices\[1\]` must have shape \(10,\) to fit `rank`"),
+        ({"indices": (np.zeros(3, int), np.zeros(9, int))}, r"`indices\[1\]` must be 10 whole numbers, as `rank` says"),
     ],
 )
 def test_options_are_checked_at_construction(options, words):

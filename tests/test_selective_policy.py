@@ -60,6 +60,16 @@ def test_the_history_form_accepts_each_sample_with_its_own_chance(backend, windo
     assert len(numbers) > 1  # as many as are accepted
 
 
+@pytest.mark.parametrize("form", ["rank", "history"])
+def test_a_sample_without_a_loss_is_never_drawn_also_where_all_are_alike(form):
+    """NaN to the power of 0 is 1, which would be the chance of a good sample."""
+    policy, state = uds.SelectiveBackprop(count=3, form=form, beta=0.0), None
+    for _ in range(50):
+        selection, state = policy.choose(state, features([4, np.nan, 3, 2]))
+        assert 1 not in selection.indices
+        assert np.isnan(selection.scores[1])
+
+
 def test_the_history_form_with_a_budget_keeps_the_accepted_first():
     for seed in range(50):
         options = {"form": "history", "beta": 1.0, "seed": seed}

@@ -162,8 +162,10 @@ GOLDEN = {"fourier": 25.07500101669662, "paired": 27.772696912926474, "shifted":
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: uds.PairedSketch(time=4, vocab=9, dim=0), "`dim` must be at least 1, got 0"),
-        (lambda: uds.FourierSketch(time=4, vocab=9, rank=(0, 2)), r"`rank\[0\]` must be at least 1"),
+        (lambda: uds.PairedSketch(time=4, vocab=9, dim=0), "`dim` must be a whole number of at least 1, got 0"),
+        (lambda: uds.FourierSketch(time=4, vocab=9, rank=(0, 2)), r"`rank\[0\]` must be a whole number of at least 1"),
+        (lambda: uds.PairedSketch(time=4, vocab=9, dim=2.5), "`dim` must be a whole number"),  # type: ignore[arg-type]
+        (lambda: uds.ShiftedSketch(time=4, vocab=9, seed=-1), "`seed` must be a whole number"),
         (lambda: uds.PairedSketch(time=4, vocab=9)(np.ones((1, 2, 8))), "vocabulary of 8, .* `vocab`=9"),
     ],
 )

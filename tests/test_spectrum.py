@@ -188,6 +188,18 @@ def test_head_equals_dense(backend, bias, scale, time, width, deficient, frozen)
         np.testing.assert_allclose(got, reference.frobenius_norm(logits, mask), rtol=exact)
 
 
+def test_a_large_common_row_of_the_head_is_taken_out_to_rounding(backend):
+    """Its mean is over as many rows as the vocabulary has: a naive sum adds up float32's rounding."""
+    rng = np.random.default_rng(0)
+    weight = (10 * rng.normal(size=(1, 16)) + 1e-2 * rng.normal(size=(20_000, 16))).astype(np.float32)
+    hidden = rng.normal(size=(2, 8, 16)).astype(np.float32)
+    exact = weight.astype(float) - weight.astype(float).mean(axis=0)
+    expected = [np.linalg.svd(h.astype(float) @ exact.T, compute_uv=False).sum() for h in hidden]
+    head = uds.Head(backend.array(weight, "float32"))
+    got = uds.nuclear_norm(head(backend.array(hidden, "float32")).centred("row"), method="svd")
+    np.testing.assert_allclose(backend.numpy(got), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_small_blocks_give_the_same(backend, method):
     rng = np.random.default_rng(0)
@@ -348,9 +360,12 @@ def test_polar_in_float32_is_as_good_as_the_singular_values(seed):
     ("options", "words"),
     [
         ({"method": "fast"}, "`method` must be one of 'auto', 'svd', .* got 'fast'"),
-        ({"method": "randomized", "rank": 0}, "`rank` must be at least 1, got 0"),
+        ({"method": "randomized", "rank": 0}, "`rank` must be a whole number of at least 1, got 0"),
         ({"mask": np.ones((2, 4), bool)}, r"`mask` must have shape .* = \(2, 3\)"),
-        *(({"block_bytes": 0, "method": method}, "`block_bytes` must be positive") for method in ALL),
+        *(
+            ({"block_bytes": 0, "method": method}, "`block_bytes` must be a whole number of at least 1")
+            for method in ALL
+        ),
     ],
 )
 def test_errors_name_the_argument(options, words):
@@ -361,8 +376,12 @@ def test_errors_name_the_argument(options, words):
 
 
 def test_integers_and_mixed_libraries_are_type_errors():
-    with pytest.raises(TypeError, match="floating-point"):
+    with pytest.raises(TypeError, match="`logits` must hold floating-point"):
         uds.nuclear_norm(np.ones((2, 3, 4), int))
+    with pytest.raises(TypeError, match="`weight` must hold floating-point"):
+        uds.Head(np.ones((3, 4), int))
+    with pytest.raises(TypeError, match="`hidden` must hold floating-point"):
+        uds.Head(np.ones((3, 4)))(np.ones((1, 2, 4), int))
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError):
         uds.nuclear_norm(np.ones((2, 3, 4)), mask=torch.ones(2, 3, dtype=torch.bool))

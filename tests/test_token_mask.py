@@ -43,6 +43,13 @@ def test_the_highest_stay(left, keep):
     assert trained_tokens(keep_highest(batch, values, keep=1.0)) == trained_tokens(batch)
 
 
+def test_a_share_is_not_rounded_up_twice():
+    batch = {"input_ids": torch.ones(1, 101, dtype=torch.int64), "labels": torch.ones(1, 101, dtype=torch.int64)}
+    for keep, kept in ((0.07, 7), (0.15, 15), (0.29, 29), (0.291, 30)):
+        masked = keep_highest(batch, torch.rand(1, 101), keep=keep)
+        assert int((masked["labels"][:, 1:] != -100).sum()) == kept, keep
+
+
 def test_shifted_labels_stay_shifted():
     batch = tiny.batch(3)
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)

@@ -1,7 +1,9 @@
 """`BatchSelector`: any loop."""
 
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
@@ -138,6 +140,8 @@ def test_what_is_no_policy_is_refused_at_construction():
     with pytest.raises(ValueError, match=r"keep all candidates.*give UDS a `keep` such as 0.25"):
         BatchSelector(tiny.llama(), uds.UDS())
     BatchSelector(tiny.llama(), uds.SelectiveBackprop(form="history", beta=1.0))  # accepts as many as it likes
+    with pytest.raises(ValueError, match="keep all candidates"):
+        BatchSelector(tiny.llama(), uds.SelectiveBackprop(form="history"))
 
 
 def test_it_is_said_where_there_are_no_labels():
@@ -205,6 +209,29 @@ def test_a_pool_does_not_depend_on_how_it_is_scored():
     assert picks[0] == picks[1] == picks[2]
 
 
+def test_a_policy_that_scores_padding_is_never_given_parts_of_a_batch(monkeypatch):
+    scored = uds.Reference(count=2, time=32, rank=(3, 10), memory=8)
+    with pytest.raises(ValueError, match="`score_batch_size` is 2, and Reference scores the padding"):
+        BatchSelector(tiny.llama(), scored, score_batch_size=2)(tiny.batch(6))
+
+    def too_large(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr("uds_adapters.forward.examined", too_large)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        BatchSelector(tiny.llama(), scored)(tiny.batch(6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mean_hidden_row_may_be_of_any_precision_and_still_hang_in_a_graph(dtype):
+    row = torch.randn(32, generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
+    select = BatchSelector(tiny.llama(), policy(centre=row))
+    select(tiny.batch(6))
+    other = BatchSelector(tiny.llama(), policy(centre=row.detach().clone()))
+    other.load_state_dict(select.state_dict())
+    other(tiny.batch(6))
+
+
 def test_the_schedule_says_when_and_how_much():
     schedule = Schedule(start_step=2, every=2, keep="linear", initial=1.0, steps=2)
     select = BatchSelector(tiny.llama(), policy(keep=0.25), schedule=schedule)
@@ -241,6 +268,41 @@ def test_identities_are_taken_out_and_told(identities):
     assert select.last_ids == [identities[i] for i in select.last_indices]
     with pytest.raises(ValueError, match=r"`batch` has no 'id' \(`id_field`\)"):
         select(tiny.batch(6))
+
+
+@pytest.mark.parametrize("given", [range(40, 46), np.arange(40, 46), tuple(np.arange(40, 46))])
+def test_identities_may_be_any_numbers(given):
+    select = BatchSelector(tiny.llama(), uds.LossDrop(count=2), id_field="id")
+    select({**tiny.batch(6), "id": given})
+    assert select.last_ids == [40 + i for i in select.last_indices]
+
+
+@pytest.mark.parametrize("given", [[1, 2, 3], torch.arange(7), ["a"] * 5])
+def test_identities_that_are_not_one_each_are_told_before_anything_is_chosen(given):
+    select = BatchSelector(tiny.llama(), policy(), id_field="id")
+    with pytest.raises(ValueError, match=rf"`batch\['id'\]` has {len(given)} entries, and the batch has 6 samples"):
+        select({**tiny.batch(6), "id": given})
+    assert select.history.choices == 0
+    select = BatchSelector(tiny.llama(), uds.RHOLoss(count=2))
+    with pytest.raises(ValueError, match=r"`batch\['reference_loss'\]` has 3 entries"):
+        select({**tiny.batch(6), "reference_loss": torch.ones(3)})
+
+
+def test_parts_that_are_whole_numbers_have_means_too():
+    class Counting(uds.MaxLoss):
+        def score(self, features, /):
+            return features["loss"]
+
+        def choose(self, state, features, /, *, groups=None):
+            selection, state = super().choose(state, features, groups=groups)
+            parts = {"right": features["length"].to(torch.int64), "long": features["length"] > 3}
+            return dataclasses.replace(selection, parts=parts), state
+
+    select = BatchSelector(tiny.llama(), Counting(count=2))
+    select(tiny.batch(6))
+    assert select.last is not None
+    assert select.metrics["right_mean"] == pytest.approx(float(select.last.parts["right"].float().mean()))
+    assert 0 <= select.metrics["long_mean"] <= 1
 
 
 def test_a_policy_gets_the_entries_that_it_asks_for():

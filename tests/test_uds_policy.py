@@ -8,6 +8,7 @@ import reference
 from pools import BATCH, TIME, WEIGHT, WIDTH, Pool, candidates, low, picks, samples, warm
 
 import uds_core as uds
+from uds_core.policies.uds import sketch_recipe
 
 
 @pytest.mark.parametrize("policy", [uds.UDS(keep=0.5, dim=8), uds.UDS(tokens=9, dim=8)], ids=["share", "tokens"])
@@ -18,7 +19,10 @@ def test_in_the_first_pool_a_broken_sample_is_not_chosen_either(backend, policy)
     assert backend.numpy(policy.choose(None, features)[0].indices).tolist() == [1]
 
 
-@pytest.mark.parametrize("options", [{"seed": 1}, {"sketch": "shifted"}, {"length": "none"}, {"centre": np.ones(5)}])
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 1}, {"sketch": "shifted"}, {"length": "none"}, {"rows": "tokens"}, {"centre": np.ones(5)}],
+)
 def test_a_memory_of_other_sketches_is_refused(options):
     from dataclasses import replace
 
@@ -131,6 +135,127 @@ def test_without_diversity_a_vocabulary_said_twice_changes_no_choice(backend):
         given = uds.Candidates(backend.array(logits, "float32"), mask=backend.array(mask), labels=backend.array(labels))
         got.append(backend.numpy(policy.choose(None, policy.examine(given))[0].indices).tolist())
     assert got[0] == got[1]
+
+
+def given(backend, utility, sketch, length=None, **more):
+    """Features as `examine` gives them, of numbers of one's own."""
+    length = np.ones(len(utility)) if length is None else length
+    columns = {"utility": utility, "sketch": sketch, "length": length, **more}
+    return {name: backend.array(np.asarray(values, float), "float32") for name, values in columns.items()}
+
+
+@pytest.mark.parametrize("options", [{"alpha": "auto"}, {"alpha": "rank"}, {"alpha": 0.5}, {"in_batch": "greedy"}])
+def test_samples_without_rows_change_nothing_for_the_others(backend, options):
+    """Half of them are empty, as where prompts are cut before the answer; the others are chosen as without them."""
+    policy = uds.UDS(count=2, memory=6, dim=4, **options)
+    states: list[Any] = [None, None]
+    for step in range(4):
+        rng = np.random.default_rng(step)
+        utility, sketch, length = rng.uniform(1, 9, size=8), rng.normal(size=(8, 4)), np.tile([3, 0], 4)
+        utility[1::2], sketch[1::2] = 0, 0
+        (mixed, states[0]), (alone, states[1]) = (
+            policy.choose(state, given(backend, utility[part], sketch[part], length[part]))
+            for state, part in zip(states, (slice(None), slice(0, None, 2)), strict=True)
+        )
+        assert backend.numpy(mixed.indices).tolist() == [2 * i for i in backend.numpy(alone.indices)]
+        if options.get("alpha") != "rank":  # ranks are shares of all candidates
+            np.testing.assert_allclose(backend.numpy(mixed.scores)[::2], backend.numpy(alone.scores), rtol=1e-6)
+        np.testing.assert_allclose(
+            backend.numpy(mixed.metrics["alpha"]), backend.numpy(alone.metrics["alpha"]), rtol=1e-6
+        )
+        np.testing.assert_array_equal(backend.numpy(mixed.scores)[1::2], 0)
+
+
+def test_samples_without_rows_never_enter_the_memory(backend):
+    policy = uds.UDS(keep=1.0, memory=8, dim=4)
+    _, state = policy.choose(None, given(backend, [0, 5, 0, 4], np.eye(4), [0, 2, 0, 3]))
+    assert state.memory.size == 2
+    np.testing.assert_array_equal(backend.numpy(state.memory.filled), np.eye(4)[[1, 3]])
+
+
+def test_the_order_of_a_pool_longer_than_the_window_hardly_counts():
+    """As where a file holds one source after the other, and a data set is scored as one pool."""
+    rng = np.random.default_rng(0)
+    utility = np.concatenate([rng.normal(100, 20, size=1400), rng.normal(100, 1, size=600)])
+    sketch, policy = rng.normal(size=(2000, 4)), uds.UDS(count=10, memory=8, dim=4)
+    alphas = []
+    for order in (np.arange(2000), rng.permutation(2000)):
+        features = {"utility": utility[order], "sketch": sketch[order], "length": np.ones(2000)}
+        _, state = policy.choose(None, features)
+        alphas.append(float(policy.choose(state, features)[0].metrics["alpha"]))
+    assert alphas[0] == pytest.approx(alphas[1], rel=0.3)  # 0.75 and 7.8 where the last 512 counted alone
+
+
+def test_the_ratio_and_the_radius_are_medians_over_past_pools_too(backend):
+    sketch = np.eye(4)
+    policy = uds.UDS(count=1, alpha=0.0, frobenius=0.5, memory=4, dim=4)
+    _, state = policy.choose(None, given(backend, [10, 10, 10], sketch[:3], frobenius=[1, 1, 1]))
+    selection, _ = policy.choose(state, given(backend, [4, 6], sketch[:2], frobenius=[2, 2]))
+    # ratios 10, 10, 10, 2, 3: the median of the pool alone is 2.5
+    np.testing.assert_allclose(backend.numpy(selection.parts["utility"]), [2 + 10, 3 + 10], rtol=1e-5)
+
+    policy = uds.UDS(count=2, alpha=0.0, memory=4, dim=4, in_batch="greedy")
+    _, state = policy.choose(None, given(backend, [1] * 4, 100 * sketch))  # nearest ones are 141 off
+    near = np.zeros((3, 4))
+    near[:, 0] = [0.0, 1.0, 50.0]  # nearest: 1, 1, 49
+    selection, _ = policy.choose(state, given(backend, [3.0, 2.9, 1.0], near))
+    assert backend.numpy(selection.indices).tolist() == [0, 2]  # with a radius of 1, 2.9 would not be lowered
+
+
+def test_distances_within_the_pool_are_to_those_that_have_rows(backend):
+    sketch = np.zeros((4, 4))
+    sketch[:, 0] = [0.0, 3.0, 5.0, 1.0]
+    policy = uds.UDS(count=1, memory=4, dim=4, in_batch="mean")
+    selection, state = policy.choose(None, given(backend, [1, 2, 3, 0], sketch, [1, 1, 1, 0]))
+    np.testing.assert_allclose(backend.numpy(selection.parts["diversity"])[:3], [4.0, 2.5, 3.5], rtol=1e-5)
+    assert float(backend.numpy(selection.metrics["alpha"])) > 0  # known before anything is remembered
+    _, state = uds.UDS(count=1, memory=4, dim=4, in_batch="greedy").choose(
+        None, given(backend, [1, 2, 3, 0], sketch, [1, 1, 1, 0])
+    )
+    np.testing.assert_allclose(backend.numpy(state.nearest)[-4:], [3.0, 2.0, 2.0, np.nan], rtol=1e-5)
+
+
+def test_options_reach_what_they_name(backend):
+    sample = samples(0)
+    hidden, mask, labels, *_ = sample
+    features = uds.UDS(dim=8, method="frobenius", length="none").examine(candidates(backend, sample))
+    expected = reference.frobenius_norm(hidden @ WEIGHT.T, mask & (labels != -100))
+    np.testing.assert_allclose(backend.numpy(features["utility"]), expected, rtol=1e-4)
+    remembered, now = np.random.default_rng(0).normal(size=(2, 12, 4))
+    for distance in ("mean", "nearest", "softmin"):
+        policy = uds.UDS(count=12, memory=12, dim=4, distance=distance)
+        _, state = policy.choose(None, given(backend, np.ones(12), remembered))
+        selection, _ = policy.choose(state, given(backend, np.ones(12), now))
+        expected = uds.diversity(now, remembered, distance=distance)
+        np.testing.assert_allclose(backend.numpy(selection.parts["diversity"]), expected, rtol=1e-4)
+    reservoir = uds.UDS(count=1, memory=4, dim=4, replace="reservoir", seed=5)
+    state: Any = reservoir.choose(None, given(backend, np.ones(4), np.eye(4)))[1]
+    assert state.memory.seed == 5
+    fourier: Any = sketch_recipe("fourier", dim=1024, seed=3, vocab=4096)
+    assert (fourier.rank, fourier.seed) == ((8, 128), 3)
+
+
+@pytest.mark.parametrize(("temperature", "most"), [(1e-3, 1), (1e3, 400)])
+def test_the_temperature_is_that_of_the_draws(temperature, most):
+    """Cold, the best are drawn always; hot, any are."""
+    policy = uds.UDS(count=2, alpha=0.0, length="none", memory=4, dim=4, temperature=temperature)
+    features = {"utility": np.arange(1.0, 7.0), "sketch": np.eye(6)[:, :4], "length": np.ones(6)}
+    state, seen = policy.init(features), set()
+    for step in range(200):
+        selection, _ = policy.choose(state._replace(step=step), features)
+        seen.add(tuple(sorted(selection.indices.tolist())))
+        assert selection.weights is not None
+        assert selection.weights.shape == (2,)
+    assert (seen == {(4, 5)}) if most == 1 else len(seen) == 15
+
+
+@pytest.mark.parametrize("pairs", [3, 4])
+def test_greedy_takes_one_of_each_pair_however_many_there_are(backend, pairs):
+    """Where most candidates have a copy, the running radius is zero."""
+    sketch = np.repeat(np.eye(4)[:pairs], 2, axis=0)
+    policy = uds.UDS(count=pairs, memory=8, dim=4, in_batch="greedy")
+    selection, _ = policy.choose(None, given(backend, np.arange(2.0 * pairs) + 1, sketch))
+    assert sorted(i // 2 for i in backend.numpy(selection.indices).tolist()) == list(range(pairs))
 
 
 def twins(seed=0, copies=3):

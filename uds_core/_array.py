@@ -39,8 +39,8 @@ def device(x: Array, /) -> Any:
     return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType]
 
 
-def wide_dtype(x: Array, /) -> Any:
-    """The dtype `x` is computed in: float32 for half floats, its own otherwise.
+def wide_dtype(x: Array, /, *, name: str = "") -> Any:
+    """The dtype `x` is computed in: float32 for half floats, its own otherwise. An error calls `x` by its `name`.
 
     Half floats are not in the standard, and no library decomposes them (pytorch#98308).
     """
@@ -48,7 +48,8 @@ def wide_dtype(x: Array, /) -> Any:
     if _dtype_name(x.dtype) in _HALF:
         return xp.float32
     if x.dtype not in (xp.float32, xp.float64):
-        msg = f"expected floating-point numbers (float64, float32, bfloat16 or float16), got an array of {x.dtype}"
+        what = f"`{name}` must hold" if name else "expected"
+        msg = f"{what} floating-point numbers (float64, float32, bfloat16 or float16), got an array of {x.dtype}"
         raise TypeError(msg)
     return x.dtype
 
@@ -99,6 +100,8 @@ def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
         # its odd devices refuse NumPy, and know no "cpu"
         x = x.to_device(type(x.device)("CPU_DEVICE"))
     elif not array_api_compat.is_jax_array(x):  # NumPy reads JAX arrays wherever they are
+        if array_api_compat.is_torch_array(x):
+            x = x.detach()  # NumPy refuses what requires a gradient
         x = array_api_compat.to_device(x, "cpu")
     return np.asarray(x)
 

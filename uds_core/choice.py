@@ -25,7 +25,7 @@ class Budget:
         A number of samples.
     tokens
         A number of scored rows: in score order, what does not fit any more is skipped, as are samples without rows or
-        without a score; at least one sample is kept.
+        without a score. The best sample is kept even where it alone has more rows.
     """
 
     keep: float | None = None
@@ -111,7 +111,7 @@ def greedy(
     length, budget, groups
         As in `top_k`; what was picked counts for all groups.
     radius
-        r: distance from which on a sample is as good as far away.
+        r: distance from which on a sample is as good as far away; 0: only copies are lowered.
 
     Returns
     -------
@@ -123,15 +123,18 @@ def greedy(
     O(k batch dim): distances are kept up to date with each pick, and taken directly, not through a Gram matrix.
     """
     options.number("radius", radius, "at least 0", fits=lambda r: r >= 0)
+    radius = float(radius)
     xp = array_namespace(scores, sketches, length)
     check_scores(scores, length, groups, budget)
     nearest = xp.full_like(scores, xp.inf)
 
     def lowered(picked: int | None) -> Array:
         nonlocal nearest
-        if picked is None or radius == 0:
+        if picked is None:
             return scores
         nearest = xp.minimum(nearest, _finite_distances(sketches, picked))
+        if radius == 0:  # what the formula comes to: a copy counts nothing, all else as much as far away
+            return scores * xp.astype(nearest > 0, scores.dtype)
         return scores * xp.minimum(nearest / radius, xp.ones_like(nearest))
 
     return in_turn(lowered, length, budget=budget, groups=groups)

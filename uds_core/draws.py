@@ -30,7 +30,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
-    """A generator of its own for each seed (below 2**64), stream and key (below 2**32).
+    """A generator of its own for each seed (below 2**63), stream and key (below 2**32).
 
     NumPy cuts numbers into words of 32 bits, one after the other, and fills up with zeros, so that ``[1, 2]``,
     ``[1, 2, 0]`` and ``[1 + 2 * 2**32]`` all start alike. Here the words are always four, each with its own meaning.

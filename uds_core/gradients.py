@@ -155,7 +155,7 @@ class HeadGradients:
             dealt = xp.take(pairs, constant(buckets[here], like=rows), axis=0)
             side = side + residuals @ (dealt * constant(signs[here, None], like=rows, dtype=rows.dtype))
         across = constant(draws.signs(seed, Stream.WIDTH, 0, (self.width, dim)), like=rows, dtype=rows.dtype)
-        return xp.sum(side * (rows @ across), axis=1) / dim**0.5
+        return xp.sum(side * (rows @ across), axis=1) / float(dim) ** 0.5
 
     def in_hidden(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
         """Gradient of each sample's mean loss in its hidden states, (batch, time, width): c / n R W.

@@ -69,8 +69,8 @@ def gumbel_top_k(
     generator: Any = draws.generator(seed[0], Stream.GUMBEL, seed[1])
     noise = constant(generator.gumbel(size=scores.shape[0]), like=scores, dtype=scores.dtype)
     belongs = np.zeros(scores.shape[0], dtype=np.int64) if groups is None else to_numpy(groups)
-    indices: list[Array] = []
-    weights: list[Array] = []
+    indices = [constant(np.empty(0, np.int32), like=scores)]  # of no group at all
+    weights = [scores[:0]]
     for group in np.unique(belongs):
         members = constant(np.flatnonzero(belongs == group).astype(np.int32), like=scores)
         drawn = _draw(
@@ -89,10 +89,10 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     """The draw of one group: indices into it, and weights."""
     xp = array_namespace(scores)
     lowest = xp.full_like(scores, -xp.inf)
-    logits = xp.where(able, scores / temperature, lowest)
-    top = xp.max(logits)
+    top = xp.max(xp.where(able, scores, lowest))
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    phi = logits - top  # log p_i but for a constant, which falls out of phi - kappa
+    # log p_i but for a constant, which falls out of phi - kappa; less the best first, so that no division overflows
+    phi = xp.where(able, (scores - top) / float(temperature), lowest)
     noisy = phi + noise
     k = budget.size(scores.shape[0])
     order = xp.argsort(noisy, descending=True, stable=True)

@@ -6,7 +6,17 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._array import Array, array_namespace, check_device, device, is_traced, qr_triangle, wide_dtype, widen
+from ._array import (
+    Array,
+    accumulation_dtype,
+    array_namespace,
+    check_device,
+    device,
+    is_traced,
+    qr_triangle,
+    wide_dtype,
+    widen,
+)
 from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, is_row_centre, sound_rows
 
 __all__ = ["Head", "HeadLogits"]
@@ -51,7 +61,7 @@ class Head:
                 msg = f"`bias` must have shape ({weight.shape[0]},) to fit `weight`, got {tuple(bias.shape)}"
                 raise ValueError(msg)
         self.weight, self.bias, self.scale, self.frozen = weight, bias, float(scale), frozen
-        self.dtype = wide_dtype(weight)
+        self.dtype = wide_dtype(weight, name="weight")
         self.vocab, self.width = weight.shape
         self._offset = _offset
         self._memo: dict[Hashable, Array] = {}
@@ -60,7 +70,7 @@ class Head:
         """The logits of `hidden` (batch, time, width), as a value that is never multiplied out."""
         array_namespace(hidden, self.weight)
         check_device("hidden", hidden, like=self.weight, like_name="weight")
-        wide_dtype(hidden)
+        wide_dtype(hidden, name="hidden")
         if hidden.ndim != 3 or hidden.shape[2] != self.width:
             msg = f"`hidden` must have shape (batch, time, {self.width}) to fit `weight`, got {tuple(hidden.shape)}"
             raise ValueError(msg)
@@ -150,8 +160,11 @@ class Head:
 
     def _make_centred(self) -> Head:
         xp = array_namespace(self.weight)
-        total = sum(xp.sum(block, axis=0) for _, block in self.blocks(block_items(self.columns, BLOCK_BYTES)))
-        offset = total / self.vocab if self._offset is None else total / self.vocab + self._offset
+        wide = accumulation_dtype(self.weight)  # NumPy adds up one row after the other along this axis
+        blocks = self.blocks(block_items(self.columns, BLOCK_BYTES))
+        total = sum(xp.sum(block, axis=0, dtype=wide) for _, block in blocks)
+        mean = xp.astype(total / self.vocab, self.dtype, copy=False)
+        offset = mean if self._offset is None else mean + self._offset
         return Head(self.weight, self.bias, self.scale, frozen=self.frozen, _offset=offset)
 
     def _augmented(self, weight: Array, bias: Array | None) -> Array:

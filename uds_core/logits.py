@@ -112,7 +112,7 @@ def as_logits(logits: Any, /) -> Logits:
     """Either kind of logits, from either or from a dense array (batch, time, vocab)."""
     if isinstance(logits, (DenseLogits, HeadLogits)):
         return logits
-    wide_dtype(logits)
+    wide_dtype(logits, name="logits")
     if logits.ndim != 3:
         msg = f"`logits` must have shape (batch, time, vocab), got {tuple(logits.shape)}"
         raise ValueError(msg)

@@ -138,7 +138,8 @@ def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: b
         moment = xp.sum(weights * below, axis=2) if moments else xp.zeros_like(total)
         target = xp.zeros_like(top) if targets is None else _target_in(block, targets - start)
         if rows is not None:
-            lowered = rows.top - top
+            # as low as that is 0 in any case, and lower times `total` would be infinite
+            lowered = xp.maximum(rows.top - top, xp.full_like(top, -1e30))
             shrunk = xp.exp(lowered)
             total, moment = total + shrunk * rows.total, moment + shrunk * (rows.moment + lowered * rows.total)
             target = target + rows.target

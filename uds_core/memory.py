@@ -69,7 +69,7 @@ class Reservoir(NamedTuple):
     def empty(cls, capacity: int, dim: int, *, like: Array, seed: int = 0) -> "Reservoir":
         """A reservoir of `capacity` rows of `dim` numbers, none filled, of library, dtype and device of `like`."""
         options.seed(seed)
-        return cls(_no_rows(capacity, dim, like=like), 0, 0, seed)
+        return cls(_no_rows(capacity, dim, like=like), 0, 0, int(seed))
 
     @property
     def filled(self) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["check", "number", "seed", "whole", "word"]
 
-_SEEDS = 2**64  # two words of 32 bits; see `draws.generator`
+_SEEDS = 2**63  # what a saved state's int64 holds; two words of 32 bits, see `draws.generator`
 
 
 def check(
@@ -49,7 +49,7 @@ def whole(name: str, value: object, /, *, least: int = 1, remedy: str = "") -> N
 
 def seed(value: object, /) -> None:
     """A whole number that `draws.generator` takes as a seed."""
-    expected = "a whole number of at least 0 and below 2**64"
+    expected = "a whole number of at least 0 and below 2**63"
     check("seed", value, expected, kind=Real, fits=lambda n: _is_whole(n) and 0 <= n < _SEEDS)
 
 

@@ -178,7 +178,8 @@ class Policy(Protocol):
     """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed.
 
     It may also have an attribute `fields`, a tuple of names: entries of a batch, one number for each sample, that it
-    wants handed over as `Candidates.extra`.
+    wants handed over as `Candidates.extra`. And `scores_padding`, True where features depend on how far the whole
+    batch is padded: then a batch is never scored in parts.
     """
 
     needs_logits: ClassVar[bool]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import options
 from ._array import Array, array_namespace, check_device, device
 
 __all__ = [
@@ -39,6 +40,8 @@ def check_mask(mask: Array | None, shape: tuple[int, ...], /, *, like: Array, na
 def positions(mask: Array, /) -> Array:
     """Each row's position (batch, time), counted from its sample's first scored row, gaps included; 0 before it."""
     xp = array_namespace(mask)
+    if not mask.shape[1]:
+        return xp.zeros(mask.shape, dtype=xp.int32, device=device(mask))
     time = xp.arange(mask.shape[1], dtype=xp.int32, device=device(mask))[None, :]
     first = xp.min(xp.where(mask, time, xp.full_like(time, mask.shape[1])), axis=1, keepdims=True)
     after = time - first
@@ -78,9 +81,7 @@ def both_masks(first: Array | None, second: Array | None) -> Array | None:
 
 def block_items(others: int, block_bytes: int) -> int:
     """How many columns of `others` numbers fit into a block, at least one."""
-    if block_bytes < 1:
-        msg = f"`block_bytes` must be positive, got {block_bytes}"
-        raise ValueError(msg)
+    options.whole("block_bytes", block_bytes)
     return max(1, block_bytes // (8 * max(others, 1)))  # 8: the widest dtype a block is turned into
 
 

@@ -19,7 +19,7 @@ def shifted_sum(rows: Array, /, *, mask: Array | None = None) -> Array:
     blocks = (_block_sum(rows[:, start : min(start + _BLOCK, time), :]) for start in starts)
     turned = (xp.roll(block, start, axis=1) for start, block in zip(starts, blocks, strict=True))
     summed = sum(turned, start=xp.zeros((batch, dim), dtype=rows.dtype, device=device(rows)))
-    return summed if mask is None else _turned_back(summed, mask)
+    return summed if mask is None or not time else _turned_back(summed, mask)
 
 
 def _block_sum(rows: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import draws
+from . import draws, options
 from ._array import Array, array_namespace, constant, device
 from .draws import Stream
 from .head import Head
@@ -54,8 +54,9 @@ class FourierSketch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_sizes(time=self.time, vocab=self.vocab)
-        _check_sizes(**{"rank[0]": self.rank[0], "rank[1]": self.rank[1]})
+        _check(self.seed, time=self.time, vocab=self.vocab)
+        options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
+        _check(self.seed, **{"rank[0]": self.rank[0], "rank[1]": self.rank[1]})
         object.__setattr__(self, "rank", (int(self.rank[0]), int(self.rank[1])))
 
     @property
@@ -127,7 +128,7 @@ class PairedSketch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_sizes(time=self.time, vocab=self.vocab, dim=self.dim)
+        _check(self.seed, time=self.time, vocab=self.vocab, dim=self.dim)
 
     def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
         """Sketch of each sample, (batch, dim), in the dtype computed in.
@@ -185,7 +186,7 @@ class ShiftedSketch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_sizes(time=self.time, vocab=self.vocab, dim=self.dim)
+        _check(self.seed, time=self.time, vocab=self.vocab, dim=self.dim)
 
     def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
         """Sketch of each sample, (batch, dim), in the dtype computed in.
@@ -244,8 +245,7 @@ def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) 
     return folded
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check(seed: int, **sizes: int) -> None:
+    options.seed(seed)
     for name, size in sizes.items():
-        if size < 1:
-            msg = f"`{name}` must be at least 1, got {size}"
-            raise ValueError(msg)
+        options.whole(name, size)

@@ -3,8 +3,10 @@
 from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from . import options
-from ._array import Array, array_namespace, device
+from ._array import Array, array_namespace, constant, device
 
 __all__ = [
     "Alpha",
@@ -83,11 +85,13 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
     """
     check_alpha(alpha)
     check_weight(weight)
+    weight = float(weight)
     xp = array_namespace(utility, diversity)
     if alpha == "rank":
         scores = rank(utility) + weight * rank(diversity)
         return Combined(scores, xp.asarray(weight, dtype=utility.dtype, device=device(utility)))
     if alpha != "auto":
+        alpha = float(alpha)
         return Combined(utility + alpha * diversity, xp.asarray(alpha, dtype=utility.dtype, device=device(utility)))
     spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
     scores = _ratio(utility, spread_utility) + weight * _ratio(diversity, spread_diversity)
@@ -127,6 +131,8 @@ def rank(values: Array, /) -> Array:
     All the same: 0, so that a term that tells nothing adds nothing. O(n log n).
     """
     xp = array_namespace(values)
+    if not values.shape[0]:
+        return values
     unknown = xp.isnan(values)
     ordered = xp.sort(xp.where(unknown, xp.full_like(values, xp.inf), values))
     known = xp.where(unknown, xp.zeros_like(values), values)
@@ -159,9 +165,13 @@ def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:
 
 
 def shift_in(window: Array, values: Array, /) -> Array:
-    """The window after `values` (n,) came in at its end."""
+    """The window after `values` (n,) came in at its end; of more than fit, as many at even distances."""
     xp = array_namespace(window)
-    return xp.concat([window, values])[-window.shape[0] :]
+    size, n = window.shape[0], values.shape[0]
+    if n > size:  # the last alone would make the order of a long pool count
+        places = np.asarray([i * n // size for i in range(size)], dtype=np.int32)
+        return xp.take(values, constant(places, like=values), axis=0)
+    return xp.concat([window, values])[-size:]
 
 
 def _finite_in_order(values: Array) -> tuple[Array, Array]:

@@ -19,7 +19,9 @@ def check_policy(policy: Any) -> None:
     if isinstance(policy, type) or not isinstance(policy, uds.Policy):
         msg = f"`policy` must be a policy such as uds.UDS(keep=0.25), got {policy!r}; uds.get(name) finds one by name"
         raise TypeError(msg)
-    own = isinstance(policy, uds.Full) or (isinstance(policy, uds.SelectiveBackprop) and policy.form == "history")
+    own = isinstance(policy, uds.Full) or (
+        isinstance(policy, uds.SelectiveBackprop) and policy.form == "history" and policy.beta
+    )
     if getattr(policy, "budget", None) == uds.Budget() and not own:
         msg = (
             f"`policy` would keep all candidates, and score them for nothing: give {type(policy).__name__} a `keep` "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ __all__ = [
     "IGNORE",
     "Axes",
     "Indexer",
+    "check_one_each",
     "check_shape",
     "chosen",
     "indexed",
@@ -97,11 +99,30 @@ def apart(
             raise ValueError(msg)
     beside = {name: torch.as_tensor(batch[name]) for name in fields}
     ids: Any = batch[id_field] if id_field else []
-    if isinstance(ids, torch.Tensor) or (ids and all(isinstance(one, int) for one in ids)):
+    if not isinstance(ids, (torch.Tensor, Sequence)):
+        ids = torch.as_tensor(ids)
+    if isinstance(ids, torch.Tensor) or (len(ids) and all(isinstance(one, Integral) for one in ids)):
         beside["id"] = torch.as_tensor(ids)
     taken_out = {*fields, *wanted.values()}
     left = {name: value for name, value in batch.items() if name not in taken_out}
     return same_kind(batch, left), ids.tolist() if isinstance(ids, torch.Tensor) else list(ids), beside
+
+
+def check_one_each(samples: int, ids: Sequence[Any], beside: Mapping[str, torch.Tensor], /, *, id_field: Any) -> None:
+    """Make sure that identities, and the policy's numbers, are as many as the samples.
+
+    Raises
+    ------
+    ValueError
+        Where they are not, before anything is chosen by them.
+    """
+    numbers = {name: len(column) if column.ndim else 1 for name, column in beside.items() if name != "id"}
+    if id_field:
+        numbers[id_field] = len(ids)
+    for name, number in numbers.items():
+        if number != samples:
+            msg = f"`batch[{name!r}]` has {number} entries, and the batch has {samples} samples: it needs one for each"
+            raise ValueError(msg)
 
 
 def of(beside: Mapping[str, torch.Tensor], indices: torch.Tensor, /) -> dict[str, torch.Tensor]:

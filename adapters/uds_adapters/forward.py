@@ -73,6 +73,7 @@ class Scorer:
 
     def examine(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
         """The policy's features of all samples, in their order."""
+        check_whole(policy, self.score_batch_size)
         self._reader.refresh()
         with undisturbed(self.model):
             return uds.pool(list(self._pieces(samples, policy)))
@@ -95,7 +96,8 @@ class Scorer:
             try:
                 features = [examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
             except (RuntimeError, MemoryError) as error:
-                if len(piece) == 1 or not _is_out_of_memory(error):
+                whole = len(piece) == 1 or scores_padding(policy)
+                if whole or not _is_out_of_memory(error):
                     raise
                 features = None
             if features is None:  # out of the handler, where the error keeps what the pass had made
@@ -170,6 +172,27 @@ def _of(samples: batches.Samples, logits: Any, part: slice = slice(None)) -> uds
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
     beside = {name: numbers[part] for name, numbers in samples.beside.items()}
     return uds.Candidates(logits, mask=mask, labels=labels, ids=beside.pop("id", None), **beside)
+
+
+def scores_padding(policy: uds.Policy) -> bool:
+    """Whether features depend on how far the batch is padded, so that it cannot be scored in parts."""
+    return getattr(policy, "scores_padding", False)
+
+
+def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
+    """Raise where a batch would be scored in parts by a policy that scores its padding.
+
+    Raises
+    ------
+    ValueError
+        With the remedy.
+    """
+    if score_batch_size is not None and scores_padding(policy):
+        msg = (
+            f"`score_batch_size` is {score_batch_size}, and {type(policy).__name__} scores the padding of the whole "
+            "batch, which parts of it do not have: leave it None, with fewer candidates if memory is short"
+        )
+        raise ValueError(msg)
 
 
 def examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:

@@ -59,7 +59,9 @@ class Looker:
         beside: dict[str, torch.Tensor] = {}
         if isinstance(batch, Mapping) and (self._fields or self._id_field):
             batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._fields)
-        return batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside), ids
+        samples = batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside)
+        entries.check_one_each(len(samples), ids, beside, id_field=self._id_field)
+        return samples, ids
 
     @functools.cached_property
     def _is_sharded(self) -> bool:

@@ -13,7 +13,7 @@ def of(selection: uds.Selection | None, /) -> dict[str, float]:
     """Means of the score's parts, and the policy's own numbers; none where there was no choice."""
     if selection is None:
         return {}
-    found = {f"{name}_mean": float(part.nanmean()) for name, part in selection.parts.items()}
+    found = {f"{name}_mean": float(part.float().nanmean()) for name, part in selection.parts.items()}
     return found | {name: float(value) for name, value in selection.metrics.items()}
 
 

@@ -11,7 +11,7 @@ import torch
 import uds_core as uds
 
 from . import batches, models
-from .forward import Scorer, examined
+from .forward import Scorer, check_whole, examined
 from .heads import After, Linear
 from .probe import HeadProbe, undisturbed
 from .ranks import RankError, Ranks
@@ -48,6 +48,7 @@ class ShardedScorer(Scorer):
 
     def examine_all(self, views: Sequence[batches.Samples], policy: uds.Policy) -> uds.Features:
         """The policy's features of the samples of several batches, in their order."""
+        check_whole(policy, self.score_batch_size)
         pieces = [piece for samples in views for piece in samples.split(self.score_batch_size or len(samples))]
         number = self._ranks.most(len(pieces), about="sharded scoring")
         one = pieces[0].split(1)[0]

@@ -171,7 +171,8 @@ class LossEMA:
         before = np.where(np.isnan(seen), now, seen)
         loss, length = features["loss"], features["length"]
         past = constant(before, like=loss, dtype=loss.dtype)
-        weights = self.blend * past + (1 - self.blend) * loss
+        blend = float(self.blend)
+        weights = blend * past + (1 - blend) * loss
         indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
         after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
         selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})

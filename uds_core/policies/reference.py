@@ -15,6 +15,7 @@ from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..spectrum import nuclear_norm
+from .recipe import Remembered, fingerprint
 
 __all__ = ["Reference", "isometric_alpha", "published_alpha"]
 
@@ -65,6 +66,7 @@ class Reference:
     """
 
     needs_logits: ClassVar[bool] = True
+    scores_padding: ClassVar[bool] = True
     keep: float | None = None
     count: int | None = None
     alpha: float = 1.5e-3
@@ -90,9 +92,8 @@ class Reference:
         if self.signs is not None:
             self._check_signs(self.signs[0], "signs[0]", self.time)
         for side, rank in enumerate(self.rank):
-            if self.indices is not None and np.shape(self.indices[side]) != (rank,):
-                msg = f"`indices[{side}]` must have shape ({rank},) to fit `rank`, got {np.shape(self.indices[side])}"
-                raise ValueError(msg)
+            if self.indices is not None:
+                self._check_indices(np.asarray(self.indices[side]), f"indices[{side}]", rank)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`utility` (batch,), `sketch` (batch, rank[0] rank[1]) and `length` (batch,), all rows counted."""
@@ -103,23 +104,24 @@ class Reference:
             "length": candidates.lengths("all"),
         }
 
-    def init(self, features: Features, /) -> Memory:
+    def init(self, features: Features, /) -> Remembered:
         """An empty memory."""
         sketch = features["sketch"]
-        return Memory.empty(self.memory, sketch.shape[1], like=sketch)
+        recipe = fingerprint(self.time, self.rank, self.seed, self.signs, self.indices)
+        return Remembered(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
 
     def choose(
-        self, state: Memory | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Memory]:
+        self, state: Remembered | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Remembered]:
         """Scores are utility + alpha x diversity; the chosen enter the memory best first."""
         state = self.init(features) if state is None else state
         utility, sketch, length = features["utility"], features["sketch"], features["length"]
-        far = diversity(sketch, state)
-        scores = utility + self.alpha * far
+        far = diversity(sketch, state.memory)
+        scores = utility + float(self.alpha) * far
         indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
         known = array_namespace(scores).isfinite(scores)
-        return selection, state.push(sound(sketch, indices, known))
+        return selection, Remembered(state.memory.push(sound(sketch, indices, known)), state.recipe)
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":
         _, rows, vocab = logits.shape
@@ -144,6 +146,12 @@ class Reference:
                 raise ValueError(msg)
             drawn = drawn._replace(rows=index.astype(np.int32).tobytes())
         return drawn
+
+    @staticmethod
+    def _check_indices(given: np.ndarray, name: str, rank: int) -> None:
+        if given.shape != (rank,) or given.dtype.kind not in "iu":
+            msg = f"`{name}` must be {rank} whole numbers, as `rank` says, got shape {given.shape} of {given.dtype}"
+            raise ValueError(msg)
 
     @staticmethod
     def _check_signs(signs: Any, name: str, n: int) -> None:

@@ -97,7 +97,9 @@ class SelectiveBackprop:
         present = xp.where(length > 0, loss, xp.full_like(loss, xp.nan))
         losses = shift_in(state.losses, present)
         among = present if self.form == "rank" else losses
-        chance = percentile(loss, among) ** self._exponent(loss.shape[0], groups)
+        share = percentile(loss, among)
+        chance = share ** self._exponent(loss.shape[0], groups)
+        chance = xp.where(xp.isnan(share), share, chance)  # NaN to the power of 0 is 1
         if self.form == "rank":
             scores, seed = chance, (self.seed, state.step)
             indices = draw(chance, length, budget=self.budget, seed=seed, groups=groups)
@@ -110,9 +112,9 @@ class SelectiveBackprop:
         if self.beta is not None:
             return float(self.beta)
         if self.count is None:
-            return 0.0 if self.keep is None else 1.0 / self.keep - 1.0
+            return 0.0 if self.keep is None else 1.0 / float(self.keep) - 1.0
         size = batch if groups is None else batch / np.unique(to_numpy(groups)).size
-        return max(size / self.count - 1.0, 0.0)
+        return float(max(size / self.count - 1.0, 0.0))
 
     def _accept(self, chance: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
         generator: Any = draws.generator(self.seed, Stream.RANDOM, step)

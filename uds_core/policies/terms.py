@@ -11,6 +11,7 @@ from ..memory import Distance, Memory, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from .ranked import Ranked
+from .recipe import Remembered, fingerprint
 from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
 
 __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
@@ -147,21 +148,23 @@ class DiversityOnly:
         divisor = length_divisor(length, self.length, dtype=logits.dtype)
         return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
 
-    def init(self, features: Features, /) -> Memory:
+    def init(self, features: Features, /) -> Remembered:
         """An empty memory."""
         sketch = features["sketch"]
-        return Memory.empty(self.memory, sketch.shape[1], like=sketch)
+        recipe = fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
+        return Remembered(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
 
     def choose(
-        self, state: Memory | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Memory]:
+        self, state: Remembered | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, Remembered]:
         """Scores are distances to the memory, which the chosen enter afterwards."""
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
         finite = xp.all(xp.isfinite(sketch), axis=1)
-        scores = diversity(sketch, state, distance=self.distance)
+        scores = diversity(sketch, state.memory, distance=self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
-        return selection, state.push(sound(sketch, indices, finite & (length > 0)))
+        memory = state.memory.push(sound(sketch, indices, finite & (length > 0)))
+        return selection, Remembered(memory, state.recipe)

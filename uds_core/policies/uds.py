@@ -1,18 +1,18 @@
 """Utility-Diversity Sampling."""
 
-import zlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import options
-from .._array import Array, array_namespace, device, to_numpy
+from .._array import Array, array_namespace, device
 from ..choice import Budget, greedy, top_k
 from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
-from ..tradeoff import Alpha, Combined, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
+from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
+from .recipe import check_recipe, fingerprint
 
 __all__ = ["UDS", "Length", "Rows", "SketchKind", "UDSState", "check_words", "length_divisor", "sketch_recipe"]
 
@@ -36,12 +36,7 @@ class UDSState(NamedTuple):
 
     def check(self, template: "UDSState", /) -> None:
         """Raise where the restored sketches cannot be compared with those that are still to come."""
-        if self.recipe != template.recipe:
-            msg = (
-                "the saved sketches were made with other options: use the `sketch`, `dim`, `seed`, `rows`, `length` "
-                "and `centre` of the policy that was saved, or start without its state"
-            )
-            raise ValueError(msg)
+        check_recipe(self.recipe, template.recipe)
 
 
 @register("uds")
@@ -160,23 +155,25 @@ class UDS:
         state = self.init(features) if state is None else state
         utility, ratio = self._utility(state, features)
         far, nearest = self._diversity(state, features)
-        spreads = state.spreads.seen(utility, far if state.memory.size or self.in_batch == "mean" else None)
-        combined = combine(utility, far, alpha=self.alpha, weight=self.weight, spreads=spreads)
-        indices, weights = self._pick(state, features, combined, nearest, groups)
+        present = features["length"] > 0
+        known = _known(utility, present), _known(far, present)
+        spreads = state.spreads.seen(known[0], known[1] if state.memory.size or self.in_batch == "mean" else None)
+        combined = combine(*known, alpha=self.alpha, weight=self.weight, spreads=spreads)
+        scores = xp.where(present, combined.scores, xp.zeros_like(combined.scores))
+        indices, weights = self._pick(state, features, scores, nearest, groups)
         selection = Selection(
             indices=indices,
-            scores=combined.scores,
+            scores=scores,
             weights=weights,
             parts={"utility": utility, "diversity": far},
             metrics={"alpha": combined.alpha},
         )
-        known = xp.isfinite(combined.scores) & (features["length"] > 0)
-        memory = state.memory.push(sound(features["sketch"], indices, known))
+        memory = state.memory.push(sound(features["sketch"], indices, xp.isfinite(scores) & present))
         return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
         """Utility of each candidate, and the window of ratios after them."""
-        b = self.frobenius
+        b = float(self.frobenius)
         if b == 0:
             return features["utility"], state.ratio
         if b == 1:
@@ -201,9 +198,9 @@ class UDS:
         return far, shift_in(state.nearest, xp.astype(nearest, sketch.dtype, copy=False))
 
     def _pick(
-        self, state: UDSState, features: Features, combined: Combined, nearest: Array, groups: Array | None
+        self, state: UDSState, features: Features, scores: Array, nearest: Array, groups: Array | None
     ) -> tuple[Array, Array | None]:
-        scores, length = combined.scores, features["length"]
+        length = features["length"]
         if self.temperature is not None:
             drawn = gumbel_top_k(
                 scores,
@@ -220,9 +217,7 @@ class UDS:
         return top_k(scores, length, budget=self.budget, groups=groups), None
 
     def _fingerprint(self) -> int:
-        centre = self.centre if isinstance(self.centre, str) else to_numpy(self.centre).tobytes()
-        options = (self.sketch, self.dim, self.seed, self.rows, self.length, centre)
-        return zlib.crc32(repr(options).encode())
+        return fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
 
 
 def sketch_recipe(kind: SketchKind, /, *, dim: int, seed: int, vocab: int) -> Sketch:
@@ -242,9 +237,17 @@ def length_divisor(length: Array, option: Length, /, *, dtype: Any) -> Array:
     return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[option]
 
 
+def _known(values: Array, present: Array) -> Array:
+    """`values` (batch,), NaN for samples without rows: they tell nothing of how the others compare."""
+    xp = array_namespace(values)
+    return xp.where(present, values, xp.full_like(values, xp.nan))
+
+
 def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     """Mean and nearest distance (batch,) of each candidate to the others that are finite and not empty."""
     xp = array_namespace(sketch)
+    if not sketch.shape[0]:
+        return sketch[:, 0], sketch[:, 0]
     able = present & xp.all(xp.isfinite(sketch), axis=1)
     apart = distances(sketch, xp.where(able[:, None], sketch, xp.zeros_like(sketch)))
     itself = xp.eye(sketch.shape[0], dtype=apart.dtype, device=device(apart)) > 0

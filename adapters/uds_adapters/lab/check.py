@@ -51,17 +51,18 @@ def check(
     number of runs done.
     """
     asked = replace(settings, keep=prediction.keep, batch_size=prediction.candidates, steps=steps, budget="candidates")
-    predicted = {"full": prediction.full, "random": prediction.chance, policy: prediction.selecting}
-    found: dict[str, list[float]] = {name: [] for name in predicted}
+    predicted = [("full", prediction.full), ("random", prediction.chance), (policy, prediction.selecting)]
+    found: list[list[float]] = [[] for _ in predicted]
     with tempfile.TemporaryDirectory() as folder:
         _seconds(task, policy, replace(asked, steps=1), seed=seed, folder=Path(folder))
         for turn in range(ROUNDS):
-            for number, name in enumerate(predicted, start=1):
-                found[name].append(_seconds(task, name, asked, seed=seed + turn, folder=Path(folder)))
+            for number, (name, _) in enumerate(predicted):
+                found[number].append(_seconds(task, name, asked, seed=seed + turn, folder=Path(folder)))
                 if told is not None:
-                    told(turn * len(predicted) + number)
+                    told(turn * len(predicted) + number + 1)
     return [
-        Checked(policy=name, predicted=step.total, measured=median(found[name])) for name, step in predicted.items()
+        Checked(policy=name, predicted=step.total, measured=median(seconds))
+        for (name, step), seconds in zip(predicted, found, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,8 +47,12 @@ class Comparison:
 
 
 def comparisons(runs: Sequence[RunResult], /, *, budget: Kind) -> list[Comparison]:
-    """Every policy with every rival, in each metric; none where nothing is held out."""
-    policies = list(dict.fromkeys(run.policy for run in runs))
+    """Every policy with every rival, in each metric; none where nothing is held out.
+
+    A policy that diverged under one seed is left out: a comparison under the others would flatter it.
+    """
+    diverged = {run.policy for run in runs if run.measured and not math.isfinite(run.measured.loss)}
+    policies = list(dict.fromkeys(run.policy for run in runs if run.policy not in diverged))
     found = {policy: {r.seed: r.measured for r in runs if r.policy == policy and r.measured} for policy in policies}
     rivals = [rival for rival in RIVALS if rival in policies]
     pairs = [(policy, rival) for n, rival in enumerate(rivals) for policy in policies if policy not in rivals[: n + 1]]

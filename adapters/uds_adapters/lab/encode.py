@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import jinja2
 import torch
 
 from ..batches import IGNORE
@@ -116,8 +117,12 @@ class Encoder:
             said = "".join(f"{turn['role']}: {turn['content']}\n" for turn in record.messages[:-1])
             return said + "assistant: ", record.messages[-1]["content"], True
         chat = self.tokenizer.apply_chat_template
-        prompt = chat(list(record.messages[:-1]), tokenize=False, add_generation_prompt=True)
-        whole = chat(list(record.messages), tokenize=False)
+        try:
+            prompt = chat(list(record.messages[:-1]), tokenize=False, add_generation_prompt=True)
+            whole = chat(list(record.messages), tokenize=False)
+        except (jinja2.TemplateError, ValueError) as error:
+            msg = f"{record.where}: the tokenizer's chat template refuses the conversation: {error}"
+            raise LabError(msg) from None
         if not whole.startswith(prompt):
             msg = (
                 f"{record.where}: the tokenizer's chat template does not continue the conversation without its last "

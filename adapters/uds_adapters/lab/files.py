@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import LabError
 
-__all__ = ["claim", "folder", "whole", "write"]
+__all__ = ["as_json", "claim", "folder", "whole", "write"]
 
 
 @contextlib.contextmanager
@@ -44,6 +46,11 @@ def write(path: Path, text: str, /) -> None:
         stream.write(text.encode())
 
 
+def as_json(value: Any, /, *, indent: int | None = None) -> str:
+    """`value` as JSON that every program reads: what is no finite number is null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
 def claim(path: Path, /, *, overwrite: bool) -> Path:
     """An output folder: made where there is none, refused where it holds something, unless `overwrite` says so.
 
@@ -74,6 +81,16 @@ def folder(path: Path, /) -> Path:
     except OSError as error:
         raise _told(error, path) from None
     return path
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _told(error: OSError, path: Path) -> LabError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from .files import claim
 from .model import quiet
 from .saved import save
 from .settings import Source
-from .sft import Trained, check, fine_tune, last_checkpoint
+from .sft import Trained, check, fine_tune, last_checkpoint, rows
 from .stopping import patient
 from .task import Task, prepare
 from .threads import threads as at_most
@@ -40,6 +41,8 @@ class Job:
         Tokens after which a sample is cut.
     folder
         Where everything goes.
+    steps
+        Of the whole run.
     checkpoint
         From which it goes on; None: from the start.
     finished
@@ -50,6 +53,7 @@ class Job:
     training: Training
     max_length: int
     folder: Path
+    steps: int
     checkpoint: Path | None = None
     finished: dict[str, Any] | None = None
 
@@ -67,7 +71,7 @@ class Job:
             msg = "several GPUs are visible, and one is trained on: set CUDA_VISIBLE_DEVICES=0"
             raise LabError(msg)
         task = prepare(source, seed=training.seed)
-        steps = training.total_steps(len(task.train))
+        steps = training.total_steps(rows(task, training, max_length=source.max_length))
         with quiet():
             check(training, steps=steps, folder=folder / _CHECKPOINTS, max_length=source.max_length)
         if not resume:
@@ -78,14 +82,10 @@ class Job:
             training=training,
             max_length=source.max_length,
             folder=folder,
+            steps=steps,
             checkpoint=last_checkpoint(folder / _CHECKPOINTS),
             finished=_result(folder),
         )
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        return self.training.total_steps(len(self.task.train))
 
     def words(self) -> str:
         """What it is about to do."""
@@ -110,6 +110,7 @@ class Job:
             trained = fine_tune(
                 self.task,
                 self.training,
+                steps=self.steps,
                 folder=self.folder / _CHECKPOINTS,
                 max_length=self.max_length,
                 audit=self.folder / _AUDIT if audit else None,
@@ -132,7 +133,7 @@ class Job:
             "saved": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(saved).items()},
         }
         result["words"] = [_course(trained, result["losses"]), saved.words()]
-        files.write(self.folder / _RESULT, json.dumps({**result, "log": trained.log}, indent=1))
+        files.write(self.folder / _RESULT, files.as_json({**result, "log": trained.log}, indent=1))
         return result
 
 
@@ -140,6 +141,8 @@ def _course(trained: Trained, losses: list[list[float]]) -> str:
     said = f"Trained for {trained.steps} steps, on {trained.samples:,} samples."
     if losses:
         said += f" Held-out loss: {losses[0][1]:.3f} before, {losses[-1][1]:.3f} after."
+        if not math.isfinite(losses[-1][1]):
+            said += " That is no number, so the model is worthless: lower the learning rate."
     return said
 
 

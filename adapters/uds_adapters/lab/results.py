@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -77,7 +76,7 @@ def describe(
 
 def save(results: Mapping[str, Any], folder: Path, /, *, after: Callable[[int, int], None] | None = None) -> Path:
     """Write `results.json` and `report.html`; the path of the report. `after` is told what `report.write` tells."""
-    files.write(folder / "results.json", json.dumps(results, indent=1))
+    files.write(folder / "results.json", files.as_json(results, indent=1))
     return report.write([folder], folder / "report.html", after=after)
 
 

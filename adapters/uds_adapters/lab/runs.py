@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -19,6 +20,7 @@ __all__ = ["Runs"]
 
 _PLAN = "plan.json"
 _PATHS = ("model", "data", "eval_data", "reference_model")  # their fingerprints are compared
+_FREE = ("threads",)  # which the number of processes decides too
 
 
 class Runs:
@@ -72,7 +74,7 @@ class Runs:
     def keep(self, result: RunResult, /) -> None:
         """Write down a finished run."""
         file = self.runs / f"{slug(result.policy, result.seed)}.json"
-        files.write(file, json.dumps(asdict(result)))
+        files.write(file, files.as_json(asdict(result)))
 
     def fresh_audit(self, policy: str, seed: int, /) -> Path:
         """Where a run is audited; what a run that did not finish wrote there is deleted."""
@@ -87,7 +89,7 @@ class Runs:
         return file.relative_to(self.folder).as_posix() if file.is_file() else None
 
     def _check(self, planned: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
-        found = (one for one in _differences(begun, planned) if one[0] not in _PATHS)
+        found = (one for one in _differences(begun, planned) if one[0] not in (*_PATHS, *_FREE))
         different = [f"{name} was {was}, now {now}" for name, was, now in found]
         if different:
             msg = (
@@ -108,5 +110,11 @@ def _differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any
 
 def _read(values: dict[str, Any]) -> RunResult:
     measured = values.pop("measured")
-    evaluations = [Evaluation(**evaluation) for evaluation in values.pop("evaluations")]
-    return RunResult(**values, evaluations=evaluations, measured=None if measured is None else Measured(**measured))
+    evaluations = [Evaluation(**{**one, "loss": _number(one["loss"])}) for one in values.pop("evaluations")]
+    if measured is not None:
+        measured = Measured(**{**measured, "losses": [_number(loss) for loss in measured["losses"]]})
+    return RunResult(**values, evaluations=evaluations, measured=measured)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

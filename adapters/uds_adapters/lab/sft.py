@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import datasets
 import torch
+import trl
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl.trainer.sft_config import SFTConfig
@@ -25,7 +26,7 @@ from .model import load_model, with_lora
 from .task import Task
 from .training import Training
 
-__all__ = ["Trained", "check", "fine_tune", "last_checkpoint"]
+__all__ = ["Trained", "check", "fine_tune", "last_checkpoint", "rows"]
 
 _COUNTS, _STATE = "counts.json", "trainer_state.json"
 
@@ -50,6 +51,7 @@ def fine_tune(
     training: Training,
     /,
     *,
+    steps: int,
     folder: Path,
     max_length: int,
     audit: Path | None = None,
@@ -65,6 +67,8 @@ def fine_tune(
         Model and data.
     training
         How.
+    steps
+        Of the whole run.
     folder
         For checkpoints.
     max_length
@@ -83,7 +87,6 @@ def fine_tune(
     LabError
         Where TRL refuses an option, or the disk is full.
     """
-    steps = training.total_steps(len(task.train))
     with _as_lab_error():
         trainer = _trainer(task, training, steps=steps, folder=folder, max_length=max_length, audit=audit)
     every = training.evaluation_steps(steps)
@@ -103,6 +106,16 @@ def fine_tune(
         log=trainer.state.log_history,
         model=trainer.model,
     )
+
+
+def rows(task: Task, training: Training, /, *, max_length: int) -> int:
+    """Rows that the training data make: one a sample, or as many as TRL packs them into."""
+    if not training.trl.get("packing"):
+        return len(task.train)
+    samples = datasets.Dataset.from_list([{"input_ids": list(example["input_ids"])} for example in task.train])
+    length = training.trl.get("max_length") or max_length
+    with _as_lab_error(), _no_bars():
+        return len(trl.pack_dataset(samples, length, training.trl.get("packing_strategy", "bfd")))
 
 
 def check(training: Training, /, *, steps: int, folder: Path, max_length: int) -> None:

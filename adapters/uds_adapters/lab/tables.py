@@ -69,6 +69,7 @@ def _empty(title: str, *headings: str) -> Table:
 
 def _cells(summary: Summary) -> list[str]:
     loss = "-" if summary.loss is None else f"{summary.loss:.3f}"
+    loss = "diverged" if summary.diverged else loss
     spread = "" if summary.spread is None else f" ({summary.spread:.3f})"
     counts = (summary.samples, summary.tokens["trained"], summary.tokens["forwarded_for_scoring"])
     parts = ("scoring", "forward_backward", "rest", "total")

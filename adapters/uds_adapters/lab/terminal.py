@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from . import files
 
 __all__ = ["bar", "bars", "console", "counted", "rated", "telling"]
 
@@ -78,4 +79,4 @@ class _Rate(ProgressColumn):
 
 
 def _print(values: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.write(files.as_json(values) + "\n")

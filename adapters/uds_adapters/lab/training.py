@@ -16,6 +16,12 @@ from .settings import check_numbers
 __all__ = ["Training"]
 
 _EVALUATIONS, _CHECKPOINTS = 8, 4  # a run, where nothing else is asked for
+_NAMES = {  # what `Schedule` says, in the words of the command
+    "`keep`": "`keep_schedule`",
+    "`initial`": "`keep_initial`",
+    "`steps`": "`keep_steps`",
+    "keep='": "keep_schedule='",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +97,29 @@ class Training:
 
     def schedule(self, steps: int, /) -> Schedule:
         """When a run of so many steps selects, and how much it keeps by then."""
-        constant = self.keep_schedule == "constant"
+        constant = self.keep_schedule == "constant"  # and whatever does not go with it is told of by `Schedule`
         selecting = max(1, (steps - self.start_step) // self.every)
         try:
             return Schedule(
                 start_step=self.start_step,
                 every=self.every,
                 keep=cast("Literal['constant', 'linear', 'cosine']", self.keep_schedule),
-                initial=1.0 if constant else self.keep_initial,
-                steps=None if constant else self.keep_steps or max(1, selecting // 2),
+                initial=self.keep_initial,
+                steps=self.keep_steps if constant else self.keep_steps or max(1, selecting // 2),
             )
         except ValueError as error:
-            said = str(error).replace("`keep`", "`keep_schedule`").replace("`initial`", "`keep_initial`")
+            said = str(error)
+            for theirs, ours in _NAMES.items():
+                said = said.replace(theirs, ours)
             raise LabError(said) from None
 
-    def total_steps(self, examples: int, /) -> int:
-        """Optimizer steps of a run over so many training examples."""
-        if examples < self.batch_size:
-            msg = f"`batch_size` counts candidates and is {self.batch_size}, more than the {examples} training examples"
+    def total_steps(self, rows: int, /) -> int:
+        """Optimizer steps of a run over so many rows: training examples, or what they are packed into."""
+        if rows < self.batch_size:
+            what = "rows that training examples are packed into" if self.trl.get("packing") else "training examples"
+            msg = f"`batch_size` counts candidates and is {self.batch_size}, more than the {rows} {what}"
             raise LabError(msg)
-        return self.steps or max(1, round(self.epochs * examples / (self.batch_size * self.accumulate)))
+        return self.steps or max(1, round(self.epochs * rows / (self.batch_size * self.accumulate)))
 
     def evaluation_steps(self, steps: int, /) -> int:
         """Steps between evaluations in a run of so many."""

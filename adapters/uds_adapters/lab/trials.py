@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -100,16 +99,16 @@ class Trials:
         assert result.measured is not None
         found = {
             **what,
-            "loss": _number(result.evaluations[-1].loss),
-            "losses": [_number(loss) for loss in result.measured.losses],
+            "loss": result.evaluations[-1].loss,
+            "losses": result.measured.losses,
             "heldout_tokens": result.measured.tokens,
             "steps": result.steps,
             "samples": result.samples,
             "tokens": result.tokens["trained"],
             "seconds": result.seconds["total"],
         }
-        files.write(path, json.dumps(found))
-        return found
+        files.write(path, files.as_json(found))
+        return json.loads(path.read_text(encoding="utf-8"))
 
     @property
     def _steps(self) -> int:
@@ -124,7 +123,3 @@ class Trials:
         if kind in ("samples", "tokens"):
             candidates *= self.settings.keep / settings.keep
         return max(1, round(share * candidates / settings.batch_size))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

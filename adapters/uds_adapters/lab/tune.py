@@ -124,12 +124,11 @@ def search(
         _note(study, finals, space, TrialState.COMPLETE)
     default, *others = finalists
     best = findings.best_of(finalists)
-    by_name = {one.name: one for one in [runner.default, *finals]}
     return Outcome(
         configurations=runner.configurations,
         default=runner.default,
         finalists=finalists,
-        best=by_name[best.name],
+        best=[runner.default, *finals][finalists.index(best)],
         noise=findings.noise(others, default),
         distinguishable=best is not default and findings.distinguishable(best),
         verdict=findings.verdict(best, default, searched=len(runner.configurations), rivals=len(others)),
@@ -168,18 +167,19 @@ class _Runner:
     def finals(self, configurations: Sequence[Configuration]) -> list[Finalist]:
         """The default and the configurations at the full budget, under seeds that are new."""
         rung, seeds = self.halving.rungs - 1, self.halving.final_seeds
-        runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in [self.default, *configurations]}
+        every = [self.default, *configurations]
+        runs: dict[int, list[dict[str, Any]]] = {one.number: [] for one in every}
         for seed in seeds:
-            for one in [self.default, *configurations]:
-                runs[one.name].append(self._one(one, rung, seed))
+            for one in every:
+                runs[one.number].append(self._one(one, rung, seed))
         return [
             findings.finalist(
                 one.name,
-                runs[one.name],
-                default=None if one is self.default else runs[self.default.name],
+                runs[one.number],
+                default=None if one is self.default else runs[self.default.number],
                 rivals=len(configurations),
             )
-            for one in [self.default, *configurations]
+            for one in every
         ]
 
     def _one(self, configuration: Configuration, rung: int, seed: int) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class _Runner:
 
 
 def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Configuration]:
-    """Proposals, one after the other, each learning from those before; points that were proposed are passed over."""
+    """Proposals, one after the other, each learning from those before; none twice, and never the default."""
     distributions = {name: _distribution(domain) for name, domain in space.items()}
     halving, seen = runner.halving, set()
     for attempt in range(_ASKED * halving.trials):
@@ -219,7 +219,7 @@ def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Conf
         )
         trial = study.ask(distributions)
         point = {name: space[name].neat(trial.params[name]) for name in space}
-        if str(point) in seen:
+        if str(point) in seen or runner.name(point) == runner.default.name:
             study.tell(trial, state=TrialState.FAIL)
             continue
         seen.add(str(point))

@@ -24,12 +24,14 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
         Of `comparisons`.
     """
     measured = {summary.policy: summary for summary in summaries if summary.loss is not None}
+    astray = [_astray(summary) for summary in summaries if summary.diverged]
     if not measured:
-        return "Nothing was held out, so no policy can be called better."
+        return " ".join(astray) or "Nothing was held out, so no policy can be called better."
     ranked = sorted(measured.values(), key=_loss)
     if len(ranked) == 1:
-        return f"{ranked[0].policy} went from {_number(ranked[0].loss_before)} to {_number(ranked[0].loss)}."
-    said = [f"{ranked[0].policy} reached the lowest held-out loss, {_number(ranked[0].loss)}."]
+        alone = f"{ranked[0].policy} went from {_number(ranked[0].loss_before)} to {_number(ranked[0].loss)}."
+        return " ".join([alone, *astray])
+    said = [f"{ranked[0].policy} reached the lowest held-out loss, {_number(ranked[0].loss)}.", *astray]
     if "random" not in measured:
         said.append("Without `random` among the policies, it is not known what the choice itself is worth.")
     told = [summary.policy for summary in ranked if any(one.policy == summary.policy for one in found)]
@@ -39,6 +41,14 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
     if found and found[0].seeds == 1:
         said.append("That is one seed: what another would give is not known, so none is called better.")
     return " ".join(said)
+
+
+def _astray(summary: Summary) -> str:
+    """Of a policy that ended in no number."""
+    return (
+        f"{summary.policy} diverged under {summary.diverged} of {summary.seeds} seeds, its held-out loss is no number, "
+        "so it is compared with none: lower the learning rate."
+    )
 
 
 def _metrics(found: Sequence[Comparison]) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any, Literal, cast
 
 import datasets
 import torch
-import trl
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from trl.data_utils import pack_dataset
 from trl.trainer.sft_config import SFTConfig
 
 from ..audit import Audit
@@ -115,7 +115,7 @@ def rows(task: Task, training: Training, /, *, max_length: int) -> int:
     samples = datasets.Dataset.from_list([{"input_ids": list(example["input_ids"])} for example in task.train])
     length = training.trl.get("max_length") or max_length
     with _as_lab_error(), _no_bars():
-        return len(trl.pack_dataset(samples, length, training.trl.get("packing_strategy", "bfd")))
+        return len(pack_dataset(samples, length, training.trl.get("packing_strategy", "bfd")))
 
 
 def check(training: Training, /, *, steps: int, folder: Path, max_length: int) -> None:

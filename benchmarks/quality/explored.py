@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 import uds_core as uds
 
-__all__ = ["Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
+__all__ = ["Fresh", "Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
 
 
 @uds.register("matching")
@@ -101,11 +102,10 @@ class Guarded(uds.UDS):
             return features
         return {**features, "loss": uds.MaxLoss().examine(candidates)["loss"]}
 
-    def _pick(self, state: Any, features: uds.Features, combined: Any, nearest: Any, groups: Any) -> Any:
+    def _pick(self, state: Any, features: uds.Features, scores: Any, nearest: Any, groups: Any) -> Any:
         outliers = features[self.by] > features[self.by].quantile(1 - self.share)
-        scores = combined.scores
         last = (scores - scores.max() + scores.min() - 1.0).where(outliers, scores)
-        return uds.UDS._pick(self, state, features, combined._replace(scores=last), nearest, groups)
+        return uds.UDS._pick(self, state, features, last, nearest, groups)
 
 
 @uds.register("lowloss")
@@ -131,6 +131,32 @@ class Uncertain(uds.UDS):
         return {**uds.UDS.examine(self, candidates), "utility": other.examine(candidates)[self.by]}
 
 
+@uds.register("fresh")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fresh(uds.UDS):
+    """By chance, but copies come last: what is nearer to a chosen sample than `share` of the usual distance."""
+
+    share: float = 0.5
+
+    def choose(self, state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, Any]:
+        """Scores are those of chance; of copies, of what is remembered or of one before them in the pool, minus 1."""
+        assert groups is None
+        state = self.init(features) if state is None else state
+        sketch, length = features["sketch"], features["length"]
+        apart = _apart(sketch, sketch)
+        places = torch.arange(len(apart))
+        before = places[None, :] < places[:, None]
+        usual = apart[before].median()
+        near = apart.masked_fill(~before, torch.inf).amin(dim=1)
+        if state.memory.size:
+            near = near.minimum(_apart(sketch, state.memory.filled).amin(dim=1))
+        drawn, _ = uds.Random(seed=self.seed).choose(state, {"length": length})
+        scores = drawn.scores - (near < self.share * usual).to(drawn.scores.dtype)
+        indices = uds.top_k(scores, length, budget=self.budget)  # of copies alone, the likeliest
+        memory = state.memory.push(sketch[indices.long()])
+        return uds.Selection(indices=indices, scores=scores), state._replace(memory=memory, step=state.step + 1)
+
+
 @uds.register("spared")
 @dataclass(frozen=True, kw_only=True)
 class Spared(uds.Random):
@@ -150,3 +176,8 @@ class Spared(uds.Random):
         scores = drawn.scores - sure.to(drawn.scores.dtype)
         indices = uds.top_k(scores, features["length"], budget=self.budget, groups=groups)
         return uds.Selection(indices=indices, scores=scores), state
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Distances (n, m), subtracted before they are squared."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -225,7 +225,7 @@ def test_each_step_draws_anew(name):
 def test_of_no_candidates_none_are_chosen(backend, policy):
     pool = samples(0)
     features = policy.examine(candidates(backend, pool))
-    nothing = {name: column[:0] for name, column in features.items()}
+    nothing = {name: column[:0, ...] for name, column in features.items()}
     for state in (None, warm(policy, backend)):
         selection, _ = policy.choose(state, nothing)
         assert backend.numpy(selection.indices).tolist() == []

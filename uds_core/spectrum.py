@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from . import options
-from ._array import Array, array_namespace, has_float64, is_accelerator
+from ._array import Array, array_namespace, device, has_float64, is_accelerator
 from .estimators import Captured, by_eigenvalues, by_polar, by_polar_of_gram, by_singular_values, captured
 from .gram import columns, gram, groups, parts, squares, triangle
 from .logits import Logits, as_logits
@@ -127,7 +127,7 @@ def nuclear_bounds(
         found, left = _captured(group, rank, seed, block_bytes)
         return xp.stack([found.nuclear, found.nuclear + left**0.5 * found.rest], axis=1)
 
-    both = _each(logits, bounds, block_bytes)
+    both = _each(logits, bounds, block_bytes, numbers=(2,))
     return both[:, 0], both[:, 1]
 
 
@@ -159,9 +159,13 @@ def frobenius_norm(logits: Any, /, *, mask: Array | None = None, block_bytes: in
     return _each(logits, norm, block_bytes)
 
 
-def _each(logits: Logits, estimate: Callable[[Logits], Array], block_bytes: int) -> Array:
-    """`estimate` of each group of samples that fits into `block_bytes`, put together."""
+def _each(
+    logits: Logits, estimate: Callable[[Logits], Array], block_bytes: int, *, numbers: tuple[int, ...] = ()
+) -> Array:
+    """`estimate` of each group of samples that fits into `block_bytes`, put together: `numbers` of each sample."""
     xp = array_namespace(logits.like)
+    if 0 in logits.shape[:2]:  # no samples, or none with a row
+        return xp.zeros((logits.shape[0], *numbers), dtype=logits.dtype, device=device(logits.like))
     found = [xp.astype(estimate(group), logits.dtype, copy=False) for group in groups(logits, block_bytes=block_bytes)]
     return found[0] if len(found) == 1 else xp.concat(found, axis=0)
 

@@ -348,6 +348,29 @@ class SelectiveBackprop:
         return [i for i in range(len(loss)) if limit[i] <= chance[i]], chance, limit
 
 
+class Fresh:
+    """Chance, with a deque to look for copies in, pair by pair."""
+
+    def __init__(self, *, keep, share, memory, dim, seed):
+        self.keep, self.share, self.dim, self.seed, self.number = keep, share, dim, seed, 0
+        self.memory = deque(maxlen=memory)
+
+    def step(self, logits, mask):
+        root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
+        sketches = paired_sketch(logits, mask, dim=self.dim, seed=self.seed) / root[:, None]
+        there = [i for i in range(len(logits)) if mask[i].any()]
+        apart = [np.linalg.norm(sketches[i] - sketches[j]) for i in there for j in there if j < i]
+        scores = np.random.default_rng([self.seed, 7, self.number, 0]).random(len(logits), dtype=np.float32)
+        self.number += 1
+        for i in there:
+            others = [*self.memory, *(sketches[j] for j in there if j < i)]
+            if any(np.linalg.norm(sketches[i] - other) < self.share * np.median(apart) for other in others):
+                scores[i] -= 1
+        chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
+        self.memory.extend(sketches[i] for i in chosen if i in there)
+        return chosen, scores
+
+
 class DiversityOnly:
     """The mean distance to a deque, of row-centred logits."""
 

@@ -19,6 +19,7 @@ POLICIES: dict[str, Any] = {
     "frobenius": uds.Frobenius(keep=0.5),
     "nuclearonly": uds.NuclearOnly(keep=0.5),
     "diversityonly": uds.DiversityOnly(**SMALL),
+    "fresh": uds.Fresh(**SMALL, seed=3),
     "maxloss": uds.MaxLoss(keep=0.5),
     "maxloss sum": uds.MaxLoss(keep=0.5, reduction="sum"),
     "rholoss": uds.RHOLoss(keep=0.5),
@@ -50,7 +51,7 @@ POLICIES: dict[str, Any] = {
 # Who is exempt from a law, by name, and why.
 PADDED = {"reference": "scores padding, as the released code does"}
 BY_PLACE = dict.fromkeys(
-    ["random", "selectivebackprop", "selectivebackprop history", "lossema", "uds drawn"],
+    ["random", "fresh", "selectivebackprop", "selectivebackprop history", "lossema", "uds drawn"],
     "its noise belongs to places in the pool, not to samples",
 )
 WITHIN_A_BATCH = {"greats": "its features are products between the samples of one batch"}

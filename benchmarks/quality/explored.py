@@ -1,14 +1,13 @@
-"""Forms of selection that the study tries beside those of the library. What holds up moves into the library."""
+"""Forms of selection that the study tries beside those of the library. What holds up moves there, as `Fresh` did."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 import uds_core as uds
 
-__all__ = ["Fresh", "Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
+__all__ = ["Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
 
 
 @uds.register("matching")
@@ -131,32 +130,6 @@ class Uncertain(uds.UDS):
         return {**uds.UDS.examine(self, candidates), "utility": other.examine(candidates)[self.by]}
 
 
-@uds.register("fresh")
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fresh(uds.UDS):
-    """By chance, but copies come last: what is nearer to a chosen sample than `share` of the usual distance."""
-
-    share: float = 0.5
-
-    def choose(self, state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, Any]:
-        """Scores are those of chance; of copies, of what is remembered or of one before them in the pool, minus 1."""
-        assert groups is None
-        state = self.init(features) if state is None else state
-        sketch, length = features["sketch"], features["length"]
-        apart = _apart(sketch, sketch)
-        places = torch.arange(len(apart))
-        before = places[None, :] < places[:, None]
-        usual = apart[before].median()
-        near = apart.masked_fill(~before, torch.inf).amin(dim=1)
-        if state.memory.size:
-            near = near.minimum(_apart(sketch, state.memory.filled).amin(dim=1))
-        drawn, _ = uds.Random(seed=self.seed).choose(state, {"length": length})
-        scores = drawn.scores - (near < self.share * usual).to(drawn.scores.dtype)
-        indices = uds.top_k(scores, length, budget=self.budget)  # of copies alone, the likeliest
-        memory = state.memory.push(sketch[indices.long()])
-        return uds.Selection(indices=indices, scores=scores), state._replace(memory=memory, step=state.step + 1)
-
-
 @uds.register("spared")
 @dataclass(frozen=True, kw_only=True)
 class Spared(uds.Random):
@@ -176,8 +149,3 @@ class Spared(uds.Random):
         scores = drawn.scores - sure.to(drawn.scores.dtype)
         indices = uds.top_k(scores, features["length"], budget=self.budget, groups=groups)
         return uds.Selection(indices=indices, scores=scores), state
-
-
-def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Distances (n, m), subtracted before they are squared."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

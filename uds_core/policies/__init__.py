@@ -2,6 +2,7 @@
 
 from .controls import Full, Longest, Random, Shortest
 from .entropy import Entropy, Quadrants
+from .fresh import Fresh
 from .gradient import GREATS, DivBS, MaxGrad
 from .history import LossDrop, LossEMA
 from .loss import MaxLoss, RHOLoss
@@ -16,6 +17,7 @@ __all__ = [
     "DivBS",
     "DiversityOnly",
     "Entropy",
+    "Fresh",
     "Frobenius",
     "Full",
     "Longest",

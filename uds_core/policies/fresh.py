@@ -1,0 +1,140 @@
+"""Chance, with copies of what was chosen lately last."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .. import draws, options
+from .._array import Array, array_namespace, constant, device
+from ..choice import Budget, top_k
+from ..draws import Stream
+from ..memory import Memory, distances, sound
+from ..policy import Candidates, Features, Selection, register
+from ..tradeoff import median
+from .recipe import check_recipe, fingerprint
+from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
+
+__all__ = ["Fresh"]
+
+
+class FreshState(NamedTuple):
+    """What Fresh remembers between choices."""
+
+    memory: Memory
+    step: int
+    recipe: int
+
+    def check(self, template: "FreshState", /) -> None:
+        """Raise where the restored sketches cannot be compared with those that are still to come."""
+        check_recipe(self.recipe, template.recipe)
+
+
+@register("fresh")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fresh:
+    r"""Keep a random part, and copies of what was chosen lately last.
+
+    .. math:: s_i = u_i - \left[\, d_i < c\, \tilde d \,\right]
+
+    u_i: drawn from [0, 1). d_i: distance of the sample's sketch to the nearest one that was chosen lately, or that
+    stands before it in the pool. The bracket is 1 where that is less than c times the median distance of the pool's
+    samples from each other, else 0.
+
+    Parameters
+    ----------
+    keep, count, tokens
+        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+    share
+        c: below this share of the usual distance a sample counts as a copy.
+    rows, length, centre, memory, sketch, dim
+        As in `UDS`.
+    seed
+        Seed of the sketch and of the draws.
+
+    Notes
+    -----
+    On data without copies this is `Random`, at the price of a forward pass. The rule was found in one search and tested
+    on other seeds and tasks: docs/pages/evidence.md. `examine` costs O(batch time width dim) through a prepared head,
+    `choose` O(batch (memory + batch) dim). Source: this library; the sketch and the memory are those of UDS.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    keep: float | None = None
+    count: int | None = None
+    tokens: int | None = None
+    share: float = 0.5
+    rows: Rows = "labels"
+    length: Length = "sqrt"
+    centre: Any = "none"
+    memory: int = 1024
+    sketch: SketchKind = "paired"
+    dim: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        check_words(self)
+        options.number("share", self.share, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
+        options.whole("memory", self.memory)
+        options.whole("dim", self.dim)
+        options.seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        """How much is kept."""
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """`sketch` (batch, dim), and `length`: scored rows."""
+        mask, length = candidates.scored(self.rows), candidates.lengths(self.rows)
+        logits = candidates.logits.centred(self.centre)
+        recipe = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])
+        divisor = length_divisor(length, self.length, dtype=logits.dtype)
+        return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
+
+    def init(self, features: Features, /) -> FreshState:
+        """An empty memory, and step 0."""
+        sketch = features["sketch"]
+        recipe = fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
+        return FreshState(Memory.empty(self.memory, sketch.shape[1], like=sketch), 0, recipe)
+
+    def choose(
+        self, state: FreshState | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, FreshState]:
+        """Scores are those of chance, less 1 for copies; the chosen enter the memory afterwards."""
+        state = self.init(features) if state is None else state
+        sketch, length = features["sketch"], features["length"]
+        xp = array_namespace(sketch)
+        finite = xp.all(xp.isfinite(sketch), axis=1)
+        near, usual = _nearest(sketch, finite & (length > 0), state.memory)
+        generator: Any = draws.generator(self.seed, Stream.RANDOM, state.step)
+        drawn = constant(generator.random(sketch.shape[0], dtype=np.float32), like=sketch, dtype=sketch.dtype)
+        copy = xp.astype(near < float(self.share) * usual, sketch.dtype)
+        scores = xp.where(finite, drawn - copy, xp.full_like(drawn, xp.nan))
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        selection = Selection(indices=indices, scores=scores, parts={"chance": drawn, "copy": copy})
+        memory = state.memory.push(sound(sketch, indices, finite & (length > 0)))
+        return selection, FreshState(memory, state.step + 1, state.recipe)
+
+
+def _nearest(sketch: Array, able: Array, memory: Memory) -> tuple[Array, Array]:
+    """Of those `able` (batch,): distance (batch,) to the nearest sketch before, or infinity; and the usual one, ().
+
+    Before is what is remembered, and what stands before in the pool; usual is the median within the pool.
+    """
+    xp = array_namespace(sketch)
+    batch = sketch.shape[0]
+    if not batch:
+        return sketch[:, 0], xp.zeros((), dtype=sketch.dtype, device=device(sketch))
+    sketch = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
+    apart = distances(sketch, sketch)
+    place = constant(np.arange(batch, dtype=np.int32), like=sketch)
+    before = (place[None, :] < place[:, None]) & able[None, :] & able[:, None]
+    unknown = xp.full_like(apart, xp.nan)
+    usual = median(xp.reshape(xp.where(before, apart, unknown), (batch * batch,)))
+    infinite = xp.full_like(apart, xp.inf)
+    remembered = distances(sketch, memory.filled)
+    known = xp.concat([xp.where(before, apart, infinite), remembered, infinite[:, :1]], axis=1)
+    near = xp.min(known, axis=1)
+    return xp.where(able, near, xp.full_like(near, xp.inf)), usual

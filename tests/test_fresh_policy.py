@@ -60,6 +60,18 @@ def test_of_copies_one_is_kept_while_something_else_is_left(backend):
         assert backend.numpy(again.indices).shape == (4,)  # what is asked for is kept, of copies too
 
 
+def test_a_whole_data_set_may_be_one_pool(monkeypatch):
+    """Blocks change nothing but the number of pairs that the usual distance is taken of."""
+    rng = np.random.default_rng(0)
+    sketch = np.concatenate([rng.normal(size=(30, 16)), np.repeat(rng.normal(size=(5, 16)), 4, axis=0)])
+    features = {"sketch": sketch, "length": np.ones(50)}
+    whole, _ = uds.Fresh(count=35, dim=16).choose(None, features)
+    monkeypatch.setattr("uds_core.policies.fresh._BLOCK", 7)
+    parts, _ = uds.Fresh(count=35, dim=16).choose(None, features)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    assert whole.parts["copy"].sum() == 15
+
+
 @pytest.mark.parametrize("options", [{"seed": 1}, {"length": "none"}, {"sketch": "shifted"}, {"rows": "tokens"}])
 def test_a_memory_of_other_sketches_is_refused(options):
     features = {"sketch": np.ones((2, 8)), "length": np.ones(2)}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import draws, options
-from .._array import Array, array_namespace, constant, device
+from .._array import Array, accumulation_dtype, array_namespace, constant, device
 from ..choice import Budget, top_k
 from ..draws import Stream
 from ..memory import Memory, distances, sound
@@ -16,6 +16,8 @@ from .recipe import check_recipe, fingerprint
 from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
 
 __all__ = ["Fresh"]
+
+_BLOCK = 512  # candidates whose distances to all others are taken at a time
 
 
 class FreshState(NamedTuple):
@@ -56,7 +58,8 @@ class Fresh:
     -----
     On data without copies this is `Random`, at the price of a forward pass. The rule was found in one search and tested
     on other seeds and tasks: docs/pages/evidence.md. `examine` costs O(batch time width dim) through a prepared head,
-    `choose` O(batch (memory + batch) dim). Source: this library; the sketch and the memory are those of UDS.
+    `choose` O(batch (memory + batch) dim), in memory O(batch (memory + 512)). Source: this library; the sketch and the
+    memory are those of UDS.
     """
 
     needs_logits: ClassVar[bool] = True
@@ -107,34 +110,51 @@ class Fresh:
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
         finite = xp.all(xp.isfinite(sketch), axis=1)
-        near, usual = _nearest(sketch, finite & (length > 0), state.memory)
+        able = finite & (length > 0)
+        points = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
+        near, usual = _nearest(points, able, state.memory), _usual(points, able)
         generator: Any = draws.generator(self.seed, Stream.RANDOM, state.step)
         drawn = constant(generator.random(sketch.shape[0], dtype=np.float32), like=sketch, dtype=sketch.dtype)
         copy = xp.astype(near < float(self.share) * usual, sketch.dtype)
         scores = xp.where(finite, drawn - copy, xp.full_like(drawn, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"chance": drawn, "copy": copy})
-        memory = state.memory.push(sound(sketch, indices, finite & (length > 0)))
+        memory = state.memory.push(sound(sketch, indices, able))
         return selection, FreshState(memory, state.step + 1, state.recipe)
 
 
-def _nearest(sketch: Array, able: Array, memory: Memory) -> tuple[Array, Array]:
-    """Of those `able` (batch,): distance (batch,) to the nearest sketch before, or infinity; and the usual one, ().
+def _nearest(sketch: Array, able: Array, memory: Memory) -> Array:
+    """Of those `able` (batch,), the distance (batch,) to the nearest sketch that is remembered or stands before it.
 
-    Before is what is remembered, and what stands before in the pool; usual is the median within the pool.
+    Infinite where there is none. A block of the pool at a time: whole data sets are scored as one pool.
+    """
+    xp = array_namespace(sketch)
+    batch = sketch.shape[0]
+    place = constant(np.arange(batch, dtype=np.int32), like=sketch)
+    near = xp.full(sketch.shape[:1], xp.inf, dtype=accumulation_dtype(sketch), device=device(sketch))
+    for start in range(0, batch, _BLOCK):
+        here = slice(start, min(start + _BLOCK, batch))
+        before = (place[None, here] < place[:, None]) & able[None, here]
+        apart = distances(sketch, sketch[here, ...])
+        near = xp.minimum(near, xp.min(xp.where(before, apart, xp.full_like(apart, xp.inf)), axis=1))
+    if batch and memory.size:
+        near = xp.minimum(near, xp.min(distances(sketch, memory.filled), axis=1))
+    return xp.where(able, near, xp.full_like(near, xp.inf))
+
+
+def _usual(sketch: Array, able: Array) -> Array:
+    """Median distance () of the candidates `able` (batch,) from each other; 0 where there are no two.
+
+    Of a pool longer than a block, as many at even distances.
     """
     xp = array_namespace(sketch)
     batch = sketch.shape[0]
     if not batch:
-        return sketch[:, 0], xp.zeros((), dtype=sketch.dtype, device=device(sketch))
-    sketch = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
+        return xp.zeros((), dtype=sketch.dtype, device=device(sketch))
+    some = [i * batch // min(batch, _BLOCK) for i in range(min(batch, _BLOCK))]
+    index = constant(np.asarray(some, dtype=np.int32), like=sketch)
+    sketch, able = xp.take(sketch, index, axis=0), xp.take(able, index, axis=0)
+    itself = xp.eye(len(some), dtype=sketch.dtype, device=device(sketch)) > 0
+    pairs = able[None, :] & able[:, None] & ~itself
     apart = distances(sketch, sketch)
-    place = constant(np.arange(batch, dtype=np.int32), like=sketch)
-    before = (place[None, :] < place[:, None]) & able[None, :] & able[:, None]
-    unknown = xp.full_like(apart, xp.nan)
-    usual = median(xp.reshape(xp.where(before, apart, unknown), (batch * batch,)))
-    infinite = xp.full_like(apart, xp.inf)
-    remembered = distances(sketch, memory.filled)
-    known = xp.concat([xp.where(before, apart, infinite), remembered, infinite[:, :1]], axis=1)
-    near = xp.min(known, axis=1)
-    return xp.where(able, near, xp.full_like(near, xp.inf)), usual
+    return median(xp.reshape(xp.where(pairs, apart, xp.full_like(apart, xp.nan)), (-1,)))

@@ -26,13 +26,15 @@ def test_everything_is_there():
 
 
 def test_nothing_held_out_and_a_single_seed():
-    assert "(" not in shown(spread=None)
-    assert "One seed" in shown(spread=None)
+    assert "(" not in shown(spread=None, seeds=1)
+    assert "One seed" in shown(spread=None, seeds=1)
     assert "before training" not in shown(loss=None, loss_before=None, spread=None)
 
 
 def test_who_diverged_has_no_number():
-    assert "diverged" in shown(loss=None, spread=None, diverged=1)
+    text = shown(loss=None, spread=None, diverged=1)
+    assert "diverged" in text
+    assert "Means over seeds" in text
 
 
 def test_flags_have_a_table_of_their_own():

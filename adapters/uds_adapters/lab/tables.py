@@ -21,7 +21,7 @@ def tables(summaries: Sequence[Summary], /) -> list[Table]:
 
 
 def _costs(summaries: Sequence[Summary]) -> Table:
-    several = any(summary.spread is not None for summary in summaries)
+    several = any(summary.seeds > 1 for summary in summaries)
     title = "Means over seeds (standard deviation)" if several else "One seed"
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"

@@ -7,6 +7,7 @@ Needs scipy; the pictures, matplotlib. What the differences, intervals and p are
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -68,7 +69,12 @@ def _pair(one: Comparison) -> str:
 
 
 def _shown(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.mean:+.3f} ± {interval.half_width:.3f}"
+    if interval is None:
+        return ""
+    spread = (
+        f" ± {interval.half_width:.3f}" if math.isfinite(interval.half_width) else ""
+    )  # of one seed, or the same runs
+    return f"{interval.mean:+.3f}{spread}"
 
 
 def plot(found: Sequence[Comparison], file: Path) -> None:

@@ -87,7 +87,7 @@ def plot(found: Sequence[Comparison], file: Path) -> None:
     found = [one for one in found if one.rival == CONTROL]
     places = list(dict.fromkeys(one.place for one in found))
     policies = list(dict.fromkeys(one.policy for one in found))
-    columns = min(3, len(places))
+    columns = 2 if len(places) == 4 else min(3, len(places))
     rows = -(-len(places) // columns)
     size = (1.5 + 2.9 * columns, rows * (1.0 + 0.27 * len(policies)))
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
@@ -101,6 +101,7 @@ def plot(found: Sequence[Comparison], file: Path) -> None:
         axis.set_title(f"{place[0]}, {place[1]}, keep {place[2]:g}", fontsize=9)
         axis.set_xlabel("nats against random; left is better", fontsize=8)
         axis.set_yticks(range(len(policies)), policies[::-1], fontsize=8)
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.25)
     for axis in axes.flat[len(places) :]:
         axis.set_visible(False)

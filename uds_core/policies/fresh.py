@@ -13,7 +13,7 @@ from ..memory import Memory, distances, sound
 from ..policy import Candidates, Features, Selection, register
 from ..tradeoff import median
 from .recipe import check_recipe, fingerprint
-from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
+from .uds import Length, Rows, SketchKind, check_words, sketched
 
 __all__ = ["Fresh"]
 
@@ -90,11 +90,7 @@ class Fresh:
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`sketch` (batch, dim), and `length`: scored rows."""
-        mask, length = candidates.scored(self.rows), candidates.lengths(self.rows)
-        logits = candidates.logits.centred(self.centre)
-        recipe = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])
-        divisor = length_divisor(length, self.length, dtype=logits.dtype)
-        return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
+        return sketched(candidates, self)
 
     def init(self, features: Features, /) -> FreshState:
         """An empty memory, and step 0."""

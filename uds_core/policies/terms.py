@@ -12,7 +12,7 @@ from ..policy import Candidates, Features, Selection, register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from .ranked import Ranked
 from .recipe import Remembered, fingerprint
-from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketch_recipe
+from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketched
 
 __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
 
@@ -142,11 +142,7 @@ class DiversityOnly:
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`sketch` (batch, dim), and `length`: scored rows."""
-        mask, length = candidates.scored(self.rows), candidates.lengths(self.rows)
-        logits = candidates.logits.centred(self.centre)
-        recipe = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])
-        divisor = length_divisor(length, self.length, dtype=logits.dtype)
-        return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
+        return sketched(candidates, self)
 
     def init(self, features: Features, /) -> Remembered:
         """An empty memory."""

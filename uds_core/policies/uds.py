@@ -14,7 +14,17 @@ from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
 from .recipe import check_recipe, fingerprint
 
-__all__ = ["UDS", "Length", "Rows", "SketchKind", "UDSState", "check_words", "length_divisor", "sketch_recipe"]
+__all__ = [
+    "UDS",
+    "Length",
+    "Rows",
+    "SketchKind",
+    "UDSState",
+    "check_words",
+    "length_divisor",
+    "sketch_recipe",
+    "sketched",
+]
 
 Rows: TypeAlias = Literal["labels", "tokens"]
 Length: TypeAlias = Literal["none", "sqrt", "mean"]
@@ -227,6 +237,15 @@ def sketch_recipe(kind: SketchKind, /, *, dim: int, seed: int, vocab: int) -> Sk
         return recipe(time=_FOURIER_TIME, vocab=vocab, dim=dim, seed=seed)
     rank = (min(_FOURIER_TIME_RANK, dim), max(1, dim // _FOURIER_TIME_RANK))
     return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=seed)
+
+
+def sketched(candidates: Candidates, policy: Any, /) -> Features:
+    """`sketch` (batch, dim) and `length` (batch,) alone, by the options of UDS that `policy` has too."""
+    mask, length = candidates.scored(policy.rows), candidates.lengths(policy.rows)
+    logits = candidates.logits.centred(policy.centre)
+    recipe = sketch_recipe(policy.sketch, dim=policy.dim, seed=policy.seed, vocab=logits.shape[2])
+    divisor = length_divisor(length, policy.length, dtype=logits.dtype)
+    return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
 
 
 def length_divisor(length: Array, option: Length, /, *, dtype: Any) -> Array:

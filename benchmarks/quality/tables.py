@@ -71,10 +71,9 @@ def _pair(one: Comparison) -> str:
 def _shown(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    spread = (
-        f" ± {interval.half_width:.3f}" if math.isfinite(interval.half_width) else ""
-    )  # of one seed, or the same runs
-    return f"{interval.mean:+.3f}{spread}"
+    if not math.isfinite(interval.half_width):  # one seed, or runs that are the same
+        return f"{interval.mean:+.3f}"
+    return f"{interval.mean:+.3f} ± {interval.half_width:.3f}"
 
 
 def plot(found: Sequence[Comparison], file: Path) -> None:

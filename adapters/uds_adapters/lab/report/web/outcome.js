@@ -15,7 +15,8 @@ figures.table = {
 
 function summaryColumns() {
   const flagged = Object.keys(view().summary[0].flagged ?? {});
-  const spread = (row) => (row.diverged ? `diverged, ${row.diverged} of ${row.seeds}` : row.interval ? `${number(row.interval[0])} to ${number(row.interval[1])}`
+  const spread = (row) => (row.diverged ? `diverged, ${row.diverged} of ${row.seeds}`
+    : row.interval ? `${number(row.interval[0])} to ${number(row.interval[1])}`
     : row.spread === null || row.spread === undefined ? "" : `sd ${number(row.spread, 2)}`);
   const columns = [
     { title: "policy", of: (row) => row.policy },

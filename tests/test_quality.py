@@ -77,7 +77,8 @@ def test_redundant_records_stand_up_to_five_times():
 
 def run(policy, seed, loss, **more):
     cell = grid.Cell("gsm8k", "clean", 0.25, seed, policy)
-    return {**cell._asdict(), "loss": loss, "accuracy": None, **more}
+    kept = {"tokens": {"trained": 10}, "distinct": 1.0, "wrong": 0.0}
+    return {**cell._asdict(), "loss": loss, "accuracy": None, **kept, **more}
 
 
 def runs(**losses):
@@ -101,6 +102,20 @@ def test_differences_are_paired_by_seed():
     assert found[0].loss.mean == pytest.approx(0.11)
     assert found[0].loss.half_width == pytest.approx(4.303 * 0.01, rel=1e-3)  # t of 2 degrees; sd 0.0173 / sqrt 3
     assert found[0].loss.clear
+
+
+def test_right_answers_are_compared_in_the_metric_that_all_runs_have():
+    found = runs(random=[1.0, 2.0], uds=[1.1, 2.1])
+    (policies,) = found.values()
+    for policy, shares in {"random": [0.1, 0.2], "uds": [0.3, 0.5]}.items():
+        for seed, share in enumerate(shares):
+            policies[policy][seed]["exact_match"] = share
+    (one,) = analysis.compare(found)
+    assert one.answers is not None
+    assert one.answers.mean == pytest.approx(0.25)
+    assert "| exact match | against random |" in tables.report({"equal": "tokens"}, found, [one])
+    policies["uds"][1]["exact_match"] = None
+    assert analysis.compare(found)[0].answers is None
 
 
 def test_p_is_corrected_for_all_comparisons():

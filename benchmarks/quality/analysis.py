@@ -1,8 +1,9 @@
 """What the runs of a block say: each policy against random, and against others where the block asks for that.
 
 A difference is between runs of the same seed, which start from the same weights and see the same candidates: loss (or
-accuracy) of the one minus that of the other. Intervals are Student's, at 95 %; with few seeds they are wide, as they
-should be. `p` is that of the paired t-test, corrected by Holm's method over all comparisons of the block.
+the share of answers that are right) of the one minus that of the other. Intervals are Student's, at 95 %; with few
+seeds they are wide, as they should be. `p` is that of the paired t-test, corrected by Holm's method over all
+comparisons of the block.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any, NamedTuple
 from grid import Cell, cells
 from scipy import stats
 
-__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "read"]
+__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "metric", "read"]
 
 CONTROL = "random"
+METRICS = ("accuracy", "exact_match")
+"""Shares of right answers; a task has one of them, or none."""
 
 Runs = dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]]
 """Place -> policy -> seed -> run."""
@@ -46,8 +49,8 @@ class Comparison(NamedTuple):
     rival: str
     seeds: int
     loss: Interval
-    accuracy: Interval | None
-    """None where it was not measured."""
+    answers: Interval | None
+    """In the `metric`; None where there is none."""
 
 
 def read(file: Path, block: dict[str, Any]) -> Runs:
@@ -68,6 +71,11 @@ def _whole(runs: dict[str, dict[int, dict[str, Any]]], policies: Sequence[str]) 
     return {policy: {seed: runs[policy][seed] for seed in sorted(seeds)} for policy in runs} if seeds else {}
 
 
+def metric(runs: Sequence[dict[str, Any]]) -> str | None:
+    """The one of `METRICS` that all `runs` have."""
+    return next((name for name in METRICS if all(run.get(name) is not None for run in runs)), None)
+
+
 def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]:
     """Each policy with random, then the pairs; p corrected over all of them."""
     found = []
@@ -78,10 +86,9 @@ def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]
             seeds = sorted(policies.get(left, {}).keys() & policies.get(right, {}).keys())
             if seeds:
                 mine, theirs = ([policies[name][seed] for seed in seeds] for name in (left, right))
-                loss, accuracy = _interval(mine, theirs, "loss"), None
-                if mine[0].get("accuracy") is not None:
-                    accuracy = _interval(mine, theirs, "accuracy")
-                found.append(Comparison(place, left, right, len(seeds), loss, accuracy))
+                loss, name = _interval(mine, theirs, "loss"), metric(mine + theirs)
+                answers = None if name is None else _interval(mine, theirs, name)
+                found.append(Comparison(place, left, right, len(seeds), loss, answers))
     return _corrected(found)
 
 

@@ -56,8 +56,8 @@ def parse() -> argparse.Namespace:
 def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
     """Train, and measure; also the shares of the chosen that are wrong, and that are distinct."""
     task, source = read(cell, block, shared=shared, folder=folder)
-    choices = ("accuracy",) if task.heldout_records[0].choices else ()
-    settings = Settings(keep=cell.keep, metrics=choices, **block["training"])
+    measured = ("accuracy",) if task.heldout_records[0].choices else tuple(block.get("metrics", ()))
+    settings = Settings(keep=cell.keep, metrics=measured, **block["training"])
     policy = cell.policy
     if cell.equal == "tokens":
         policy = with_tokens(cell, task.train, settings.batch_size)
@@ -114,6 +114,7 @@ def line(cell: Cell, result: RunResult, flags: dict[str, float]) -> dict[str, An
         **cell._asdict(),
         "loss": result.evaluations[-1].loss,
         "accuracy": result.evaluations[-1].accuracy,
+        "exact_match": result.evaluations[-1].exact_match,
         "steps": result.steps,
         "curve": [[e.step, e.samples, round(e.seconds, 3), e.loss] for e in result.evaluations],
         "samples": result.samples,

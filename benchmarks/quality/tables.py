@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import clock
-from analysis import CONTROL, Comparison, Interval, Runs, compare, read
+from analysis import CONTROL, Comparison, Interval, Runs, compare, metric, read
 from grid import blocks
 
 HERE = Path(__file__).parent
@@ -26,16 +26,17 @@ def report(block: dict[str, Any], runs: Runs, found: Sequence[Comparison]) -> st
     lines = []
     for place, policies in runs.items():
         task, condition, keep, equal = place
-        accuracy = any(run.get("accuracy") is not None for runs in policies.values() for run in runs.values())
+        answers = metric([run for runs in policies.values() for run in runs.values()])
         seeds = max(map(len, policies.values()))
         against = {one.policy: one for one in found if one.place == place and one.rival == CONTROL}
-        head = ["policy", "held-out loss", "against random", "p", *["accuracy", "against random"] * accuracy]
+        head = ["policy", "held-out loss", "against random", "p"]
+        head += [] if answers is None else [answers.replace("_", " "), "against random"]
         head += ["tokens trained", "distinct", "wrong"]
         lines += [
             f"#### {task}, {condition}, keep {keep:g}, equal {equal}, {seeds} seeds\n",
             f"| {' | '.join(head)} |",
             "|---" * len(head) + "|",
-            *_rows(policies, against, accuracy=accuracy),
+            *_rows(policies, against, answers=answers),
             "",
         ]
     pairs = [one for one in found if one.rival != CONTROL]
@@ -47,15 +48,15 @@ def report(block: dict[str, Any], runs: Runs, found: Sequence[Comparison]) -> st
 
 
 def _rows(
-    policies: dict[str, dict[int, dict[str, Any]]], against: dict[str, Comparison], *, accuracy: bool
+    policies: dict[str, dict[int, dict[str, Any]]], against: dict[str, Comparison], *, answers: str | None
 ) -> list[str]:
     found = []
     for policy, by_seed in policies.items():
         runs, one = list(by_seed.values()), against.get(policy)
         loss = fmean(run["loss"] for run in runs)
         entries = [f"`{policy}`", f"{loss:.3f}", _shown(one and one.loss), f"{one.loss.p:.2g}" if one else ""]
-        if accuracy:
-            entries += [f"{fmean(run['accuracy'] for run in runs):.3f}", _shown(one and one.accuracy)]
+        if answers is not None:
+            entries += [f"{fmean(run[answers] for run in runs):.3f}", _shown(one and one.answers)]
         entries += [f"{fmean(run['tokens']['trained'] for run in runs):,.0f}"]
         entries += [f"{fmean(run[flag] for run in runs):.2f}" for flag in ("distinct", "wrong")]
         found.append((loss, f"| {' | '.join(entries)} |"))

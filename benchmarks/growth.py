@@ -28,11 +28,12 @@ class Line(NamedTuple):
     run: Callable[[int], Callable[[], Any]]
 
 
-def examining(*, batch: int, time: int, width: int, vocab: int, seed: int = 0) -> Callable[[], uds.Features]:
+def examining(*, batch: int, time: int, width: int, vocab: int, device: str) -> Callable[[], uds.Features]:
     """`examine` of the default policy through a prepared head, ready to be called."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(batch, time, width, generator=generator) + 2 * torch.randn(width, generator=generator)
-    head = uds.Head(torch.randn(vocab, width, generator=generator) / width**0.5)
+    hidden = hidden.to(device)
+    head = uds.Head((torch.randn(vocab, width, generator=generator) / width**0.5).to(device))
     policy = uds.UDS(keep=0.5)
 
     def run() -> uds.Features:
@@ -42,52 +43,52 @@ def examining(*, batch: int, time: int, width: int, vocab: int, seed: int = 0) -
     return run
 
 
-def choosing(*, batch: int, memory: int, dim: int = 1024, seed: int = 0) -> Callable[[], Any]:
+def choosing(*, batch: int, memory: int, device: str, dim: int = 1024) -> Callable[[], Any]:
     """`choose` of the default policy with a full memory, ready to be called."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     policy = uds.UDS(keep=0.25, memory=memory, dim=dim)
 
     def features(number: int) -> uds.Features:
         return {
-            "sketch": torch.randn(number, dim, generator=generator),
-            "utility": torch.rand(number, generator=generator),
-            "length": torch.ones(number),
+            "sketch": torch.randn(number, dim, generator=generator).to(device),
+            "utility": torch.rand(number, generator=generator).to(device),
+            "length": torch.ones(number, device=device),
         }
 
     state = policy.init(features(1))
-    state = state._replace(memory=state.memory.push(torch.randn(memory, dim, generator=generator)))
+    state = state._replace(memory=state.memory.push(torch.randn(memory, dim, generator=generator).to(device)))
     pool = features(batch)
     return lambda: policy.choose(state, pool)
 
 
-def lines(width: int) -> list[Line]:
+def lines(width: int, device: str) -> list[Line]:
     """The four lines of the figure; `width` is that of the hidden states."""
     rows = [width // 16, width // 8, width // 4, width // 2, width, 2 * width, 4 * width, 8 * width]
     return [
         Line(
             "B", "examine: samples", [4, 8, 16, 32, 64], f"N = 128, h = {width}, V = 32,000",
-            lambda n: examining(batch=n, time=128, width=width, vocab=32_000),
+            lambda n: examining(batch=n, time=128, width=width, vocab=32_000, device=device),
         ),
         Line(
             "N", "examine: rows of a sample", rows, f"B = 2, h = {width}, V = 32,000",
-            lambda n: examining(batch=2, time=n, width=width, vocab=32_000),
+            lambda n: examining(batch=2, time=n, width=width, vocab=32_000, device=device),
         ),
         Line(
             "V", "examine: vocabulary, head prepared", [16_000, 32_000, 64_000, 128_000],
             f"B = 8, N = 128, h = {width}",
-            lambda n: examining(batch=8, time=128, width=width, vocab=n),
+            lambda n: examining(batch=8, time=128, width=width, vocab=n, device=device),
         ),
         Line(
             "M", "choose: memory", [1_024, 4_096, 16_384, 65_536], "B = 64, d = 1,024",
-            lambda n: choosing(batch=64, memory=n),
+            lambda n: choosing(batch=64, memory=n, device=device),
         ),
     ]  # fmt: skip
 
 
-def grown(width: int, *, repeat: int) -> dict[str, dict[str, Any]]:
+def grown(width: int, *, repeat: int, device: str) -> dict[str, dict[str, Any]]:
     """Seconds at each size of each line, and the slopes between neighbours and over all."""
     found: dict[str, dict[str, Any]] = {}
-    for line in lines(width):
+    for line in lines(width, device):
         seconds = [measure.seconds(line.run(size), repeat=repeat) for size in line.sizes]
         points = list(zip(map(log, line.sizes), map(log, seconds), strict=True))
         found[line.letter] = {
@@ -101,10 +102,11 @@ def grown(width: int, *, repeat: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def share(*, repeat: int) -> dict[str, float]:
+def share(*, repeat: int, device: str) -> dict[str, float]:
     """Seconds of `choose` and of `examine` for the same 64 candidates, and their ratio."""
-    examine = measure.seconds(examining(batch=64, time=128, width=896, vocab=151_936), repeat=repeat)
-    choose = measure.seconds(choosing(batch=64, memory=1024), repeat=5 * repeat)
+    many = examining(batch=64, time=128, width=896, vocab=151_936, device=device)
+    examine = measure.seconds(many, repeat=repeat)
+    choose = measure.seconds(choosing(batch=64, memory=1024, device=device), repeat=5 * repeat)
     return {"choose_seconds": choose, "examine_seconds": examine, "choose_over_examine": choose / examine}
 
 

@@ -15,25 +15,37 @@ import torch
 
 import uds_core
 
+RESULTS = Path(__file__).parent / "results"
+
+
+def results(benchmark: str, device: str) -> Path:
+    """The file of its committed figures; those of a GPU have one of their own."""
+    kind = torch.device(device).type
+    return RESULTS / (f"{benchmark}.json" if kind == "cpu" else f"{benchmark}_{kind}.json")
+
 
 def seconds(run: Callable[[], Any], *, repeat: int = 5) -> float:
     """Best of `repeat` after one warm-up, the device synchronised."""
-    best = float("inf")
-    for turn in range(repeat + 1):
-        began = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        took = time.perf_counter() - began
-        best = min(best, took) if turn else best
-    return best
+    once(run)
+    return min(once(run) for _ in range(repeat))
 
 
-def peak_bytes(prepare: Callable[[], Callable[[], Any]]) -> int:
-    """Extra resident memory at the peak of what `prepare()` returns, in a process of its own (Linux).
+def once(run: Callable[[], Any]) -> float:
+    """Seconds of one call, the device synchronised."""
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
-    What `prepare` itself allocates does not count.
+
+def peak_bytes(prepare: Callable[[], Callable[[], Any]], *, device: str = "cpu") -> int:
+    """Extra memory at the peak of what `prepare()` returns; what `prepare` itself allocates does not count.
+
+    Of a GPU, what PyTorch has allocated; else what is resident, in a process of its own (Linux).
     """
+    if torch.device(device).type == "cuda":
+        return _gpu_peak(prepare())
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure_peak, args=(prepare, theirs))
@@ -41,6 +53,16 @@ def peak_bytes(prepare: Callable[[], Callable[[], Any]]) -> int:
     extra = ours.recv()
     process.join()
     return extra
+
+
+def _gpu_peak(run: Callable[[], Any]) -> int:
+    run()  # libraries take their workspaces in the first call, and keep them
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _measure_peak(prepare: Callable[[], Callable[[], Any]], pipe: Any) -> None:
@@ -56,11 +78,11 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def surroundings() -> dict[str, Any]:
+def surroundings(device: str = "cpu") -> dict[str, Any]:
     """Device, versions and commit, to stand beside every figure."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "device": _cpu() if torch.device(device).type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,7 +1,8 @@
 """What each policy costs for a candidate, in forward passes of the model.
 
     python benchmarks/policies.py                 # measures, prints a table and one JSON line
-    python benchmarks/policies.py --write         # and keeps the line in benchmarks/results/policies.json
+    python benchmarks/policies.py --write         # and keeps the line in results/policies.json
+    python benchmarks/policies.py --device cuda --bf16 --width 896 --layers 24 --write    # policies_cuda.json
 
 All in one run, on the same batch. The unit is a forward pass of the backbone without gradients: *passes* of it that a
 policy needs for each candidate, and the seconds of its `examine` and `choose` in that unit. `examine` is given the
@@ -17,13 +18,12 @@ from typing import Any
 
 import measure
 import torch
-from step import Batch, pretrained, random_qwen
+from step import Batch, placed, pretrained, random_qwen
 
 import uds_core as uds
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results" / "policies.json"
 
 
 def parse() -> argparse.Namespace:
@@ -36,6 +36,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--time", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--width", type=int, default=256, help="of the random model")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model")
+    parser.add_argument("--bf16", action="store_true", help="weights in bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--vocab", type=int, default=151_936, help="of the random model")
     parser.add_argument("--policy", action="append", help="only these; default: all")
@@ -65,7 +68,7 @@ class Pool:
         """What a policy is given, whatever it asks for."""
         number = len(self.hidden[part])
         logits, mask, labels = head(self.hidden[part]), self.batch["attention_mask"][part], self.labels[part]
-        losses = {"ids": torch.arange(number), "reference_loss": torch.ones(number)}
+        losses = {"ids": torch.arange(number), "reference_loss": torch.ones(number, device=mask.device)}
         return uds.Candidates(logits, mask=mask, labels=labels, **losses)
 
 
@@ -127,15 +130,14 @@ def main() -> None:
         makers = {options.model.name: pretrained, **makers}
     cases = {}
     for case, make in makers.items():
-        model, batch = make(options)
-        on_device = {name: value.to(options.device) for name, value in batch.items()}
-        cases[case] = rows(model.to(options.device), on_device, options)
+        cases[case] = rows(*placed(*make(options), options), options)
         report(case, cases[case], options)
-    settings = {name: getattr(options, name) for name in ("batch", "keep", "time", "repeat", "device", "vocab")}
-    line = {"benchmark": "policies", "settings": settings, "rows": cases, **measure.surroundings()}
+    names = ("batch", "keep", "time", "width", "layers", "bf16", "repeat", "device", "vocab")
+    settings = {name: getattr(options, name) for name in names}
+    line = {"benchmark": "policies", "settings": settings, "rows": cases, **measure.surroundings(options.device)}
     print("\n" + json.dumps(line))
     if options.write:
-        RESULTS.write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
+        measure.results("policies", options.device).write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Time and memory of `examine` against the authors' algorithm, and how both grow, in one run.
 
     python benchmarks/scoring.py            # the head of Qwen2.5-0.5B: 2 samples of 128 tokens
+    python benchmarks/scoring.py --device cuda --write   # on a GPU, into results/scoring_cuda.json
     python benchmarks/scoring.py --plot     # docs/figures/growth from the committed results
 
 Prints tables and one JSON line. Both sides start from hidden states and the LM head, as a scoring pass has them.
@@ -8,9 +9,7 @@ Prints tables and one JSON line. Both sides start from hidden states and the LM 
 
 import argparse
 import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import growth
@@ -19,8 +18,6 @@ import torch
 from authors import Authors
 
 import uds_core as uds
-
-RESULTS = Path(__file__).parent / "results" / "scoring.json"
 
 
 def parse() -> argparse.Namespace:
@@ -32,7 +29,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--write", action="store_true", help="into results/")
     parser.add_argument("--plot", action="store_true", help="draw the committed results, measure nothing")
     return parser.parse_args()
 
@@ -42,29 +40,29 @@ def tensors(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(shape.batch, shape.time, shape.width, generator=generator)
     hidden = hidden + 2 * torch.randn(shape.width, generator=generator)
-    return hidden, torch.randn(shape.vocab, shape.width, generator=generator) / shape.width**0.5
+    weight = torch.randn(shape.vocab, shape.width, generator=generator) / shape.width**0.5
+    return hidden.to(shape.device), weight.to(shape.device)
 
 
 def main() -> None:
     """Measure, and print a table and a JSON line."""
     shape = parse()
     if shape.plot:
-        result = json.loads(RESULTS.read_text(encoding="utf-8"))
+        result = json.loads(measure.results("scoring", shape.device).read_text(encoding="utf-8"))
         growth.plot(result["growth"], result["shape"]["width"])
         return
     torch.set_num_threads(shape.threads)
     torch.set_grad_enabled(False)
     hidden, weight = tensors(shape)
-    authors = Authors(time=512, vocab=shape.vocab)
+    authors = Authors(time=512, vocab=shape.vocab, device=shape.device)
     policy = uds.UDS(keep=0.5)
 
-    began = time.perf_counter()
     head = uds.Head(weight)
-    policy.examine(uds.Candidates(head(hidden)))
-    preparing = time.perf_counter() - began
 
     def ours() -> Any:
         return policy.examine(uds.Candidates(head(hidden)))
+
+    preparing = measure.once(ours)
 
     def trainable() -> Any:
         return policy.examine(uds.Candidates(uds.Head(weight, frozen=False)(hidden)))
@@ -82,7 +80,8 @@ def main() -> None:
         ("head route, head trains", trainable, lambda: trainable),
         ("dense route, logits given", dense_from(hidden @ weight.T), lambda: dense_from(hidden @ weight.T)),
     ):
-        rows[name] = {"seconds": measure.seconds(run, repeat=shape.repeat), "extra_bytes": measure.peak_bytes(prepare)}
+        extra = measure.peak_bytes(prepare, device=shape.device)
+        rows[name] = {"seconds": measure.seconds(run, repeat=shape.repeat), "extra_bytes": extra}
 
     base = rows["authors: logits, SVD, two full FFTs"]
     for row in rows.values():
@@ -91,14 +90,15 @@ def main() -> None:
     exact = uds.nuclear_norm(head(hidden), method="svd")
     error = (exact - authors.examine(hidden @ weight.T)[0]).abs().max() / exact.max()
     report(shape, rows, preparing=preparing, error=float(error))
-    grown, shares = growth.grown(shape.width, repeat=shape.repeat), growth.share(repeat=shape.repeat)
+    grown = growth.grown(shape.width, repeat=shape.repeat, device=shape.device)
+    shares = growth.share(repeat=shape.repeat, device=shape.device)
     growth.report(grown, shares)
     sizes = {name: getattr(shape, name) for name in ("batch", "time", "width", "vocab", "threads", "repeat")}
     line = {"benchmark": "scoring", "shape": sizes, "rows": rows, "preparing_seconds": preparing}
-    line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings()}
+    line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings(shape.device)}
     print("\n" + json.dumps(line))
     if shape.write:
-        RESULTS.write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
+        measure.results("scoring", shape.device).write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
 
 
 def report(shape: argparse.Namespace, rows: dict[str, dict[str, float]], *, preparing: float, error: float) -> None:

@@ -1,7 +1,8 @@
 """What a selecting training step costs: against its floor, against training on all, and against the authors' way.
 
     python benchmarks/step.py                 # measures, prints tables and one JSON line
-    python benchmarks/step.py --write         # and keeps the line in benchmarks/results/step.json
+    python benchmarks/step.py --write         # and keeps the line in results/step.json
+    python benchmarks/step.py --device cuda --bf16 --width 896 --layers 24 --time 512 --write    # step_cuda.json
     python benchmarks/step.py --plot          # draws docs/figures/step from it (needs matplotlib)
 
 The floor of a step on K of B candidates is B f + K (f' + b): f a forward through the backbone, f' one with head and
@@ -12,7 +13,6 @@ pretrained one on worked answers of GSM8K, where it is at hand, and a random Qwe
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,6 @@ import uds_core as uds
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results" / "step.json"
 FIGURE = ROOT / "docs" / "figures" / "step"
 Batch = dict[str, torch.Tensor]
 
@@ -53,6 +52,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--time", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--width", type=int, default=256, help="of the random model")
+    parser.add_argument("--layers", type=int, default=4, help="of the random model")
+    parser.add_argument("--bf16", action="store_true", help="weights in bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time (without malloc variables)")
     parser.add_argument("--write", action="store_true")
@@ -77,16 +79,23 @@ def pretrained(options: argparse.Namespace) -> tuple[Any, Batch]:
 
 
 def random_qwen(options: argparse.Namespace, *, vocab: int = 151_936) -> tuple[Any, Batch]:
-    """4 layers, 256 wide, the vocabulary of Qwen2; random tokens."""
+    """The vocabulary of Qwen2, `--layers` of `--width`; random tokens."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=vocab, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, tie_word_embeddings=False,
+        vocab_size=vocab, hidden_size=options.width, intermediate_size=4 * options.width,
+        num_hidden_layers=options.layers, num_attention_heads=options.width // 64,
+        num_key_value_heads=options.width // 64, tie_word_embeddings=False,
     )  # fmt: skip
     ids = torch.randint(0, vocab, (options.batch, options.time))
     return Qwen2ForCausalLM(config), {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def placed(model: Any, batch: Batch, options: argparse.Namespace) -> tuple[Any, Batch]:
+    """Both on the device, the weights in the dtype that is asked for."""
+    model = model.to(options.device, dtype=torch.bfloat16 if options.bf16 else None)
+    return model, {name: value.to(options.device) for name, value in batch.items()}
 
 
 def with_lora(model: Any) -> Any:
@@ -142,18 +151,9 @@ def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str,
         part()
     for _ in range(options.repeat):  # in turns, so that a slow minute of the machine is one for all of them
         for name, part in parts.items():
-            best[name] = min(best.get(name, float("inf")), once(part))
+            best[name] = min(best.get(name, float("inf")), measure.once(part))
     theirs()
-    return {**best, "authors_step": once(theirs)}
-
-
-def once(part: Callable[[], Any]) -> float:
-    """Seconds, the device synchronised."""
-    began = time.perf_counter()
-    part()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return {**best, "authors_step": measure.once(theirs)}
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[..., tuple[Any, Batch]], bool]]:
@@ -176,12 +176,14 @@ def extra_memory(options: argparse.Namespace) -> list[dict[str, int]]:
 
         def prepare(vocab: int = vocab) -> Callable[[], Any]:
             model, batch = random_qwen(options, vocab=vocab)
-            scorer, samples = Scorer(model.requires_grad_(False)), batches.view(batch)
+            model, batch = placed(model.requires_grad_(False), batch, options)
+            scorer, samples = Scorer(model), batches.view(batch)
             scorer.examine(samples, uds.UDS())
             return lambda: scorer.examine(samples, uds.UDS())
 
         one_position = options.batch * vocab * 4
-        found.append({"vocab": vocab, "extra_bytes": measure.peak_bytes(prepare), "one_position_bytes": one_position})
+        extra = measure.peak_bytes(prepare, device=options.device)
+        found.append({"vocab": vocab, "extra_bytes": extra, "one_position_bytes": one_position})
     return found
 
 
@@ -214,14 +216,14 @@ def ratios(row: dict[str, float]) -> dict[str, float]:
     }
 
 
-def plot() -> None:
+def plot(file: Path) -> None:
     """Bars: the floor, our step, training on all, the authors' step."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     mpl.use("Agg")
     mpl.rcParams.update({"svg.hashsalt": "uds", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    result = json.loads(file.read_text(encoding="utf-8"))
     figure, axes = plt.subplots(1, len(result["rows"]), figsize=(2.9 * len(result["rows"]), 3.6))
     for axis, (case, row) in zip(axes, result["rows"].items(), strict=True):
         bars = {
@@ -250,10 +252,11 @@ def main() -> None:
     """Measure, and print tables and a JSON line; or draw."""
     options = parse()
     if options.plot:
-        plot()
+        plot(measure.results("step", options.device))
         return
     torch.set_num_threads(options.threads)
-    settings = {name: getattr(options, name) for name in ("batch", "keep", "time", "repeat", "device")}
+    names = ("batch", "keep", "time", "width", "layers", "bf16", "repeat", "device")
+    settings = {name: getattr(options, name) for name in names}
     if options.memory:
         memory = extra_memory(options)
         report_memory(memory)
@@ -261,11 +264,12 @@ def main() -> None:
     else:
         rows = measure_rows(options)
         report(rows, options)
-        found = {"benchmark": "step", "settings": settings, "rows": rows, **measure.surroundings()}
+        found = {"benchmark": "step", "settings": settings, "rows": rows, **measure.surroundings(options.device)}
     print("\n" + json.dumps(found))
     if options.write:
-        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-        RESULTS.write_text(json.dumps(known | found, indent=1) + "\n", encoding="utf-8")
+        file = measure.results("step", options.device)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        file.write_text(json.dumps(known | found, indent=1) + "\n", encoding="utf-8")
 
 
 def measure_rows(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -273,8 +277,7 @@ def measure_rows(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     rows = {}
     for case, make, lora in cases(options):
         model, batch = make(options)
-        model = (with_lora(model) if lora else model).to(options.device)
-        row = measured(model, {name: value.to(options.device) for name, value in batch.items()}, options)
+        row = measured(*placed(with_lora(model) if lora else model, batch, options), options)
         rows[case] = row | ratios(row)
     return rows
 

@@ -130,7 +130,8 @@ def main() -> None:
         makers = {options.model.name: pretrained, **makers}
     cases = {}
     for case, make in makers.items():
-        cases[case] = rows(*placed(*make(options), options), options)
+        model, batch = make(options)
+        cases[case] = rows(*placed(model, batch, options), options)
         report(case, cases[case], options)
     names = ("batch", "keep", "time", "width", "layers", "bf16", "repeat", "device", "vocab")
     settings = {name: getattr(options, name) for name in names}

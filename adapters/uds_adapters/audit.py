@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+from .audit_files import AuditFiles, sync
 
 __all__ = ["Audit", "read"]
 
@@ -59,7 +59,7 @@ class Audit:
         self.every, self.limit_bytes = every, limit_bytes
         self._part_bytes, self._records = limit_bytes // _PARTS, 0
         self._finished_bytes = limit_bytes - self._part_bytes  # a part's room for the open file
-        self._files = _Files(Path(path))
+        self._files = AuditFiles(Path(path))
         self._files.prepare()
 
     def record(
@@ -98,7 +98,7 @@ class Audit:
         if self._files.parquet and self._files.open_size():
             self._files.finish_part(self._finished_bytes)
         elif self._files.open_size():
-            _sync(self._files.open)
+            sync(self._files.open)
 
     def __enter__(self) -> Audit:
         return self
@@ -120,7 +120,7 @@ class Audit:
             raise
         self._records += 1
         if self._records % _SYNC_EVERY == 0:
-            _sync(self._files.open)
+            sync(self._files.open)
 
 
 def read(path: Path | str) -> Iterator[dict[str, Any]]:
@@ -143,74 +143,11 @@ def read(path: Path | str) -> Iterator[dict[str, Any]]:
     ValueError
         Where a line is damaged. Only the end of a file may be torn, as a killed run leaves it, and is left out.
     """
-    files = _Files(Path(path))
+    files = AuditFiles(Path(path))
     steps = [record[0]["step"] for record in _records(files)]
     for latest, record in zip(_latest(steps), _records(files), strict=False):
         if latest:
             yield from record
-
-
-class _Files:
-    """The files of an audit: finished parts, numbered, oldest first; and the open one, always JSON lines."""
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix not in (".jsonl", ".parquet"):
-            msg = f"`path` must end in .jsonl (a file) or .parquet (a folder), got {str(path)!r}"
-            raise ValueError(msg)
-        self.path, self.parquet = path, path.suffix == ".parquet"
-        if path.exists() and path.is_dir() != self.parquet:
-            msg = f"`path` must be a {'folder' if self.parquet else 'file'}, which {path} is not: choose another name"
-            raise ValueError(msg)
-        self.folder = path if self.parquet else path.parent
-        self.open = path / "_open.jsonl" if self.parquet else path
-        self._stem = "" if self.parquet else f"{path.stem}."
-
-    def finished(self) -> dict[int, Path]:
-        name = re.compile(rf"{re.escape(self._stem)}(\d{{6,}}){re.escape(self.path.suffix)}")
-        files = self.folder.iterdir() if self.folder.is_dir() else ()
-        parts = {int(match[1]): file for file in files if (match := name.fullmatch(file.name))}
-        return dict(sorted(parts.items()))
-
-    def prepare(self) -> None:
-        """Make ready for writing."""
-        if self.parquet:
-            _pyarrow()  # now, and not when the first part is full
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.repair()
-
-    def repair(self) -> None:
-        """Cut a torn line off the open file."""
-        if self.open_size():
-            os.truncate(self.open, _whole(self.open.read_bytes()))
-
-    def open_size(self) -> int:
-        return self.open.stat().st_size if self.open.is_file() else 0
-
-    def finish_part(self, limit: int) -> None:
-        """Turn the open file into a numbered part, and drop the oldest ones until all are within the limit."""
-        parts = self.finished()
-        number = max(parts, default=0) + 1
-        part = self.folder / f"{self._stem}{number:06d}{self.path.suffix}"
-        _sync(self.open)
-        if self.parquet:
-            _write_parquet(self.folder / "_unfinished.parquet", list(_lines(self.open)))
-            (self.folder / "_unfinished.parquet").replace(part)
-            self.open.unlink()  # killed before this, its rows are there twice, and read once
-        else:
-            self.open.replace(part)
-        sizes = {file: file.stat().st_size for file in (*parts.values(), part)}
-        for file in list(sizes):
-            if sum(sizes.values()) > limit and file != part:
-                file.unlink()
-                del sizes[file]
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        files = [*self.finished().values(), *([self.open] if self.open.is_file() else [])]
-        if not files:
-            msg = f"no audit at {self.path}"
-            raise FileNotFoundError(msg)
-        for file in files:
-            yield from _lines(file) if file.suffix == ".jsonl" else _read_parquet(file)
 
 
 def _rows(
@@ -251,7 +188,7 @@ def _cell(name: str, value: Any) -> Any:
     raise TypeError(msg)
 
 
-def _records(files: _Files) -> Iterator[list[dict[str, Any]]]:
+def _records(files: AuditFiles) -> Iterator[list[dict[str, Any]]]:
     """The rows of one `record` after another."""
     record: list[dict[str, Any]] = []
     for row in files.rows():
@@ -270,74 +207,6 @@ def _latest(steps: Sequence[int]) -> list[bool]:
         flags.append(step < lowest)
         lowest = min(lowest, step)
     return flags[::-1]
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    data = file.read_bytes()
-    for number, line in enumerate(data[: _whole(data)].splitlines(), start=1):
-        row = _parsed(line)
-        if row is None:
-            msg = f"{file} is damaged at line {number}: delete that line to read the others"
-            raise ValueError(msg)
-        yield row
-
-
-def _whole(data: bytes) -> int:
-    """How much of `data` is left when what is no line of an audit is cut off its end."""
-    end = data.rfind(b"\n") + 1
-    while end:
-        start = data.rfind(b"\n", 0, end - 1) + 1
-        if _parsed(data[start:end]) is not None:
-            break
-        end = start
-    return end
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and row.keys() >= {"step", "position"} else None
-
-
-def _write_parquet(file: Path, rows: list[dict[str, Any]]) -> None:
-    pa, pq = _pyarrow()
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _column(pa, [row.get(name) for row in rows]) for name in names}
-    pq.write_table(pa.table(columns), file)
-    _sync(file)
-
-
-def _column(pa: Any, values: list[Any]) -> Any:
-    try:
-        column = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and words mixed, or beyond 64 bits
-        return pa.array([None if value is None else str(value) for value in values])
-    # a column of nulls alone would not fit those of other parts
-    return column.cast(pa.float64()) if pa.types.is_null(column.type) else column
-
-
-def _read_parquet(file: Path) -> Iterator[dict[str, Any]]:
-    _, pq = _pyarrow()
-    with pq.ParquetFile(file) as opened:
-        for batch in opened.iter_batches():
-            yield from batch.to_pylist()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        msg = "a Parquet audit needs pyarrow: pip install pyarrow, or give a path that ends in .jsonl"
-        raise ImportError(msg) from error
-    return pa, pq
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

@@ -94,10 +94,11 @@ def shifted_sketch(logits, mask, *, dim, seed):
     return out
 
 
-def mean_distance(sketches, memory):
+def mean_distance(sketches, memory, *, nearest=None):
+    """To all that is remembered, or to the `nearest` of it."""
     if len(memory) == 0:
         return np.zeros(len(sketches))
-    return np.array([np.mean([np.linalg.norm(z - q) for q in memory]) for z in sketches])
+    return np.array([np.mean(sorted(np.linalg.norm(z - q) for q in memory)[:nearest]) for z in sketches])
 
 
 def interquartile_range(values):
@@ -136,8 +137,9 @@ def cross_entropy(logits, labels):
 class UDS:
     """The policy with row-centred logits, step by step, a deque for the memory and lists for the spreads."""
 
-    def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512):
+    def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512, nearest=8):
         self.keep, self.alpha, self.dim, self.seed, self.weight = keep, alpha, dim, seed, weight
+        self.nearest = nearest
         self.memory = deque(maxlen=memory)
         self.utilities, self.diversities = deque(maxlen=window), deque(maxlen=window)
 
@@ -146,7 +148,7 @@ class UDS:
         root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
         utility = nuclear_norm(logits, mask) / root
         sketches = paired_sketch(logits, mask, dim=self.dim, seed=self.seed) / root[:, None]
-        diversity = mean_distance(sketches, self.memory)
+        diversity = mean_distance(sketches, self.memory, nearest=self.nearest)
         there = mask.any(axis=1)
         self.utilities.extend(utility[there])
         if self.memory:
@@ -372,7 +374,7 @@ class Fresh:
 
 
 class DiversityOnly:
-    """The mean distance to a deque, of row-centred logits."""
+    """The mean distance to the eight nearest in a deque, of row-centred logits."""
 
     def __init__(self, *, keep, memory, dim, seed):
         self.keep, self.dim, self.seed = keep, dim, seed
@@ -381,7 +383,7 @@ class DiversityOnly:
     def step(self, logits, mask):
         root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
         sketches = paired_sketch(row_centred(logits), mask, dim=self.dim, seed=self.seed) / root[:, None]
-        scores = mean_distance(sketches, self.memory)
+        scores = mean_distance(sketches, self.memory, nearest=8)
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
         self.memory.extend(sketches[chosen])
         return chosen, scores

@@ -42,6 +42,14 @@ def test_qr_triangle_has_the_products_of_the_columns(backend):
     np.testing.assert_allclose(triangle, np.triu(triangle))
 
 
+def test_the_smallest_of_each_row_are_those_of_a_sort(backend):
+    x = np.random.default_rng(0).normal(size=(5, 9))
+    x[1, 3], x[2, :] = np.inf, np.nan
+    for number in (1, 4, 9):
+        found = np.sort(backend.numpy(_array.smallest(backend.array(x, "float32"), number)), axis=1)
+        np.testing.assert_array_equal(found, np.sort(x.astype(np.float32), axis=1)[:, :number])
+
+
 def test_only_what_jax_traces_is_traced(backend):
     assert not _array.is_traced(backend.array([0.0], "float32"))
     jax = pytest.importorskip("jax")

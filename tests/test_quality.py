@@ -44,11 +44,22 @@ def test_a_grid_is_sound(file):
         assert block["equal"] in grid.EQUAL
         for cell in cells:
             assert cell.condition in conditions.CONDITIONS
-            policy: Any = make_policy(cell.policy, keep=cell.keep, seed=cell.seed)  # raises where it cannot be
+            spelled = grid.spelled(cell.policy, block.get("defaults", {}))
+            policy: Any = make_policy(spelled, keep=cell.keep, seed=cell.seed)  # raises where it cannot be
             if cell.equal == "tokens" and cell.policy != "full":
                 assert "tokens" in {field.name for field in dataclasses.fields(policy)}
         for pair in block.get("pairs", ()):
             assert set(pair) <= set(block["policies"])
+
+
+def test_defaults_of_then_are_what_a_name_leaves_out():
+    then = {"uds": {"distance": "mean", "weight": 2}}
+    assert grid.spelled("uds", then) == "uds:distance=mean,weight=2"
+    assert grid.spelled("uds:distance=nearest,dim=64", then) == "uds:distance=nearest,dim=64,weight=2"
+    assert grid.spelled("random", then) == "random"
+    block = grid.blocks(FOLDER / "grid.yaml")["headline"]
+    policy: Any = make_policy(grid.spelled("uds", block["defaults"]), keep=0.25, seed=0)
+    assert policy.distance == "mean"
 
 
 def test_half_of_a_grid_is_disjoint_from_the_other():

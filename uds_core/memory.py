@@ -7,7 +7,17 @@ import array_api_extra as xpx
 import numpy as np
 
 from . import draws, options
-from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, is_traced, to_numpy
+from ._array import (
+    Array,
+    accumulation_dtype,
+    array_namespace,
+    check_device,
+    constant,
+    device,
+    is_traced,
+    smallest,
+    to_numpy,
+)
 from .draws import Stream
 
 __all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
@@ -152,7 +162,7 @@ def diversity(
     if apart.shape[1] == 0:
         return xp.zeros(sketches.shape[0], dtype=sketches.dtype, device=device(sketches))
     if distance == "nearest":
-        apart = xp.sort(apart, axis=1)[:, : min(neighbours, apart.shape[1])]
+        apart = smallest(apart, min(neighbours, apart.shape[1]))
     mean = xp.mean(apart, axis=1)
     if distance == "softmin":
         mean = _soft_minimum(apart, temperature * mean)

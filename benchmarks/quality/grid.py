@@ -3,19 +3,20 @@
 A grid has `blocks`, each with a question, and what differs between its runs: `tasks` (each with its conditions),
 `keep`, `seeds`, `policies`, `equal`. What stands outside the blocks holds for all, and a block may say otherwise. A
 grid of one block may leave `blocks` away. A run that two blocks ask for is made once. `metrics` are measured where a
-task has no choices; where it has them, accuracy among them is.
+task has no choices; where it has them, accuracy among them is. `defaults` are options of policies that the grid's names
+leave out: what was the default when it was run.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-__all__ = ["EQUAL", "Cell", "blocks", "cells"]
+__all__ = ["EQUAL", "Cell", "blocks", "cells", "spelled"]
 
 EQUAL = ("tokens", "samples", "seconds")
 """What all runs of a block spend alike: `tokens` or `samples` trained on in each step, or `seconds` in all."""
@@ -52,3 +53,12 @@ def cells(block: dict[str, Any]) -> Iterator[Cell]:
         for policy in block["policies"]:
             if policy != "full" or keep == block["keep"][0]:
                 yield Cell(task, condition, keep, seed, policy, block["equal"])
+
+
+def spelled(policy: str, defaults: Mapping[str, Mapping[str, Any]]) -> str:
+    """`policy` with those `defaults` of its name that it does not give itself."""
+    name, _, given = policy.partition(":")
+    options = given.split(",") if given else []
+    known = {option.partition("=")[0] for option in options}
+    options += [f"{option}={value}" for option, value in defaults.get(name, {}).items() if option not in known]
+    return f"{name}:{','.join(options)}" if options else name

@@ -24,7 +24,7 @@ from typing import Any
 import conditions
 import explored  # noqa: F401 - registers policies
 import torch
-from grid import Cell, blocks, cells
+from grid import Cell, blocks, cells, spelled
 
 from uds_adapters.batches import IGNORE
 from uds_adapters.lab import provisions
@@ -58,9 +58,9 @@ def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tup
     task, source = read(cell, block, shared=shared, folder=folder)
     measured = ("accuracy",) if task.heldout_records[0].choices else tuple(block.get("metrics", ()))
     settings = Settings(keep=cell.keep, metrics=measured, **block["training"])
-    policy = cell.policy
+    policy = spelled(cell.policy, block.get("defaults", {}))
     if cell.equal == "tokens":
-        policy = with_tokens(cell, task.train, settings.batch_size)
+        policy = with_tokens(policy, cell.keep, task.train, settings.batch_size)
     if cell.equal == "seconds":
         settings = replace(settings, budget=f"seconds={block['seconds'][cell.task]}")
     with quiet():
@@ -96,16 +96,16 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
     return replace(task, aside=beyond), source
 
 
-def with_tokens(cell: Cell, train: Sequence[Example], batch_size: int) -> str:
+def with_tokens(policy: str, keep: float, train: Sequence[Example], batch_size: int) -> str:
     """The policy with a budget of tokens a step: what chance would train on in a share `keep` of the samples.
 
     So all policies take as many steps, from the same candidates, and train on as many tokens in each.
     """
-    if cell.policy == "full":
-        return cell.policy
+    if policy == "full":
+        return policy
     trained = sum(label != IGNORE for example in train for label in example["labels"][1:])
-    tokens = round(cell.keep * batch_size * trained / len(train))
-    return f"{cell.policy}{',' if ':' in cell.policy else ':'}tokens={tokens}"
+    tokens = round(keep * batch_size * trained / len(train))
+    return f"{policy}{',' if ':' in policy else ':'}tokens={tokens}"
 
 
 def line(cell: Cell, result: RunResult, flags: dict[str, float]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class NuclearOnly(_Norm):
 class DiversityOnly:
     r"""Keep the samples that are farthest from what was chosen lately: UDS without utility, as in the paper's ablation.
 
-    .. math:: s_i = \frac1m \sum_{j=1}^m \|z_i - q_j\|_2
+    .. math:: s_i = \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class DiversityOnly:
     length: Length = "sqrt"
     centre: Any = "none"
     memory: int = 1024
-    distance: Distance = "mean"
+    distance: Distance = "nearest"
     sketch: SketchKind = "paired"
     dim: int = 1024
     seed: int = 0

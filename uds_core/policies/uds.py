@@ -54,9 +54,10 @@ class UDSState(NamedTuple):
 class UDS:
     r"""Keep the samples with the best utility and diversity.
 
-    .. math:: s_i = \|L_i\|_* + \alpha \frac1m \sum_{j=1}^m \|z_i - q_j\|_2
+    .. math:: s_i = \|L_i\|_* + \alpha \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
 
-    L_i: the sample's logits matrix, scored rows only. z_i: its sketch. q_j: the sketches of samples chosen lately.
+    L_i: the sample's logits matrix, scored rows only. z_i: its sketch. q_j: the sketches of samples chosen lately, of
+    which N_i are the eight nearest; all of them in the paper's form, ``distance="mean"``.
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ class UDS:
     memory, replace
         Number of chosen samples remembered; the ``"fifo"`` latest, or a ``"reservoir"``, a uniform sample of all.
     distance
-        To the memory: ``"mean"``, ``"nearest"`` or ``"softmin"``; see `diversity`.
+        To the memory: ``"nearest"``, ``"mean"`` or ``"softmin"``; see `diversity`. In a study the first was ahead of
+        the paper's ``"mean"`` in six settings of six, by 0.002 to 0.055 nats: docs/pages/evidence.md.
     sketch, dim
         ``"paired"``, ``"shifted"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
     method
@@ -116,7 +118,7 @@ class UDS:
     in_batch: Literal["none", "mean", "greedy"] = "none"
     memory: int = 1024
     replace: Literal["fifo", "reservoir"] = "fifo"
-    distance: Distance = "mean"
+    distance: Distance = "nearest"
     sketch: SketchKind = "paired"
     dim: int = 1024
     method: NuclearMethod = "auto"

@@ -137,7 +137,7 @@ def cross_entropy(logits, labels):
 class UDS:
     """The policy with row-centred logits, step by step, a deque for the memory and lists for the spreads."""
 
-    def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512, nearest=8):
+    def __init__(self, *, keep, alpha, memory, dim, seed, weight=1.0, window=512, nearest: int | None = 8):
         self.keep, self.alpha, self.dim, self.seed, self.weight = keep, alpha, dim, seed, weight
         self.nearest = nearest
         self.memory = deque(maxlen=memory)

@@ -110,7 +110,8 @@ def main(arguments: list[str]) -> None:
         told = run_here(Path(arguments[1]))
         if os.environ.get("RANK", "0") == "0":
             sys.stdout.write(told)
-        return
+        sys.stdout.flush()
+        os._exit(0)  # threads of gloo that still hold tensors abort an interpreter that ends, now and then
     every = sorted(file.stem for file in TUTORIALS.glob("*.py") if CELL in file.read_text(encoding="utf-8"))
     for name in arguments or every:
         script = TUTORIALS / f"{name}.py"

@@ -31,7 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="into results/")
-    parser.add_argument("--plot", action="store_true", help="draw the committed results, measure nothing")
+    parser.add_argument("--plot", action="store_true", help="draw the committed results of the CPU, measure nothing")
     return parser.parse_args()
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure, and print a table and a JSON line."""
     shape = parse()
     if shape.plot:
-        result = json.loads(measure.results("scoring", shape.device).read_text(encoding="utf-8"))
+        result = json.loads(measure.results("scoring", "cpu").read_text(encoding="utf-8"))
         growth.plot(result["growth"], result["shape"]["width"])
         return
     torch.set_num_threads(shape.threads)

@@ -216,14 +216,14 @@ def ratios(row: dict[str, float]) -> dict[str, float]:
     }
 
 
-def plot(file: Path) -> None:
-    """Bars: the floor, our step, training on all, the authors' step."""
+def plot() -> None:
+    """Bars, of the CPU's figures: the floor, our step, training on all, the authors' step."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     mpl.use("Agg")
     mpl.rcParams.update({"svg.hashsalt": "uds", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    result = json.loads(file.read_text(encoding="utf-8"))
+    result = json.loads(measure.results("step", "cpu").read_text(encoding="utf-8"))
     figure, axes = plt.subplots(1, len(result["rows"]), figsize=(2.9 * len(result["rows"]), 3.6))
     for axis, (case, row) in zip(axes, result["rows"].items(), strict=True):
         bars = {
@@ -252,7 +252,7 @@ def main() -> None:
     """Measure, and print tables and a JSON line; or draw."""
     options = parse()
     if options.plot:
-        plot(measure.results("step", options.device))
+        plot()
         return
     torch.set_num_threads(options.threads)
     names = ("batch", "keep", "time", "width", "layers", "bf16", "repeat", "device")

@@ -43,11 +43,11 @@ def test_groups_keep_their_own_and_share_the_state(backend):
     assert state.memory.size == 2
 
 
-@pytest.mark.parametrize("distance", [{}, {"distance": "mean"}], ids=["nearest", "mean"])
+@pytest.mark.parametrize(("options", "nearest"), [({}, 8), ({"distance": "mean"}, None)], ids=["default", "mean"])
 @pytest.mark.parametrize("alpha", ["auto", 0.5])
-def test_fifty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend, alpha, distance):
-    policy = uds.UDS(centre="row", keep=0.5, alpha=alpha, memory=20, dim=16, seed=4, **distance)
-    oracle = reference.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4, nearest=None if distance else 8)
+def test_fifty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend, alpha, options, nearest):
+    policy = uds.UDS(centre="row", keep=0.5, alpha=alpha, memory=20, dim=16, seed=4, **options)
+    oracle = reference.UDS(keep=0.5, alpha=alpha, memory=20, dim=16, seed=4, nearest=nearest)
     state: Any = None
     for step in range(50):
         hidden, mask, labels, *_ = samples(step)

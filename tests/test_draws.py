@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import uds_core as uds
-from uds_core.draws import Stream, generator, position_signs
+from uds_core._random import Stream, generator, position_signs
 
 NUMBERS = (0, 1, 2, 5, 2**32 - 1)
 
@@ -40,7 +40,7 @@ def test_one_policy_draws_its_step_its_reservoir_and_its_noise_apart():
 
 def test_nothing_is_drawn_but_here():
     files = Path(uds.__file__).parent.rglob("*.py")
-    assert [file.name for file in files if "np.random.default_rng(" in file.read_text("utf-8")] == ["draws.py"]
+    assert [file.name for file in files if "np.random.default_rng(" in file.read_text("utf-8")] == ["_random.py"]
 
 
 def test_signs_of_a_longer_sample_begin_with_those_of_a_shorter():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import uds_core as uds
-from uds_core.shifts import shifted_sum
+from uds_core.sketch import shifted_sum
 
 VOCAB = 50
 seeds = st.integers(0, 2**31 - 1)

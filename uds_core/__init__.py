@@ -6,10 +6,10 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 from ._array import Array
 from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
-from .ghost import layer_products
-from .gradients import HeadGradients
 from .gumbel import Drawn, gumbel_top_k
 from .head import Head
+from .head_gradients import HeadGradients
+from .layer_gradients import layer_products
 from .ledger import Ledger
 from .losses import cross_entropy, entropy
 from .memory import Memory, Reservoir, diversity

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import options
+from . import _options
 from ._array import Array, array_namespace, check_device, constant, to_numpy
 from .memory import direct_distances
 
@@ -39,10 +39,10 @@ class Budget:
             raise ValueError(msg)
         if self.keep is not None:
             remedy = "; for a number of samples use `count`"
-            options.number("keep", self.keep, "a share in (0, 1]", fits=lambda share: 0 < share <= 1, remedy=remedy)
+            _options.number("keep", self.keep, "a share in (0, 1]", fits=lambda share: 0 < share <= 1, remedy=remedy)
         for name, value in (("count", self.count), ("tokens", self.tokens)):
             if value is not None:
-                options.whole(name, value, remedy="; for a share use `keep`")
+                _options.whole(name, value, remedy="; for a share use `keep`")
 
     def size(self, batch: int, /) -> int:
         """The most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
@@ -122,7 +122,7 @@ def greedy(
     -----
     O(k batch dim): distances are kept up to date with each pick, and taken directly, not through a Gram matrix.
     """
-    options.number("radius", radius, "at least 0", fits=lambda r: r >= 0)
+    _options.number("radius", radius, "at least 0", fits=lambda r: r >= 0)
     radius = float(radius)
     xp = array_namespace(scores, sketches, length)
     check_scores(scores, length, groups, budget)
@@ -215,7 +215,7 @@ class _Quota:
 
 def check_scores(scores: Array, length: Array, groups: Array | None, budget: Budget) -> None:
     """Raise where shapes, devices or the budget do not fit each other."""
-    options.check("budget", budget, "a Budget", kind=Budget, fits=lambda _: True)
+    _options.check("budget", budget, "a Budget", kind=Budget, fits=lambda _: True)
     check_device("length", length, like=scores, like_name="scores")
     batch = scores.shape[0]
     if scores.ndim != 1 or tuple(length.shape) != (batch,):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import draws
+from . import _random
 from ._array import Array, accumulation_dtype, array_namespace, constant, device
 from .gram import largest, nonzero, triangle
 
@@ -173,7 +173,7 @@ def _best_quintic(low: float, high: float) -> tuple[float, float, float]:
 @functools.lru_cache(maxsize=4)
 def _weights(seed: int, columns: int, rank: int) -> np.ndarray:
     # bytes, not signs alone: of few signs two columns are soon the same
-    return draws.generator(seed, draws.Stream.SUBSPACE).integers(-127, 128, size=(columns, rank), dtype=np.int8)
+    return _random.generator(seed, _random.Stream.SUBSPACE).integers(-127, 128, size=(columns, rank), dtype=np.int8)
 
 
 def _finite_or_zero(x: Array) -> tuple[Array, Array]:

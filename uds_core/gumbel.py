@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import draws, options
+from . import _options, _random
 from ._array import Array, array_namespace, constant, to_numpy
+from ._random import Stream
 from .choice import Budget, check_scores
-from .draws import Stream
 
 __all__ = ["Drawn", "gumbel_top_k"]
 
@@ -59,14 +59,14 @@ def gumbel_top_k(
     priority sampling.
     """
     xp = array_namespace(scores, length)
-    options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
-    options.check("seed", seed, "(seed, step), two whole numbers", kind=tuple, fits=lambda given: len(given) == 2)
+    _options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
+    _options.check("seed", seed, "(seed, step), two whole numbers", kind=tuple, fits=lambda given: len(given) == 2)
     check_scores(scores, length, groups, budget)
     if budget.tokens is not None:
         msg = "`budget` must be `keep` or `count`: there are no unbiased weights for a budget of tokens"
         raise ValueError(msg)
     able = ~xp.isnan(scores) & (length > 0)
-    generator: Any = draws.generator(seed[0], Stream.GUMBEL, seed[1])
+    generator: Any = _random.generator(seed[0], Stream.GUMBEL, seed[1])
     noise = constant(generator.gumbel(size=scores.shape[0]), like=scores, dtype=scores.dtype)
     belongs = np.zeros(scores.shape[0], dtype=np.int64) if groups is None else to_numpy(groups)
     indices = [constant(np.empty(0, np.int32), like=scores)]  # of no group at all

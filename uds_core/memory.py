@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import array_api_extra as xpx
 import numpy as np
 
-from . import draws, options
+from . import _options, _random
 from ._array import (
     Array,
     accumulation_dtype,
@@ -18,7 +18,7 @@ from ._array import (
     smallest,
     to_numpy,
 )
-from .draws import Stream
+from ._random import Stream
 
 __all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
 
@@ -78,7 +78,7 @@ class Reservoir(NamedTuple):
     @classmethod
     def empty(cls, capacity: int, dim: int, *, like: Array, seed: int = 0) -> "Reservoir":
         """A reservoir of `capacity` rows of `dim` numbers, none filled, of library, dtype and device of `like`."""
-        options.seed(seed)
+        _options.seed(seed)
         return cls(_no_rows(capacity, dim, like=like), 0, 0, int(seed))
 
     @property
@@ -109,7 +109,7 @@ class Reservoir(NamedTuple):
     def _place(self, number: int) -> int:
         if number < self.rows.shape[0]:
             return number
-        return int(draws.generator(self.seed, Stream.RESERVOIR, number).integers(number + 1))
+        return int(_random.generator(self.seed, Stream.RESERVOIR, number).integers(number + 1))
 
 
 def diversity(
@@ -153,9 +153,9 @@ def diversity(
     -----
     O(batch m dim), matrix products; a block of rows is widened at a time.
     """
-    options.word("distance", distance, get_args(Distance))
-    options.whole("neighbours", neighbours)
-    options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
+    _options.word("distance", distance, get_args(Distance))
+    _options.whole("neighbours", neighbours)
+    _options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     rows = memory.filled if isinstance(memory, (Memory, Reservoir)) else memory
     xp = array_namespace(sketches, rows)
     apart = distances(sketches, rows)
@@ -257,8 +257,8 @@ def _row_blocks(rows: Array) -> Iterator[Array]:
 
 
 def _no_rows(capacity: int, dim: int, *, like: Array) -> Array:
-    options.whole("capacity", capacity)
-    options.whole("dim", dim)
+    _options.whole("capacity", capacity)
+    _options.whole("dim", dim)
     return array_namespace(like).zeros((capacity, dim), dtype=like.dtype, device=device(like))
 
 

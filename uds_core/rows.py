@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import options
+from . import _options
 from ._array import Array, array_namespace, check_device, device
 
 __all__ = [
@@ -81,7 +81,7 @@ def both_masks(first: Array | None, second: Array | None) -> Array | None:
 
 def block_items(others: int, block_bytes: int) -> int:
     """How many columns of `others` numbers fit into a block, at least one."""
-    options.whole("block_bytes", block_bytes)
+    _options.whole("block_bytes", block_bytes)
     return max(1, block_bytes // (8 * max(others, 1)))  # 8: the widest dtype a block is turned into
 
 

@@ -10,15 +10,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import draws, options
+from . import _options, _random
 from ._array import Array, array_namespace, constant, device
-from .draws import Stream
+from ._random import Stream
 from .head import Head
 from .logits import DenseLogits, as_logits
 from .rows import positions
-from .shifts import shifted_sum
 
-__all__ = ["FourierSketch", "PairedSketch", "ShiftedSketch", "Sketch"]
+__all__ = ["FourierSketch", "PairedSketch", "ShiftedSketch", "Sketch", "shifted_sum"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class FourierSketch:
 
     def __post_init__(self) -> None:
         _check(self.seed, time=self.time, vocab=self.vocab)
-        options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
+        _options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
         _check(self.seed, **{"rank[0]": self.rank[0], "rank[1]": self.rank[1]})
         object.__setattr__(self, "rank", (int(self.rank[0]), int(self.rank[1])))
 
@@ -77,8 +76,8 @@ class FourierSketch:
         """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
         xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
-        signs = constant(draws.signs(self.seed, Stream.VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
-        wanted = draws.rows(self.seed, Stream.VOCAB, self.vocab, self.rank[1])
+        signs = constant(_random.signs(self.seed, Stream.VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
+        wanted = _random.rows(self.seed, Stream.VOCAB, self.vocab, self.rank[1])
         # row k <= n/2 is Re - Im of the real FFT, its mirror n - k is Re + Im
         mirrored = wanted > self.vocab // 2
         index = constant(np.where(mirrored, self.vocab - wanted, wanted), like=like)
@@ -89,10 +88,10 @@ class FourierSketch:
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """G2 transposed for positions 0 to `length`: (length, rank)."""
-        wanted = draws.rows(self.seed, Stream.TIME, self.time, self.rank[0]).astype(np.int64)
+        wanted = _random.rows(self.seed, Stream.TIME, self.time, self.rank[0]).astype(np.int64)
         at = np.arange(length, dtype=np.int64)
         angle = (at[:, None] % self.time) * wanted[None, :] % self.time * (2 * np.pi / self.time)
-        table = (np.cos(angle) + np.sin(angle)) * draws.position_signs(self.seed, length, 1) / len(wanted) ** 0.5
+        table = (np.cos(angle) + np.sin(angle)) * _random.position_signs(self.seed, length, 1) / len(wanted) ** 0.5
         return constant(table, like=like, dtype=dtype)
 
 
@@ -143,12 +142,12 @@ class PairedSketch:
         like, dtype = source.like, source.dtype
         buckets = min(2 * self.dim, self.vocab)
         folded = _folded(source, self.vocab, buckets, seed=self.seed)
-        pairs = constant(draws.signs(self.seed, Stream.VOCAB, 0, (buckets, self.dim)), like=like, dtype=dtype)
+        pairs = constant(_random.signs(self.seed, Stream.VOCAB, 0, (buckets, self.dim)), like=like, dtype=dtype)
         return folded @ pairs
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """All u_j / sqrt(d) for positions 0 to `length`: (length, dim)."""
-        return constant(draws.position_signs(self.seed, length, self.dim) / self.dim**0.5, like=like, dtype=dtype)
+        return constant(_random.position_signs(self.seed, length, self.dim) / self.dim**0.5, like=like, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +200,13 @@ class ShiftedSketch:
         """F^T along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
         xp = array_namespace(source.like)
         # neighbours must not stay neighbours, or rows that are shifted by one would always meet in the same columns
-        order = draws.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
+        order = _random.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
         folded = _folded(source, self.vocab, self.dim, seed=self.seed)
         return xp.take(folded, constant(order.astype(np.int32), like=source.like), axis=-1)
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """All s_t for positions 0 to `length`: (length, 1)."""
-        return constant(draws.position_signs(self.seed, length, 1), like=like, dtype=dtype)
+        return constant(_random.position_signs(self.seed, length, 1), like=like, dtype=dtype)
 
 
 Sketch: TypeAlias = FourierSketch | PairedSketch | ShiftedSketch
@@ -232,7 +231,7 @@ def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Arra
 def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) -> Array:
     """Columns of `source` summed into buckets with signs, one run of `buckets` columns after the other: (..., n)."""
     xp = array_namespace(source.like)
-    turns, drawn = draws.fold(seed, vocab, buckets)
+    turns, drawn = _random.fold(seed, vocab, buckets)
     signs = constant(drawn, like=source.like, dtype=source.dtype)
     folded: Any = 0.0
     for turn, start in zip(turns, range(0, vocab, buckets), strict=True):
@@ -246,6 +245,46 @@ def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) 
 
 
 def _check(seed: int, **sizes: int) -> None:
-    options.seed(seed)
+    _options.seed(seed)
     for name, size in sizes.items():
-        options.whole(name, size)
+        _options.whole(name, size)
+
+
+_BLOCK = 128  # rows shifted at once: more would copy more zeros
+
+
+def shifted_sum(rows: Array, /, *, mask: Array | None = None) -> Array:
+    """Sum over the rows of (batch, time, dim), each shifted cyclically by its position in its sample: (batch, dim).
+
+    `mask`: (batch, time), true for scored rows; all others must be zero. O(batch time dim), all additions.
+    """
+    xp = array_namespace(rows)
+    batch, time, dim = rows.shape
+    starts = range(0, time, _BLOCK)
+    blocks = (_block_sum(rows[:, start : min(start + _BLOCK, time), :]) for start in starts)
+    turned = (xp.roll(block, start, axis=1) for start, block in zip(starts, blocks, strict=True))
+    summed = sum(turned, start=xp.zeros((batch, dim), dtype=rows.dtype, device=device(rows)))
+    return summed if mask is None or not time else _turned_back(summed, mask)
+
+
+def _block_sum(rows: Array) -> Array:
+    xp = array_namespace(rows)
+    batch, time, dim = rows.shape
+    zeros = xp.zeros((batch, time, time), dtype=rows.dtype, device=device(rows))
+    # read with a line length that is one too short, row t starts t places further right
+    flat = xp.reshape(xp.concat([rows, zeros], axis=2), (batch, time * (dim + time)))[:, : time * (dim + time - 1)]
+    summed = xp.sum(xp.reshape(flat, (batch, time, dim + time - 1)), axis=1)
+    turns = -(-(dim + time - 1) // dim)
+    zeros = xp.zeros((batch, turns * dim - (dim + time - 1)), dtype=rows.dtype, device=device(rows))
+    return xp.sum(xp.reshape(xp.concat([summed, zeros], axis=1), (batch, turns, dim)), axis=1)
+
+
+def _turned_back(summed: Array, mask: Array) -> Array:
+    """From shifts counted from the batch's first row to shifts counted from each sample's first scored row."""
+    xp = array_namespace(summed, mask)
+    batch, dim = summed.shape
+    first = mask.shape[1] - 1 - positions(mask)[:, -1:]
+    at = (xp.arange(dim, dtype=xp.int32, device=device(summed))[None, :] + first) % dim
+    line = xp.arange(batch, dtype=xp.int32, device=device(summed))[:, None] * dim
+    flat = xp.take(xp.reshape(summed, (batch * dim,)), xp.reshape(line + at, (batch * dim,)))
+    return xp.reshape(flat, (batch, dim))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
-from . import options
+from . import _options
 from ._array import Array, array_namespace, device, has_float64, is_accelerator
 from .estimators import Captured, by_eigenvalues, by_polar, by_polar_of_gram, by_singular_values, captured
 from .gram import columns, gram, groups, parts, squares, triangle
@@ -118,8 +118,8 @@ def nuclear_bounds(
     O(batch time vocab rank) dense, O(batch time width (width + rank)) through a head.
     Source: subspace iteration as in Halko, Martinsson, Tropp, arXiv 0909.4061; the tail by Cauchy-Schwarz.
     """
-    options.whole("rank", rank)
-    options.seed(seed)
+    _options.whole("rank", rank)
+    _options.seed(seed)
     logits = as_logits(logits).scored(mask)
     xp = array_namespace(logits.like)
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from . import options
+from . import _options
 from ._array import Array, array_namespace, constant, device
 
 __all__ = [
@@ -100,7 +100,7 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
 
 def check_alpha(alpha: object, /) -> None:
     """Raise where `alpha` is none that `combine` knows."""
-    options.check(
+    _options.check(
         "alpha",
         alpha,
         "'auto', 'rank' or a number of at least 0",
@@ -111,7 +111,7 @@ def check_alpha(alpha: object, /) -> None:
 
 def check_weight(weight: object, /) -> None:
     """Raise where `weight` is none that `combine` knows."""
-    options.number("weight", weight, "a number of at least 0", fits=lambda w: 0 <= w < float("inf"))
+    _options.number("weight", weight, "a number of at least 0", fits=lambda w: 0 <= w < float("inf"))
 
 
 def spread(values: Array, /) -> Array:
@@ -159,7 +159,7 @@ def percentile(values: Array, among: Array, /) -> Array:
 
 def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:
     """A window (window,) of latest values, before the first; of the library, dtype and device of `like`."""
-    options.whole("window", window)
+    _options.whole("window", window)
     xp = array_namespace(like)
     return xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
 

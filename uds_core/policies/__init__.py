@@ -1,14 +1,14 @@
 """The policies, one family a file. Importing this package registers them."""
 
-from .controls import Full, Longest, Random, Shortest
+from .ablations import DiversityOnly, Frobenius, NuclearOnly
+from .baselines import Full, Longest, Random, Shortest
 from .entropy import Entropy, Quadrants
 from .fresh import Fresh
-from .gradient import GREATS, DivBS, MaxGrad
-from .history import LossDrop, LossEMA
+from .head_gradient import GREATS, DivBS, MaxGrad
 from .loss import MaxLoss, RHOLoss
+from .loss_history import LossDrop, LossEMA
 from .reference import Reference, isometric_alpha, published_alpha
-from .selective import SelectiveBackprop
-from .terms import DiversityOnly, Frobenius, NuclearOnly
+from .selective_backprop import SelectiveBackprop
 from .uds import UDS
 
 __all__ = [

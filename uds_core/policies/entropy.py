@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import options
+from .. import _options
 from .._array import Array, array_namespace
 from ..losses import entropy, loss_and_entropy
 from ..policy import Candidates, Features, register
 from ..tradeoff import percentile
-from .ranked import Ranked
+from ._ranked import Ranked
 from .uds import Rows
 
 __all__ = ["Entropy", "Quadrants"]
@@ -39,7 +39,7 @@ class Entropy(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.word("rows", self.rows, ("labels", "tokens"))
+        _options.word("rows", self.rows, ("labels", "tokens"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`entropy`: its mean over the rows; `length`: how many they are."""

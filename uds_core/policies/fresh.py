@@ -5,14 +5,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import draws, options
+from .. import _options, _random
 from .._array import Array, accumulation_dtype, array_namespace, constant, device
+from .._random import Stream
 from ..choice import Budget, top_k
-from ..draws import Stream
 from ..memory import Memory, distances, sound
 from ..policy import Candidates, Features, Selection, register
 from ..tradeoff import median
-from .recipe import check_recipe, fingerprint
+from ._sketched import check_recipe, fingerprint
 from .uds import Length, Rows, SketchKind, check_words, sketched
 
 __all__ = ["Fresh"]
@@ -78,10 +78,10 @@ class Fresh:
     def __post_init__(self) -> None:
         _ = self.budget
         check_words(self)
-        options.number("share", self.share, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
-        options.whole("memory", self.memory)
-        options.whole("dim", self.dim)
-        options.seed(self.seed)
+        _options.number("share", self.share, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
+        _options.whole("memory", self.memory)
+        _options.whole("dim", self.dim)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:
@@ -109,7 +109,7 @@ class Fresh:
         able = finite & (length > 0)
         points = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
         near, usual = _nearest(points, able, state.memory), _usual(points, able)
-        generator: Any = draws.generator(self.seed, Stream.RANDOM, state.step)
+        generator: Any = _random.generator(self.seed, Stream.RANDOM, state.step)
         drawn = constant(generator.random(sketch.shape[0], dtype=np.float32), like=sketch, dtype=sketch.dtype)
         copy = xp.astype(near < float(self.share) * usual, sketch.dtype)
         scores = xp.where(finite, drawn - copy, xp.full_like(drawn, xp.nan))

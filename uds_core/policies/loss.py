@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .. import options
+from .. import _options
 from .._array import Array, constant, to_numpy
 from ..ledger import Ledger
 from ..losses import cross_entropy
 from ..policy import Candidates, Features, register
-from .ranked import Ranked
+from ._ranked import Ranked
 
 __all__ = ["MaxLoss", "RHOLoss", "known_loss", "token_loss"]
 
@@ -39,7 +39,7 @@ class MaxLoss(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.word("reduction", self.reduction, ("mean", "sum"))
+        _options.word("reduction", self.reduction, ("mean", "sum"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`: cross-entropy; `length`: rows that carry loss."""
@@ -123,4 +123,4 @@ def known_loss(candidates: Candidates, source: str | Ledger, name: str, /) -> Ar
 def check_source(name: str, source: object, words: tuple[str, ...], /) -> None:
     """Raise where an option is neither one of `words` nor a ledger."""
     expected = f"{' or '.join(map(repr, words))} or a Ledger"
-    options.check(name, source, expected, kind=(str, Ledger), fits=lambda s: isinstance(s, Ledger) or s in words)
+    _options.check(name, source, expected, kind=(str, Ledger), fits=lambda s: isinstance(s, Ledger) or s in words)

@@ -6,16 +6,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import draws, options
+from .. import _options, _random
 from .._array import Array, array_namespace, constant
+from .._random import Stream
 from ..choice import Budget, top_k
-from ..draws import Stream
 from ..head import Head
 from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..spectrum import nuclear_norm
-from .recipe import Remembered, fingerprint
+from ._sketched import Remembered, fingerprint
 
 __all__ = ["Reference", "isometric_alpha", "published_alpha"]
 
@@ -79,16 +79,16 @@ class Reference:
 
     def __post_init__(self) -> None:
         Budget(keep=self.keep, count=self.count)
-        options.number("alpha", self.alpha, "a number of at least 0", fits=lambda a: 0 <= a < float("inf"))
-        options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
+        _options.number("alpha", self.alpha, "a number of at least 0", fits=lambda a: 0 <= a < float("inf"))
+        _options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
         sizes = {"memory": self.memory, "time": self.time, "rank[0]": self.rank[0], "rank[1]": self.rank[1]}
         for name, value in sizes.items():
-            options.whole(name, value)
-        options.seed(self.seed)
+            _options.whole(name, value)
+        _options.seed(self.seed)
         for name, value in (("signs", self.signs), ("indices", self.indices)):
             if value is not None:
                 expected = "two arrays, for time and vocabulary, or None"
-                options.check(name, value, expected, kind=(tuple, list), fits=lambda given: len(given) == 2)
+                _options.check(name, value, expected, kind=(tuple, list), fits=lambda given: len(given) == 2)
         if self.signs is not None:
             self._check_signs(self.signs[0], "signs[0]", self.time)
         for side, rank in enumerate(self.rank):
@@ -193,8 +193,8 @@ def published_alpha(isometric: float, /, *, time: int, vocab: int) -> float:
 
 
 def _inflation(time: int, vocab: int) -> float:
-    options.whole("time", time)
-    options.whole("vocab", vocab)
+    _options.whole("time", time)
+    _options.whole("vocab", vocab)
     return (time * vocab) ** 0.5 / 2
 
 
@@ -246,6 +246,6 @@ def _arrays(side: _Side) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _drawn(seed: int, side: int, n: int, rank: int) -> _Side:
-    generator = draws.generator(seed, Stream.RELEASED, side)
+    generator = _random.generator(seed, Stream.RELEASED, side)
     signs = generator.integers(0, 2, size=n, dtype=np.int8) * 2 - 1
     return _Side(signs.tobytes(), generator.integers(0, n, size=rank, dtype=np.int32).tobytes())

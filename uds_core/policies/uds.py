@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
-from .. import options
+from .. import _options
 from .._array import Array, array_namespace, device
 from ..choice import Budget, greedy, top_k
 from ..gumbel import gumbel_top_k
@@ -12,7 +12,7 @@ from ..policy import Candidates, Features, Selection, register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
-from .recipe import check_recipe, fingerprint
+from ._sketched import check_recipe, fingerprint
 
 __all__ = [
     "UDS",
@@ -295,9 +295,9 @@ def check_words(policy: Any, /) -> None:
     """Raise where an option of UDS that `policy` has too, and that is a word, is none that is known."""
     for name, known in _WORDS.items():
         if hasattr(policy, name):
-            options.word(name, getattr(policy, name), known)
+            _options.word(name, getattr(policy, name), known)
     if isinstance(policy.centre, str) or not hasattr(policy.centre, "shape"):
-        options.check(
+        _options.check(
             "centre", policy.centre, "'none', 'row' or an array", kind=str, fits=lambda given: given in ("none", "row")
         )
 
@@ -306,13 +306,13 @@ def _check_numbers(policy: UDS) -> None:
     _ = policy.budget
     check_alpha(policy.alpha)
     check_weight(policy.weight)
-    options.whole("memory", policy.memory)
-    options.whole("dim", policy.dim)
-    options.seed(policy.seed)
-    options.number("frobenius", policy.frobenius, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
+    _options.whole("memory", policy.memory)
+    _options.whole("dim", policy.dim)
+    _options.seed(policy.seed)
+    _options.number("frobenius", policy.frobenius, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
     if policy.temperature is None:
         return
-    options.number("temperature", policy.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
+    _options.number("temperature", policy.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
     if policy.in_batch == "greedy" or policy.tokens is not None:
         msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
         raise ValueError(msg)

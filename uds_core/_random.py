@@ -6,7 +6,7 @@ from numbers import Integral
 
 import numpy as np
 
-from . import options
+from . import _options
 
 __all__ = ["Stream", "fold", "generator", "position_signs", "rows", "signs"]
 
@@ -35,9 +35,9 @@ def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
     NumPy cuts numbers into words of 32 bits, one after the other, and fills up with zeros, so that ``[1, 2]``,
     ``[1, 2, 0]`` and ``[1 + 2 * 2**32]`` all start alike. Here the words are always four, each with its own meaning.
     """
-    options.seed(seed)
+    _options.seed(seed)
     expected = "a whole number of at least 0 and below 2**32"
-    options.check("key", key, expected, kind=Integral, fits=lambda n: 0 <= n < _WORD)
+    _options.check("key", key, expected, kind=Integral, fits=lambda n: 0 <= n < _WORD)
     return np.random.default_rng([seed % _WORD, stream, key, seed // _WORD])
 
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import draws
+from . import _random
 from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, widen
-from .draws import Stream
+from ._random import Stream
 from .head import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE, block_items, sound_rows
@@ -154,7 +154,7 @@ class HeadGradients:
             here = slice(start, start + residuals.shape[2])
             dealt = xp.take(pairs, constant(buckets[here], like=rows), axis=0)
             side = side + residuals @ (dealt * constant(signs[here, None], like=rows, dtype=rows.dtype))
-        across = constant(draws.signs(seed, Stream.WIDTH, 0, (self.width, dim)), like=rows, dtype=rows.dtype)
+        across = constant(_random.signs(seed, Stream.WIDTH, 0, (self.width, dim)), like=rows, dtype=rows.dtype)
         return xp.sum(side * (rows @ across), axis=1) / float(dim) ** 0.5
 
     def in_hidden(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
@@ -267,7 +267,7 @@ def _hidden_of(logits: Logits, hidden: Array | None, scale: float) -> tuple[Arra
 def _vocabulary(vocab: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each token its sign and its bucket, and of each bucket its row of signs."""
     number = min(2 * dim, vocab)
-    turns, signs = draws.fold(seed, vocab, number)
+    turns, signs = _random.fold(seed, vocab, number)
     token = np.arange(vocab)
     buckets = (token % number + np.asarray(turns)[token // number]) % number
-    return signs, buckets.astype(np.int32), draws.signs(seed, Stream.VOCAB, 0, (number, dim))
+    return signs, buckets.astype(np.int32), _random.signs(seed, Stream.VOCAB, 0, (number, dim))

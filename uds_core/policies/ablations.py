@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .. import options
+from .. import _options
 from .._array import Array, array_namespace
 from ..choice import Budget, top_k
 from ..logits import Logits
 from ..memory import Distance, Memory, diversity, sound
 from ..policy import Candidates, Features, Selection, register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
-from .ranked import Ranked
-from .recipe import Remembered, fingerprint
+from ._ranked import Ranked
+from ._sketched import Remembered, fingerprint
 from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketched
 
 __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
@@ -131,9 +131,9 @@ class DiversityOnly:
     def __post_init__(self) -> None:
         _ = self.budget
         check_words(self)
-        options.whole("memory", self.memory)
-        options.whole("dim", self.dim)
-        options.seed(self.seed)
+        _options.whole("memory", self.memory)
+        _options.whole("dim", self.dim)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from .. import draws, options
+from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
+from .._random import Stream
 from ..choice import Budget, top_k
-from ..draws import Stream
 from ..policy import Candidates, Features, Selection, register
 from ..tradeoff import nothing_seen, percentile, shift_in
 from .drawn import draw
@@ -68,11 +68,11 @@ class SelectiveBackprop:
 
     def __post_init__(self) -> None:
         _ = self.budget
-        options.word("form", self.form, ("rank", "history"))
+        _options.word("form", self.form, ("rank", "history"))
         if self.beta is not None:
-            options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
-        options.whole("window", self.window)
-        options.seed(self.seed)
+            _options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
+        _options.whole("window", self.window)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:
@@ -117,7 +117,7 @@ class SelectiveBackprop:
         return float(max(size / self.count - 1.0, 0.0))
 
     def _accept(self, chance: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
-        generator: Any = draws.generator(self.seed, Stream.RANDOM, step)
+        generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
         limit = 1.0 - generator.random(chance.shape[0], dtype=np.float32)  # in (0, 1]
         scores = chance / constant(limit, like=chance, dtype=chance.dtype)
         indices = top_k(scores, length, budget=self.budget, groups=groups)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from .. import options
+from .. import _options
 from .._array import Array, array_namespace, constant, to_numpy
 from ..choice import Budget, top_k
 from ..ledger import Ledger
@@ -140,9 +140,9 @@ class LossEMA:
 
     def __post_init__(self) -> None:
         _ = self.budget
-        options.number("blend", self.blend, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
-        options.number("decay", self.decay, "in [0, 1)", fits=lambda d: 0 <= d < 1)
-        options.seed(self.seed)
+        _options.number("blend", self.blend, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
+        _options.number("decay", self.decay, "in [0, 1)", fits=lambda d: 0 <= d < 1)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:

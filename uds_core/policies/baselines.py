@@ -5,12 +5,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import draws, options
+from .. import _options, _random
 from .._array import Array, array_namespace, constant
+from .._random import Stream
 from ..choice import Budget, top_k
-from ..draws import Stream
 from ..policy import Candidates, Features, Selection, register
-from .ranked import Ranked, Stateless
+from ._ranked import Ranked, Stateless
 
 __all__ = ["Full", "Longest", "Random", "Shortest", "Step"]
 
@@ -67,7 +67,7 @@ class Random:
 
     def __post_init__(self) -> None:
         _ = self.budget
-        options.seed(self.seed)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:
@@ -88,7 +88,7 @@ class Random:
         """Scores are uniform in [0, 1), keyed by seed and step."""
         step = 0 if state is None else state.step
         length = features["length"]
-        generator: Any = draws.generator(self.seed, Stream.RANDOM, step)
+        generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
         drawn = generator.random(length.shape[0], dtype=np.float32)
         scores = constant(drawn, like=length, dtype=length.dtype)
         indices = top_k(scores, length, budget=self.budget, groups=groups)

@@ -5,14 +5,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .. import draws, options
+from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
+from .._random import Stream
 from ..choice import Budget, in_turn
-from ..draws import Stream
-from ..gradients import HeadGradients
+from ..head_gradients import HeadGradients
 from ..policy import Candidates, Features, Selection, register
-from .controls import Step
-from .ranked import Ranked, Stateless
+from ._ranked import Ranked, Stateless
+from .baselines import Step
 
 __all__ = ["GREATS", "DivBS", "MaxGrad"]
 
@@ -47,7 +47,7 @@ class MaxGrad(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options.word("gradient", self.gradient, ("head", "logits"))
+        _options.word("gradient", self.gradient, ("head", "logits"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`gradient`: its norm; `length`: rows that carry loss."""
@@ -96,8 +96,8 @@ class GREATS:
     def __post_init__(self) -> None:
         _ = self.budget
         if self.eta != "auto":
-            options.number("eta", self.eta, "positive and finite, or 'auto'", fits=lambda eta: 0 < eta < float("inf"))
-        options.number("weight", self.weight, "finite, at least 0", fits=lambda weight: 0 <= weight < float("inf"))
+            _options.number("eta", self.eta, "positive and finite, or 'auto'", fits=lambda eta: 0 < eta < float("inf"))
+        _options.number("weight", self.weight, "finite, at least 0", fits=lambda weight: 0 <= weight < float("inf"))
 
     @property
     def budget(self) -> Budget:
@@ -188,8 +188,8 @@ class DivBS:
 
     def __post_init__(self) -> None:
         _ = self.budget
-        options.whole("dim", self.dim)
-        options.seed(self.seed)
+        _options.whole("dim", self.dim)
+        _options.seed(self.seed)
 
     @property
     def budget(self) -> Budget:
@@ -210,7 +210,7 @@ class DivBS:
     ) -> tuple[Selection, Step]:
         """Scores are those of the first pick."""
         step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
-        left = _Residual(to_numpy(sketch).astype(np.float64), draws.generator(self.seed, Stream.RANDOM, step))
+        left = _Residual(to_numpy(sketch).astype(np.float64), _random.generator(self.seed, Stream.RANDOM, step))
         first = np.maximum(left.scores(), 0)  # NaN stays
         indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
         scores = constant(first, like=sketch, dtype=sketch.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import uds_core as uds
-from uds_core import entry_points, policy
+from uds_core import registry
 
 BROKEN = "raise RuntimeError('no luck')"
 GOOD = """
@@ -33,7 +33,7 @@ def install(folder, package, points, **modules):
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
     lines = "\n".join(f"{name} = {value}" for name, value in points.items())
-    (about / "entry_points.txt").write_text(f"[{entry_points.GROUP}]\n{lines}\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text(f"[{registry._GROUP}]\n{lines}\n", encoding="utf-8")
     for name, code in modules.items():
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
 
@@ -42,7 +42,7 @@ def install(folder, package, points, **modules):
 def site(tmp_path, monkeypatch):
     """A folder of installed packages; what is registered from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(policy, "_POLICIES", dict(policy._POLICIES))
+    monkeypatch.setattr(policy, "_POLICIES", dict(registry._POLICIES))
     yield tmp_path
     for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
         del sys.modules[name]
@@ -115,7 +115,7 @@ def test_the_example_of_the_docs_runs(site):
     (table,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
     (group,), points = re.findall(r'entry-points\."(.*)"', table), dict(re.findall(r'^(\w+) = "(.*)"$', table, re.M))
-    assert group == entry_points.GROUP
+    assert group == registry._GROUP
     install(site, "my-policies", points, my_policies=code)
     middle = uds.get("middleloss")(count=2, target=1.0)
     assert isinstance(middle, uds.Policy)

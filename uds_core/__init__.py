@@ -4,6 +4,7 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 """
 
 from ._array import Array
+from .candidates import Candidates, Features, Selection, pool
 from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .gumbel import Drawn, gumbel_top_k
@@ -37,7 +38,8 @@ from .policies import (
     isometric_alpha,
     published_alpha,
 )
-from .policy import Candidates, Features, Policy, Selection, get, name_of, names, pool, register
+from .policy import Policy
+from .registry import get, name_of, names, register
 from .sketch import FourierSketch, PairedSketch, ShiftedSketch
 from .spectrum import frobenius_norm, nuclear_bounds, nuclear_norm
 from .state import flatten, restore

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from .._array import Array
+from ..candidates import Features, Selection
 from ..choice import Budget, top_k
-from ..policy import Features, Selection
 
 __all__ = ["Ranked", "Stateless"]
 

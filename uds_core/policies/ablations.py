@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 from .. import _options
 from .._array import Array, array_namespace
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..logits import Logits
 from ..memory import Distance, Memory, diversity, sound
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
 from ._sketched import Remembered, fingerprint

@@ -8,8 +8,9 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ._ranked import Ranked, Stateless
 
 __all__ = ["Full", "Longest", "Random", "Shortest", "Step"]

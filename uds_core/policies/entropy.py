@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from .. import _options
 from .._array import Array, array_namespace
+from ..candidates import Candidates, Features
 from ..losses import entropy, loss_and_entropy
-from ..policy import Candidates, Features, register
+from ..registry import register
 from ..tradeoff import percentile
 from ._ranked import Ranked
 from .uds import Rows

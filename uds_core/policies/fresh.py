@@ -8,9 +8,10 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, accumulation_dtype, array_namespace, constant, device
 from .._random import Stream
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..memory import Memory, distances, sound
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ..tradeoff import median
 from ._sketched import check_recipe, fingerprint
 from .uds import Length, Rows, SketchKind, check_words, sketched

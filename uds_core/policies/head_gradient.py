@@ -8,9 +8,10 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
 from .._random import Stream
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, in_turn
 from ..head_gradients import HeadGradients
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ._ranked import Ranked, Stateless
 from .baselines import Step
 

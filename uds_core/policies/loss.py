@@ -5,9 +5,10 @@ from typing import ClassVar, Literal
 
 from .. import _options
 from .._array import Array, constant, to_numpy
+from ..candidates import Candidates, Features
 from ..ledger import Ledger
 from ..losses import cross_entropy
-from ..policy import Candidates, Features, register
+from ..registry import register
 from ._ranked import Ranked
 
 __all__ = ["MaxLoss", "RHOLoss", "known_loss", "token_loss"]

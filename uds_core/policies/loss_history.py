@@ -7,9 +7,10 @@ import numpy as np
 
 from .. import _options
 from .._array import Array, array_namespace, constant, to_numpy
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..ledger import Ledger
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from .drawn import draw
 from .loss import check_source, known_loss, token_loss
 

@@ -9,11 +9,12 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, sound
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ..spectrum import nuclear_norm
 from ._sketched import Remembered, fingerprint
 

@@ -8,8 +8,9 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
 from .._random import Stream
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ..tradeoff import nothing_seen, percentile, shift_in
 from .drawn import draw
 from .loss import token_loss

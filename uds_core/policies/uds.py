@@ -5,10 +5,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import _options
 from .._array import Array, array_namespace, device
+from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, greedy, top_k
 from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
-from ..policy import Candidates, Features, Selection, register
+from ..registry import register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in

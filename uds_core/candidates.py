@@ -1,0 +1,201 @@
+"""Candidates, what is known of each of them, and the selection made from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ._array import Array, array_namespace, check_device, constant, device, to_numpy, widen
+from .logits import Logits, as_logits
+from .rows import IGNORE, check_mask
+
+__all__ = ["Candidates", "Features", "Selection", "pool"]
+
+Features: TypeAlias = Mapping[str, Array]
+"""What a policy wrote down of each candidate: name -> array with leading axis batch. `length` is always there."""
+
+
+class Candidates:
+    """Samples that were forwarded.
+
+    Parameters
+    ----------
+    logits
+        (batch, time, vocab), or ``head(hidden)``; None for policies that look at none (`needs_logits`).
+    mask
+        (batch, time), true for rows that may be scored. Default: all.
+    labels
+        (batch, time) integers: the target of each row, already shifted; -100 for none.
+    ids
+        (batch,) whole numbers, the samples' identities in the data set, for policies that remember them. Of any array
+        library, or a list.
+    **extra
+        Further arrays with leading axis batch, by name, for policies that ask for them; see `Policy`.
+    """
+
+    def __init__(
+        self,
+        logits: Any,
+        *,
+        mask: Array | None = None,
+        labels: Array | None = None,
+        ids: Array | None = None,
+        **extra: Any,
+    ) -> None:
+        known = next((a for a in (labels, mask) if a is not None), None)
+        if logits is None and known is None:
+            msg = "candidates need `logits`, or at least a `mask` or `labels` that tell their lengths"
+            raise ValueError(msg)
+        self._logits: Logits | None = None if logits is None else as_logits(logits)
+        like: Array = known if self._logits is None else self._logits.like
+        shape = tuple(like.shape) if self._logits is None else self._logits.shape[:2]
+        if len(shape) != 2:
+            msg = f"`labels` and `mask` must have shape (batch, time), got {shape}"
+            raise ValueError(msg)
+        self.like = like
+        self.shape: tuple[int, int] = (shape[0], shape[1])
+        self.mask = check_mask(mask, self.shape, like=like)
+        if labels is not None:
+            array_namespace(labels, like)
+            check_device("labels", labels, like=like, like_name="logits")
+            if tuple(labels.shape) != self.shape:
+                msg = f"`labels` must have shape (batch, time) = {self.shape}, got {tuple(labels.shape)}"
+                raise ValueError(msg)
+        self.labels, self.ids, self.extra = labels, ids, extra
+
+    @property
+    def logits(self) -> Logits:
+        """The logits; an error where there are none."""
+        if self._logits is None:
+            msg = "this policy scores `logits`, but the candidates came without them"
+            raise ValueError(msg)
+        return self._logits
+
+    def identity(self) -> Array:
+        """(batch,) `ids`, checked, where the other arrays are; the feature ``"id"`` of policies that remember samples.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where there are none, or they are no whole numbers that fit here.
+        """
+        if self.ids is None:
+            msg = (
+                "this policy remembers samples by `ids`, and the candidates came without them: "
+                "give the selector the entry that holds them (`id_field`)"
+            )
+            raise ValueError(msg)
+        ids = self._checked("ids", self.ids)
+        if not self._is_here(ids):
+            ids = to_numpy(ids)
+            here = constant(ids, like=self.like) if ids.dtype.kind in "iu" else ids
+            if here is not ids and not np.array_equal(to_numpy(here), ids):  # JAX cuts them to 32 bits
+                msg = f"`ids` up to {ids.max()} do not fit into {here.dtype}: number the samples from 0"
+                raise ValueError(msg)
+            ids = here
+        if not array_namespace(ids).isdtype(ids.dtype, "integral"):
+            msg = f"`ids` must be whole numbers, got {ids.dtype}: number the samples of the data set"
+            raise TypeError(msg)
+        return ids
+
+    def column(self, name: str, /) -> Array:
+        """(batch,) the numbers that came as `name`, checked, where the other arrays are.
+
+        Raises
+        ------
+        ValueError
+            Where there are none, or not one for each sample.
+        """
+        if name not in self.extra:
+            msg = f"this policy reads {name!r} of each sample, and the candidates came without it: have {[*self.extra]}"
+            raise ValueError(msg)
+        numbers, xp = self._checked(name, self.extra[name]), array_namespace(self.like)
+        if self._is_here(numbers):
+            return xp.astype(numbers, xp.float32, copy=False)
+        return constant(to_numpy(numbers), like=self.like, dtype=xp.float32)
+
+    def _checked(self, name: str, values: Any) -> Any:
+        """`values` as an array (batch,), of whatever library."""
+        values = values if hasattr(values, "dtype") else np.asarray(values)
+        if tuple(values.shape) != self.shape[:1]:
+            msg = f"`{name}` must have shape (batch,) = {self.shape[:1]}, got {tuple(values.shape)}"
+            raise ValueError(msg)
+        return values
+
+    def _is_here(self, x: Any) -> bool:
+        """Whether `x` is of the library and on the device of the other arrays, so that it need not come by the host."""
+        return array_namespace(x) is array_namespace(self.like) and device(x) == device(self.like)
+
+    def scored(self, rows: str = "labels", /) -> Array:
+        """(batch, time), true for the rows that are scored.
+
+        `rows`: ``"labels"``, those of the mask whose target carries loss (all of the mask where there are no labels);
+        ``"tokens"``, those of the mask; ``"all"``, every row, padding too.
+        """
+        xp = array_namespace(self.like)
+        if rows not in ("labels", "tokens", "all"):
+            msg = f"`rows` must be 'labels', 'tokens' or 'all', got {rows!r}"
+            raise ValueError(msg)
+        mask = self.mask
+        if mask is None or rows == "all":
+            mask = xp.ones(self.shape, dtype=xp.bool, device=device(self.like))
+        if rows == "labels" and self.labels is not None:
+            mask = mask & (self.labels != IGNORE)
+        return mask
+
+    def lengths(self, rows: str = "labels", /) -> Array:
+        """(batch,) float32: number of scored rows."""
+        xp = array_namespace(self.like)
+        return xp.sum(xp.astype(self.scored(rows), xp.float32), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What was chosen, and why."""
+
+    indices: Array
+    """(k,) int32, best first."""
+    scores: Array
+    """(batch,)."""
+    weights: Array | None = None
+    """(k,) importance weights of the chosen, or None where all count the same."""
+    parts: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    """What the scores are made of: name -> (batch,)."""
+    metrics: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    """Numbers about the whole pool: name -> (); the effective ``alpha``, for one."""
+
+    def table(self) -> dict[str, np.ndarray]:
+        """What each candidate scored, for reading: `score` and every part, name -> (batch,) on the host."""
+        columns = {"score": self.scores, **self.parts}
+        return {name: to_numpy(_readable(column)) for name, column in columns.items()}
+
+
+def pool(features: Sequence[Features], /) -> Features:
+    """One pool from the features of several micro-batches: concatenation along the batch.
+
+    Raises
+    ------
+    ValueError
+        Where there are none, or they do not concatenate.
+    """
+    if not features:
+        msg = "`features` is empty: nothing to pool"
+        raise ValueError(msg)
+    if len(features) == 1:
+        return features[0]
+    xp = array_namespace(*features[0].values())
+    for name in features[0]:
+        shapes = [tuple(part[name].shape) for part in features]
+        if any(shape[1:] != shapes[0][1:] for shape in shapes):
+            msg = (
+                f"the features {name!r} of several micro-batches do not concatenate, they have shapes {shapes}: choose "
+                "from each batch (scope='micro'), and score it in one piece (`score_batch_size`)"
+            )
+            raise ValueError(msg)
+    return {name: xp.concat([part[name] for part in features], axis=0) for name in features[0]}
+
+
+def _readable(x: Array) -> Array:
+    # NumPy has no bfloat16
+    return widen(x) if array_namespace(x).isdtype(x.dtype, "real floating") else x

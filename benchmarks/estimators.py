@@ -63,7 +63,7 @@ def real_batches(options: argparse.Namespace, name: str) -> Iterator[tuple[Any, 
     """Logits of the items in batches, as the scoring pass hands them to a policy, and the mask of their tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     lines = options.data.read_text(encoding="utf-8").splitlines()[: options.items]
     texts = ["{question}\n{answer}".format(**json.loads(line)) for line in lines]

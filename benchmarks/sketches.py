@@ -60,7 +60,7 @@ def real_logits(options: argparse.Namespace, name: str) -> tuple[Any, torch.Tens
     """Logits of the items, as the scoring pass hands them to a policy, and the mask of their tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     lines = options.data.read_text(encoding="utf-8").splitlines()[: options.items]
     texts = ["{question}\n{answer}".format(**json.loads(line)) for line in lines]

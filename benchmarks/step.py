@@ -108,7 +108,7 @@ def with_lora(model: Any) -> Any:
 def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of each part, by name; best of the repeats."""
     from uds_adapters import batches
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
     from uds_adapters.torch import BatchSelector
 
     select = BatchSelector(model, uds.UDS(count=options.keep))
@@ -169,7 +169,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[..., tupl
 def extra_memory(options: argparse.Namespace) -> list[dict[str, int]]:
     """Peak memory of one scoring call above what was resident before, head prepared, for growing vocabularies."""
     from uds_adapters import batches
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     found = []
     for vocab in (16_000, 32_000, 64_000, 128_000):

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import uds_core as uds
 from uds_adapters.audit import Audit
-from uds_adapters.models import is_sharded
 from uds_adapters.ranks import Ranks
+from uds_adapters.scoring.models import is_sharded
 from uds_adapters.torch import BatchSelector
 
 POLICY = {"keep": 0.5, "memory": 16, "dim": 16, "weight": 2.0}

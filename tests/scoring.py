@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.forward import evaluating  # noqa: E402
+from uds_adapters.scoring.scorer import evaluating  # noqa: E402
 
 POLICY = uds.UDS(dim=32, memory=8)
 

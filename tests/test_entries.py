@@ -8,7 +8,8 @@ import tiny
 
 torch = pytest.importorskip("torch")
 
-from uds_adapters import batches, entries  # noqa: E402
+from uds_adapters import batches  # noqa: E402
+from uds_adapters.batches import entries  # noqa: E402
 
 
 @pytest.mark.parametrize(

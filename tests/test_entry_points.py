@@ -42,7 +42,7 @@ def install(folder, package, points, **modules):
 def site(tmp_path, monkeypatch):
     """A folder of installed packages; what is registered from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(policy, "_POLICIES", dict(registry._POLICIES))
+    monkeypatch.setattr(registry, "_POLICIES", dict(registry._POLICIES))
     yield tmp_path
     for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
         del sys.modules[name]

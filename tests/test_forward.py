@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import uds_core as uds  # noqa: E402
-from uds_adapters.forward import Scorer  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 
 WORDS = {"cap": "soft-caps its logits", "all": "scores come from the full logits"}
 
@@ -138,7 +138,7 @@ class Int8(torch.nn.Module):
 
 
 def test_quantised_heads_are_read_once_in_blocks(monkeypatch):
-    monkeypatch.setattr("uds_adapters.heads._IDENTITY_BYTES", 4 * 4 * tiny.VOCAB)
+    monkeypatch.setattr("uds_adapters.scoring.heads._IDENTITY_BYTES", 4 * 4 * tiny.VOCAB)
     model, batch = tiny.llama(), tiny.batch(4)
     model.lm_head = Int8(model.lm_head)
     calls = []
@@ -175,7 +175,7 @@ def test_a_cap_that_is_not_the_models_own_is_not_ignored_either():
 
 def test_capped_logits_are_made_for_some_samples_at_a_time(monkeypatch):
     model, batch = architectures.TABLE["Gemma2"].build(), tiny.batch(5)
-    monkeypatch.setattr("uds_adapters.forward._DENSE_BYTES", 2 * 4 * tiny.VOCAB * batch["input_ids"].shape[1])
+    monkeypatch.setattr("uds_adapters.scoring.scorer._DENSE_BYTES", 2 * 4 * tiny.VOCAB * batch["input_ids"].shape[1])
     seen = Recorded()
     with pytest.warns(UserWarning, match="soft-caps"):
         features = examine(Scorer(model), batch, seen)

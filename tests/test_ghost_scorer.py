@@ -14,7 +14,7 @@ import tiny  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.ghost import GhostScorer  # noqa: E402
+from uds_adapters.scoring.layer_gradients import GhostScorer  # noqa: E402
 
 
 def lora(*, seed=0, dropout=0.1, targets=("q_proj", "v_proj", "down_proj"), base=None):

@@ -258,7 +258,7 @@ def test_norms_and_products_of_real_models_are_autograds(name):
     torch = pytest.importorskip("torch")
     from tiny import batch
 
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     model = dict(models())[name]
     data = batch(5)

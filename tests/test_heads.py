@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from uds_adapters.heads import HeadReader, capped  # noqa: E402
-from uds_adapters.probe import HeadProbe  # noqa: E402
+from uds_adapters.scoring.head_probe import HeadProbe  # noqa: E402
+from uds_adapters.scoring.heads import HeadReader, capped  # noqa: E402
 
 VOCAB, WIDTH = 30, 8
 
@@ -200,7 +200,7 @@ def test_what_is_added_to_a_weight_is_in_it(size, trains, bias):
 
 
 def test_the_identity_is_handed_in_blocks(monkeypatch):
-    monkeypatch.setattr("uds_adapters.heads._IDENTITY_BYTES", 3 * 4 * VOCAB)
+    monkeypatch.setattr("uds_adapters.scoring.heads._IDENTITY_BYTES", 3 * 4 * VOCAB)
     module = Adapted(1.0)
     sizes = []
     forward = module.forward

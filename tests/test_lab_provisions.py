@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from uds_adapters import reference_losses
-from uds_adapters.ghost import GhostScorer
 from uds_adapters.lab import demo, provisions
 from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.evaluate import HeldOut
@@ -14,7 +13,8 @@ from uds_adapters.lab.model import load_model, quiet
 from uds_adapters.lab.run import RunResult
 from uds_adapters.lab.settings import Settings
 from uds_adapters.lab.task import prepare
-from uds_adapters.validation import ValidationScorer
+from uds_adapters.scoring.layer_gradients import GhostScorer
+from uds_adapters.scoring.validation import ValidationScorer
 
 SETTINGS = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, threads=1)
 

@@ -7,8 +7,8 @@ import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from uds_adapters import models  # noqa: E402
-from uds_adapters.forward import Scorer  # noqa: E402
+from uds_adapters.scoring import models  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own

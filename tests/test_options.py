@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import uds_core as uds
-from uds_core import options
+from uds_core import _options
 from uds_core.memory import Memory
 from uds_core.tradeoff import Spreads, combine
 
@@ -142,8 +142,8 @@ def test_numbers_of_any_make_are_numbers():
 
 def test_what_came_is_shown_short_and_with_its_remedy():
     with pytest.raises(TypeError) as caught:
-        options.whole("count", "x" * 1000, remedy="; for a share use `keep`")
+        _options.whole("count", "x" * 1000, remedy="; for a share use `keep`")
     assert len(str(caught.value)) < 150
     assert str(caught.value).endswith("(str); for a share use `keep`")
     with pytest.raises(ValueError, match=r"^`n` must be a whole number of at least 2, got 1; more$"):
-        options.whole("n", 1, least=2, remedy="; more")
+        _options.whole("n", 1, least=2, remedy="; more")

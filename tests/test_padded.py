@@ -10,7 +10,7 @@ import tiny
 torch = pytest.importorskip("torch")
 
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.padded import Rows  # noqa: E402
+from uds_adapters.batches.padded import Rows  # noqa: E402
 
 EXAMPLES = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9, 10], [11])]
 

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.forward import Scorer  # noqa: E402
-from uds_adapters.probe import HeadProbe, evaluating, outside_autocast, undisturbed  # noqa: E402
+from uds_adapters.scoring.head_probe import HeadProbe, evaluating, outside_autocast, undisturbed  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 
 
 def test_the_head_is_handed_its_last_position():

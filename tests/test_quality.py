@@ -29,9 +29,9 @@ from uds_adapters.lab.policies import make_policy  # noqa: E402
 @pytest.fixture(autouse=True)
 def _explored(monkeypatch):
     """The policies that only the study knows are registered here and nowhere else."""
-    from uds_core import policy
+    from uds_core import registry
 
-    monkeypatch.setattr(policy, "_POLICIES", dict(policy._POLICIES))
+    monkeypatch.setattr(registry, "_POLICIES", dict(registry._POLICIES))
     sys.modules.pop("explored", None)
     import explored  # noqa: F401
 

@@ -79,7 +79,7 @@ def test_what_was_derived_of_a_head_serves_without_its_weight():
 
 
 def test_a_whole_model_is_not_sharded():
-    from uds_adapters.models import is_sharded
+    from uds_adapters.scoring.models import is_sharded
 
     assert not is_sharded(loops.tiny.llama())
 

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import audit, batches, checkpoints  # noqa: E402
-from uds_adapters.forward import Scorer  # noqa: E402
 from uds_adapters.schedule import Schedule  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
 
 
@@ -217,7 +217,7 @@ def test_a_policy_that_scores_padding_is_never_given_parts_of_a_batch(monkeypatc
     def too_large(*_):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr("uds_adapters.forward.examined", too_large)
+    monkeypatch.setattr("uds_adapters.scoring.scorer.examined", too_large)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         BatchSelector(tiny.llama(), scored)(tiny.batch(6))
 

@@ -13,7 +13,7 @@ pytest.importorskip("accelerate")
 from test_transformers import Fed, Gradients, Recording, arguments  # noqa: E402
 
 import uds_core as uds  # noqa: E402
-from uds_adapters.validation import ValidationScorer  # noqa: E402
+from uds_adapters.scoring.validation import ValidationScorer  # noqa: E402
 
 STEPS, BATCH = 2, 8
 POLICIES: dict[str, Any] = {

@@ -12,9 +12,9 @@ import tiny  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.ghost import GhostScorer  # noqa: E402
+from uds_adapters.scoring.layer_gradients import GhostScorer  # noqa: E402
+from uds_adapters.scoring.validation import ValidationScorer  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
-from uds_adapters.validation import ValidationScorer  # noqa: E402
 
 
 def head_gradients(model, data):
@@ -61,7 +61,7 @@ def test_a_function_gives_the_batch_of_each_step():
 
 
 def test_other_policies_see_what_they_always_see():
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     model, data, policy = tiny.llama(), batches.view(tiny.batch(4)), uds.MaxLoss()
     got = ValidationScorer(model, tiny.batch(2, seed=1), score_batch_size=2).examine(data, policy)
@@ -78,7 +78,7 @@ def test_pieces_of_a_batch_are_refused():
 
 
 def test_without_validation_it_says_what_is_missing():
-    from uds_adapters.forward import Scorer
+    from uds_adapters.scoring.scorer import Scorer
 
     with pytest.raises(ValueError, match="GREATS needs validation samples"):
         Scorer(tiny.llama()).examine(batches.view(tiny.batch(2)), uds.GREATS())
@@ -151,7 +151,7 @@ def test_a_window_of_several_batches_is_refused_as_one_pool_and_taken_one_by_one
 
 
 def test_sharded_models_are_refused(monkeypatch):
-    from uds_adapters import models
+    from uds_adapters.scoring import models
 
     select = BatchSelector(
         tiny.llama(), uds.GREATS(keep=0.5), scorer=partial(ValidationScorer, validation=tiny.batch(2, seed=1))

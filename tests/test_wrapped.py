@@ -7,7 +7,7 @@ from scoring import Around, Recorded, check, examine, step
 
 torch = pytest.importorskip("torch")
 
-from uds_adapters.forward import Scorer, evaluating  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer, evaluating  # noqa: E402
 
 
 def peft_model(config, model=None):

@@ -10,8 +10,9 @@ import torch
 
 import uds_core as uds
 
-from . import batches, checkpoints, entries
-from .forward import Scorer
+from . import batches, checkpoints
+from .batches import entries
+from .scoring.scorer import Scorer
 
 __all__ = ["load", "measure", "save"]
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import entries, models
-from .probe import undisturbed
+from .batches import entries
+from .scoring import models
+from .scoring.head_probe import undisturbed
 
 if TYPE_CHECKING:
     from transformers import Trainer

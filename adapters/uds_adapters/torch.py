@@ -11,16 +11,17 @@ import torch
 
 import uds_core as uds
 
-from . import batches, checkpoints, metrics
+from . import batches, checkpoints
 from .audit import Audit
-from .checks import check_policy, warn_of_lost, warn_of_unlabelled
-from .deal import Deal
-from .forward import Scorer
-from .history import History
-from .looking import Looker
-from .probe import outside_autocast
 from .ranks import Ended, Pool, RankError, Ranks
 from .schedule import Schedule
+from .scoring.batch_scorer import Looker
+from .scoring.head_probe import outside_autocast
+from .scoring.scorer import Scorer
+from .selection import metrics
+from .selection.assignment import Deal
+from .selection.checks import check_policy, warn_of_lost, warn_of_unlabelled
+from .selection.history import History
 
 __all__ = ["BatchSelector"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import uds_core as uds
 
 from . import checkpoints
-from .checks import check_policy
 from .ranks import Ranks
+from .selection.checks import check_policy
 from .torch import BatchSelector
 
 if TYPE_CHECKING:

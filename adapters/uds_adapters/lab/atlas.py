@@ -12,7 +12,7 @@ import torch
 import uds_core as uds
 
 from .. import batches
-from ..forward import Scorer
+from ..scoring.scorer import Scorer
 from .model import load_model, quiet
 from .task import Task
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from ..forward import evaluating
+from ..scoring.scorer import evaluating
 from .data import Record
 from .encode import Encoder, pad_id
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..batches import IGNORE
-from ..forward import evaluating
+from ..scoring.scorer import evaluating
 from .encode import Collator, Example
 
 __all__ = ["Likelihood"]

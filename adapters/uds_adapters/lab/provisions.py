@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import reference_losses
-from ..ghost import GhostScorer
-from ..validation import ValidationScorer
+from ..scoring.layer_gradients import GhostScorer
+from ..scoring.validation import ValidationScorer
 from . import files
 from .encode import Collator, Example
 from .errors import LabError

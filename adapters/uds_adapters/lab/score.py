@@ -15,8 +15,8 @@ import torch
 import uds_core as uds
 
 from .. import batches
-from ..looking import Looker
 from ..ranks import Ranks
+from ..scoring.batch_scorer import Looker
 from . import data, fingerprint
 from . import windows as lines
 from .encode import Collator, Encoder, Example, pad_id

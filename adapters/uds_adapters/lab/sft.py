@@ -18,7 +18,7 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_config import SFTConfig
 
 from ..audit import Audit
-from ..forward import evaluating
+from ..scoring.scorer import evaluating
 from ..trl import UDSSFTTrainer
 from .errors import LabError
 from .evaluate import HeldOut

@@ -10,9 +10,11 @@ import torch
 
 import uds_core as uds
 
-from . import batches, entries, models
-from .forward import Scorer
-from .ranks import Ranks
+from .. import batches
+from ..batches import entries
+from ..ranks import Ranks
+from . import models
+from .scorer import Scorer
 from .sharded import ShardedScorer
 
 __all__ = ["Looker"]

@@ -10,11 +10,12 @@ import torch
 
 import uds_core as uds
 
-from . import batches, models
-from .forward import Scorer, check_whole, examined
+from .. import batches
+from ..ranks import RankError, Ranks
+from . import models
+from .head_probe import HeadProbe, undisturbed
 from .heads import After, Linear
-from .probe import HeadProbe, undisturbed
-from .ranks import RankError, Ranks
+from .scorer import Scorer, check_whole, examined
 
 __all__ = ["ShardedScorer"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import uds_core as uds
 
-from .batches import Samples
-from .ranks import Ended
+from ..batches import Samples
+from ..ranks import Ended
 
 __all__ = ["check_policy", "warn_of_lost", "warn_of_unlabelled"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from . import batches
-from .entries import Indexer, same_kind, tokens
-from .ranks import Pool, Ranks
+from .. import batches
+from ..batches.entries import Indexer, same_kind, tokens
+from ..ranks import Pool, Ranks
 
 __all__ = ["Deal"]
 

@@ -11,9 +11,10 @@ import torch
 
 import uds_core as uds
 
-from . import batches, models
+from .. import batches
+from . import models
+from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import HeadReader, capped
-from .probe import HeadProbe, evaluating, outside_autocast, undisturbed
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 

@@ -10,9 +10,10 @@ import torch
 
 import uds_core as uds
 
-from . import batches, models
-from .forward import HeadProbe, outside_autocast
-from .probe import undisturbed
+from .. import batches
+from . import models
+from .head_probe import undisturbed
+from .scorer import HeadProbe, outside_autocast
 from .validation import ValidationScorer
 
 __all__ = ["GhostScorer"]

@@ -9,8 +9,8 @@ import torch
 
 import uds_core as uds
 
-from . import batches
-from .forward import Scorer
+from .. import batches
+from .scorer import Scorer
 
 __all__ = ["ValidationScorer"]
 

@@ -11,7 +11,7 @@ import torch
 
 import uds_core as uds
 
-from . import checkpoints
+from .. import checkpoints
 
 __all__ = ["History"]
 

@@ -1,0 +1,1 @@
+"""Scoring: from a model and a batch to the features of a policy."""

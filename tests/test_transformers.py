@@ -358,7 +358,7 @@ def test_processes_with_the_same_samples_need_a_group():
     from types import SimpleNamespace
 
     from uds_adapters.ranks import Ranks
-    from uds_adapters.transformers import _check_arguments
+    from uds_adapters.trainer_mixin import _check_arguments
 
     args = SimpleNamespace(n_gpu=1, parallelism_config=SimpleNamespace(tp_size=2, cp_size=1))
     with pytest.raises(ValueError, match=r"with tp_size above 1.*Ranks\(group=...\)"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .transformers import UDSTrainerMixin
+from .trainer_mixin import UDSTrainerMixin
 
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer

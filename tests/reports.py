@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from uds_adapters.audit import Audit
-from uds_adapters.lab import generate
+from uds_adapters.lab.demo import instructions
 
 KEEP, BATCH = 0.25, 16
 POLICIES = ("full", "random", "longest", "uds:alpha=auto")
@@ -17,7 +17,7 @@ def write(
 ) -> Path:
     """A folder with results.json and audits; each part can be missing, as it may be in a real one."""
     (folder / "runs").mkdir(parents=True)
-    items = generate.instructions(records, seed=1, repeated=0.2, wrong=0.1)
+    items = instructions.instructions(records, seed=1, repeated=0.2, wrong=0.1)
     runs = [_run(folder, p, s, steps, items, measured, audits) for s in seeds for p in policies]
     summary = [_summary([run for run in runs if run["policy"] == policy], items) for policy in policies]
     results = {
@@ -136,7 +136,7 @@ def _summary(runs, items):
         "samples": mean(run["samples"] for run in runs),
         "tokens": {name: mean(run["tokens"][name] for run in runs) for name in runs[0]["tokens"]},
         "seconds": {name: mean(run["seconds"][name] for run in runs) for name in runs[0]["seconds"]},
-        "flagged": {flaw: mean(getattr(item, flaw) for item in chosen) for flaw in generate.FLAWS},
+        "flagged": {flaw: mean(getattr(item, flaw) for item in chosen) for flaw in instructions.FLAWS},
     }
 
 
@@ -167,7 +167,7 @@ def _record(number, item, items):
         "text": text(item),
         "length": len(text(item)) // 2,
         "trained": len(item.completion) // 2 + 1,
-        "flags": {flaw: getattr(item, flaw) for flaw in generate.FLAWS},
+        "flags": {flaw: getattr(item, flaw) for flaw in instructions.FLAWS},
         "duplicate_of": original if item.repeated else None,
     }
 

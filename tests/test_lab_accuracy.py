@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from uds_adapters.batches import IGNORE
-from uds_adapters.lab.accuracy import MultipleChoice
-from uds_adapters.lab.data import Record
-from uds_adapters.lab.encode import Collator, Encoder, pad_id
+from uds_adapters.lab.data.encoding import Collator, Encoder, pad_id
+from uds_adapters.lab.data.records import Record
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.tiny import build_model, build_tokenizer
+from uds_adapters.lab.evaluation.accuracy import MultipleChoice
 
 CHOICES = ("red", "a very long shade of green", "blue")
 RECORDS = [

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from uds_adapters.lab import demo
-from uds_adapters.lab.atlas import atlas, flat
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.report.map import atlas, flat
+from uds_adapters.lab.training.task import prepare
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=60, pretraining_steps=1)
-    return prepare(demo.make(tmp_path_factory.mktemp("atlas"), sizes=sizes, seed=0), seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=60, pretraining_steps=1)
+    return prepare(scenario.make(tmp_path_factory.mktemp("atlas"), sizes=sizes, seed=0), seed=0)
 
 
 def test_every_record_has_a_place(task):

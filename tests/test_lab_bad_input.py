@@ -8,8 +8,8 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from uds_adapters.lab import demo
 from uds_adapters.lab.cli import app
+from uds_adapters.lab.demo import scenario
 
 TRAINED = ["--steps", "2", "--batch-size", "4"]
 COMMANDS = {  # that read a model and data, with what makes them quick
@@ -48,8 +48,8 @@ def _narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
-    return demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
+    return scenario.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0)
 
 
 @pytest.fixture(params=COMMANDS)

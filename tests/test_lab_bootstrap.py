@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from uds_adapters.lab import bootstrap
-from uds_adapters.lab.bootstrap import over_seeds, paired
+from uds_adapters.lab.evaluation import intervals
+from uds_adapters.lab.evaluation.intervals import over_seeds, paired
 
 
 def drawn(generator, *, seeds, samples, of_seed, of_sample, rest):
@@ -24,7 +24,7 @@ def test_the_mean_is_that_of_all_tokens():
 @pytest.mark.parametrize("seeds", [2, 3, 8])
 @pytest.mark.parametrize("parts", [(1, 0, 0), (0.3, 2, 2), (0, 0, 3)])
 def test_no_difference_is_within_the_interval_in_about_19_of_20_cases(monkeypatch, seeds, parts):
-    monkeypatch.setattr(bootstrap, "_DRAWS", 400)
+    monkeypatch.setattr(intervals, "_DRAWS", 400)
     generator = np.random.default_rng(0)
     names = dict(zip(("of_seed", "of_sample", "rest"), parts, strict=True))
     cases = 150

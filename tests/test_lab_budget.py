@@ -3,10 +3,10 @@
 import pytest
 from test_lab_run import task, trained  # noqa: F401 - a fixture
 
-from uds_adapters.lab.budget import Budget, learning_rate
+from uds_adapters.lab.data.candidate_order import CandidateOrder
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.order import CandidateOrder
-from uds_adapters.lab.settings import Settings
+from uds_adapters.lab.training.budget import Budget, learning_rate
+from uds_adapters.lab.training.settings import Settings
 
 
 @pytest.mark.parametrize(

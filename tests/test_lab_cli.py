@@ -10,8 +10,9 @@ from conftest import DATA, shared
 from typer.testing import CliRunner
 
 import uds_core
-from uds_adapters.lab import demo, options
 from uds_adapters.lab.cli import app
+from uds_adapters.lab.console import options
+from uds_adapters.lab.demo import scenario
 
 QUICK = ["--steps", "2", "--batch-size", "8", "--eval-every", "1"]
 
@@ -23,8 +24,8 @@ def _wide(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
-    return demo.make(tmp_path_factory.mktemp("cli"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
+    return scenario.make(tmp_path_factory.mktemp("cli"), sizes=sizes, seed=0)
 
 
 def uds(*arguments):
@@ -208,6 +209,6 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "uds_adapters.lab.cli", raising=False)
-    monkeypatch.delitem(sys.modules, "uds_adapters.lab.options", raising=False)
+    monkeypatch.delitem(sys.modules, "uds_adapters.lab.console.options", raising=False)
     with pytest.raises(SystemExit, match=r"`uds` needs typer, .*pip install 'uds-core\[cli\]'"):
         lab.main()

@@ -3,22 +3,23 @@
 import pytest
 
 from uds_adapters.audit import read
-from uds_adapters.lab import compare as lab
-from uds_adapters.lab import demo, runner
+from uds_adapters.lab.comparison import experiment as lab
+from uds_adapters.lab.comparison import runner
+from uds_adapters.lab.comparison.plan import Plan
+from uds_adapters.lab.comparison.run_store import Runs
+from uds_adapters.lab.data.candidate_order import CandidateOrder
+from uds_adapters.lab.demo import scenario
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.order import CandidateOrder
-from uds_adapters.lab.plan import Plan
-from uds_adapters.lab.runs import Runs
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.training.task import prepare
 
 SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3, threads=1)
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    sizes = demo.Sizes(train=60, heldout=8, texts=30, pretraining_steps=2)
-    return Plan(source=demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), settings=SETTINGS, seed=0)
+    sizes = scenario.Sizes(train=60, heldout=8, texts=30, pretraining_steps=2)
+    return Plan(source=scenario.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), settings=SETTINGS, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from uds_adapters.lab.bootstrap import paired
-from uds_adapters.lab.comparisons import comparisons
-from uds_adapters.lab.evaluate import Measured
-from uds_adapters.lab.run import RunResult
+from uds_adapters.lab.comparison.statistics import comparisons
+from uds_adapters.lab.evaluation.heldout import Measured
+from uds_adapters.lab.evaluation.intervals import paired
+from uds_adapters.lab.training.run import RunResult
 
 SAMPLES = 40
 TOKENS = list(range(1, SAMPLES + 1))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from uds_adapters.lab import data
+from uds_adapters.lab.data import records as data
 from uds_adapters.lab.errors import LabError
 
 

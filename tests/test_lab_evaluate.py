@@ -3,9 +3,9 @@
 import pytest
 
 from uds_adapters.batches import IGNORE
-from uds_adapters.lab.encode import Collator, Example
-from uds_adapters.lab.evaluate import HeldOut, Measured
-from uds_adapters.lab.tiny import build_model, build_tokenizer
+from uds_adapters.lab.data.encoding import Collator, Example
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
+from uds_adapters.lab.evaluation.heldout import HeldOut, Measured
 
 EXAMPLES = [Example(index=n, input_ids=list(range(3, 5 + n)), labels=[IGNORE, *range(4, 5 + n)]) for n in range(1, 6)]
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from uds_adapters.lab.data import Record
-from uds_adapters.lab.encode import Collator, Encoder, pad_id
-from uds_adapters.lab.exact_match import ExactMatch, answer
-from uds_adapters.lab.tiny import build_model, build_tokenizer
+from uds_adapters.lab.data.encoding import Collator, Encoder, pad_id
+from uds_adapters.lab.data.records import Record
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
+from uds_adapters.lab.evaluation.exact_match import ExactMatch, answer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.files import folder, write
+from uds_adapters.lab.storage import folder, write
 
 
 def test_written_and_replaced(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uds_adapters.lab import findings
+from uds_adapters.lab.tune import finalists
 
 
 def run(losses):
@@ -18,19 +18,19 @@ def runs(offset, *, spread, seeds=4, examples=40, draw=0):
 
 
 def judged(offset, *, spread=0.01, seeds=4, rivals=1):
-    default = findings.finalist("default", runs(0.0, spread=0.0, seeds=seeds), default=None, rivals=rivals)
+    default = finalists.finalist("default", runs(0.0, spread=0.0, seeds=seeds), default=None, rivals=rivals)
     made = runs(offset, spread=spread, seeds=seeds, draw=3)
-    other = findings.finalist("other", made, default=runs(0.0, spread=0.0, seeds=seeds), rivals=rivals)
+    other = finalists.finalist("other", made, default=runs(0.0, spread=0.0, seeds=seeds), rivals=rivals)
     return other, default
 
 
 def test_a_clear_difference_is_told_from_none():
     other, default = judged(-0.2)
-    assert findings.best_of([default, other]) is other
-    assert findings.distinguishable(other)
+    assert finalists.best_of([default, other]) is other
+    assert finalists.distinguishable(other)
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(-0.2, abs=0.02)
-    said = findings.verdict(other, default, searched=9, rivals=1)
+    said = finalists.verdict(other, default, searched=9, rivals=1)
     assert "is more than chance" in said
     assert "4 seeds that the search had not seen" in said
 
@@ -38,22 +38,22 @@ def test_a_clear_difference_is_told_from_none():
 def test_a_difference_within_the_noise_is_called_so():
     other, default = judged(-0.02, spread=0.05)
     assert other.loss < default.loss
-    assert not findings.distinguishable(other)
-    assert "not distinguishable from none: keep the default" in findings.verdict(other, default, searched=9, rivals=1)
+    assert not finalists.distinguishable(other)
+    assert "not distinguishable from none: keep the default" in finalists.verdict(other, default, searched=9, rivals=1)
 
 
 def test_one_seed_tells_nothing_of_chance():
     other, default = judged(-0.2, seeds=1)
-    assert not findings.distinguishable(other)
-    assert "One seed does not tell" in findings.verdict(other, default, searched=9, rivals=1)
-    assert findings.noise([other], default) is None
+    assert not finalists.distinguishable(other)
+    assert "One seed does not tell" in finalists.verdict(other, default, searched=9, rivals=1)
+    assert finalists.noise([other], default) is None
 
 
 def test_the_default_may_be_the_best():
     other, default = judged(0.1)
-    assert findings.best_of([default, other]) is default
-    assert findings.best_of([default, default]) is default
-    assert "None of the 9 configurations" in findings.verdict(default, default, searched=9, rivals=2)
+    assert finalists.best_of([default, other]) is default
+    assert finalists.best_of([default, default]) is default
+    assert "None of the 9 configurations" in finalists.verdict(default, default, searched=9, rivals=2)
 
 
 def test_intervals_are_wider_for_the_best_of_several():
@@ -66,15 +66,15 @@ def test_intervals_are_wider_for_the_best_of_several():
 
 def test_a_run_that_went_astray_loses_and_spoils_nothing():
     astray = {"loss": None, "losses": [None] * 40, "heldout_tokens": [2] * 40}
-    default = findings.finalist("default", runs(0.0, spread=0.0), default=None, rivals=1)
+    default = finalists.finalist("default", runs(0.0, spread=0.0), default=None, rivals=1)
     made = [astray, *runs(-1.0, spread=0.0)[1:]]
-    other = findings.finalist("other", made, default=runs(0.0, spread=0.0), rivals=1)
+    other = finalists.finalist("other", made, default=runs(0.0, spread=0.0), rivals=1)
     assert other.difference is None
-    assert findings.best_of([default, other]) is default
-    assert findings.noise([other], default) is None
+    assert finalists.best_of([default, other]) is default
+    assert finalists.noise([other], default) is None
 
 
 def test_noise_is_the_spread_of_paired_differences():
     other, default = judged(-0.2, spread=0.05)
     own = np.random.default_rng(3).normal(0, 0.05, size=(4, 1))
-    assert findings.noise([other], default) == pytest.approx(float(own.std(ddof=1)), rel=1e-6)
+    assert finalists.noise([other], default) == pytest.approx(float(own.std(ddof=1)), rel=1e-6)

@@ -1,15 +1,15 @@
 """Files that changed are told from those that did not."""
 
-from uds_adapters.lab import fingerprint
+from uds_adapters.lab import storage
 
 
 def test_of_a_file(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"same")
     b.write_bytes(b"same")
-    assert fingerprint.of_file(a) == fingerprint.of_file(b)
+    assert storage.of_file(a) == storage.of_file(b)
     b.write_bytes(b"other")
-    assert fingerprint.of_file(a) != fingerprint.of_file(b)
+    assert storage.of_file(a) != storage.of_file(b)
 
 
 def test_of_a_model(tmp_path):
@@ -20,8 +20,8 @@ def test_of_a_model(tmp_path):
         if place is not None:
             data[place] += 1
         weights.write_bytes(data)
-        seen.add(fingerprint.of_model(tmp_path))
+        seen.add(storage.of_model(tmp_path))
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    seen.add(fingerprint.of_model(tmp_path))
+    seen.add(storage.of_model(tmp_path))
     assert len(seen) == 4
-    assert fingerprint.of_model(tmp_path) in seen
+    assert storage.of_model(tmp_path) in seen

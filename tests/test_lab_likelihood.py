@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from uds_adapters.batches import IGNORE
-from uds_adapters.lab.encode import Collator, Example
-from uds_adapters.lab.likelihood import Likelihood
-from uds_adapters.lab.tiny import build_model, build_tokenizer
+from uds_adapters.lab.data.encoding import Collator, Example
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
+from uds_adapters.lab.evaluation.heldout import Likelihood
 
 LENGTHS = (5, 2, 4, 3, 1)
 EXAMPLES = [Example(index=n, input_ids=list(range(3, 4 + n)), labels=[IGNORE, *range(4, 4 + n)]) for n in LENGTHS]

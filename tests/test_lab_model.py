@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from uds_adapters.lab import model as lab
+from uds_adapters.lab import models as lab
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.tiny import build_model, build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The order of the candidates: by the seed alone, without an end."""
 
-from uds_adapters.lab.order import CandidateOrder, Ordered
+from uds_adapters.lab.data.candidate_order import CandidateOrder, Ordered
 
 
 def test_candidates_come_in_whole_batches_without_repetition():

@@ -2,7 +2,7 @@
 
 import torch
 
-from uds_adapters.lab.peak import _STATUS, peak
+from uds_adapters.lab.system import _STATUS, peak
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def test_what_is_held_for_a_moment_counts():
 
 
 def test_a_machine_that_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr("uds_adapters.lab.peak._RESET", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr("uds_adapters.lab.system._RESET", tmp_path / "none" / "clear_refs")
     with peak(CPU) as found:
         torch.ones(1000)
     assert found.bytes is None

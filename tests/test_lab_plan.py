@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from uds_adapters.lab.data import Fields
-from uds_adapters.lab.plan import Plan, slug
-from uds_adapters.lab.settings import Settings, Source
+from uds_adapters.lab.comparison.plan import Plan, slug
+from uds_adapters.lab.data.records import Fields
+from uds_adapters.lab.training.settings import Settings, Source
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 import uds_core as uds
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.policies import make_policy, parse
+from uds_adapters.lab.policy_spec import make_policy, parse
 
 
 def test_options_go_to_the_policies_that_take_them():

@@ -3,7 +3,7 @@
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.prediction import Prediction, Step, advise
+from uds_adapters.lab.profile.cost_model import Prediction, Step, advise
 
 
 def predictions(sizes=(8, 16, 32), keeps=(0.125, 0.25, 0.5), *, look=0.3, forward=1.0, backward=2.0, fixed=0.1):

@@ -7,19 +7,20 @@ import torch
 from conftest import DATA, shared
 from typer.testing import CliRunner
 
-from uds_adapters.lab import demo, phases
 from uds_adapters.lab.cli import app
-from uds_adapters.lab.phases import Phases
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.profile import measure
+from uds_adapters.lab.profile.measure import Phases
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.training.task import prepare
 
 RECORDS = 40
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=RECORDS, heldout=8, texts=30, pretraining_steps=2)
-    return demo.make(tmp_path_factory.mktemp("profile"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=RECORDS, heldout=8, texts=30, pretraining_steps=2)
+    return scenario.make(tmp_path_factory.mktemp("profile"), sizes=sizes, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_wrong_input_is_told(source, monkeypatch):
     def out_of_memory(*_args, **_options):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr(phases.Phases, "_turn", out_of_memory)
+    monkeypatch.setattr(measure.Phases, "_turn", out_of_memory)
     result = uds("profile", *[part for option in fine.items() for part in option])
     assert "memory ends in a step on 4 samples" in " ".join(result.output.split())
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from uds_adapters import reference_losses
-from uds_adapters.lab import demo, provisions
+from uds_adapters.lab.demo import scenario
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.evaluate import HeldOut
-from uds_adapters.lab.model import load_model, quiet
-from uds_adapters.lab.run import RunResult
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.evaluation.heldout import HeldOut
+from uds_adapters.lab.models import load_model, quiet
+from uds_adapters.lab.training import policy_inputs
+from uds_adapters.lab.training.run import RunResult
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.training.task import prepare
 from uds_adapters.scoring.layer_gradients import GhostScorer
 from uds_adapters.scoring.validation import ValidationScorer
 
@@ -21,8 +22,8 @@ SETTINGS = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, thread
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=60, heldout=4, texts=30, pretraining_steps=2)
-    return replace(demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), aside=0.3)
+    sizes = scenario.Sizes(train=60, heldout=4, texts=30, pretraining_steps=2)
+    return replace(scenario.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0), aside=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,10 @@ def test_what_is_set_aside_is_no_candidate(source, task):
 
 
 def test_how_much_is_set_aside(source):
-    ask = provisions.set_aside
+    ask = policy_inputs.set_aside
     assert ask(["uds", "random"], share=None, reference_model=None) == 0
-    assert ask(["uds", "greats:eta=0.1"], share=None, reference_model=None) == provisions.ASIDE
-    assert ask(["rholoss"], share=None, reference_model=None) == provisions.ASIDE
+    assert ask(["uds", "greats:eta=0.1"], share=None, reference_model=None) == policy_inputs.ASIDE
+    assert ask(["rholoss"], share=None, reference_model=None) == policy_inputs.ASIDE
     assert ask(["rholoss"], share=None, reference_model=source.model) == 0
     assert ask(["uds"], share=0.3, reference_model=None) == 0.3
     with pytest.raises(LabError, match="greats needs training records"):
@@ -55,7 +56,7 @@ def losses_of(model, task):
 
 def test_losses_before_training_and_of_a_model_that_read_what_was_set_aside(source, task, tmp_path):
     with quiet():
-        provisions.prepare(
+        policy_inputs.prepare(
             task, ["rholoss", "lossdrop", "uds"], source=source, settings=SETTINGS, seed=0, folder=tmp_path
         )
     untrained = losses_of(load_model(task.model), task)
@@ -69,9 +70,9 @@ def test_losses_before_training_and_of_a_model_that_read_what_was_set_aside(sour
     assert costs["tokens"] == read + trained
     before = (tmp_path / "reference.safetensors").stat().st_mtime_ns
     with quiet():
-        provisions.prepare(task, ["rholoss"], source=source, settings=SETTINGS, seed=0, folder=tmp_path)
+        policy_inputs.prepare(task, ["rholoss"], source=source, settings=SETTINGS, seed=0, folder=tmp_path)
     assert (tmp_path / "reference.safetensors").stat().st_mtime_ns == before
-    given = provisions.provide(task, "rholoss", settings=SETTINGS, seed=0, folder=tmp_path)
+    given = policy_inputs.provide(task, "rholoss", settings=SETTINGS, seed=0, folder=tmp_path)
     assert given.options["reference"].values.tolist() == reference.values.tolist()
     costed = given.costed(empty())
     assert costed.seconds["preparation"] == costs["seconds"] > 0
@@ -81,32 +82,32 @@ def test_losses_before_training_and_of_a_model_that_read_what_was_set_aside(sour
 def test_a_reference_model_of_ones_own(source, task, tmp_path):
     own = replace(source, reference_model=source.model)
     with quiet():
-        provisions.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path)
+        policy_inputs.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path)
     losses = reference_losses.load(tmp_path / "reference.safetensors")
     assert losses.values.tolist() == pytest.approx(losses_of(load_model(task.model), task), abs=1e-4)
 
 
 def test_a_reference_model_with_other_tokens_is_refused(source, task, tmp_path):
-    sizes = demo.Sizes(train=300, heldout=4, texts=30, pretraining_steps=1)
-    other = demo.make(tmp_path, sizes=sizes, seed=5).model
+    sizes = scenario.Sizes(train=300, heldout=4, texts=30, pretraining_steps=1)
+    other = scenario.make(tmp_path, sizes=sizes, seed=5).model
     own = replace(source, reference_model=other)
     with pytest.raises(LabError, match="another tokenizer"):
-        provisions.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path / "p")
+        policy_inputs.prepare(task, ["rholoss"], source=own, settings=SETTINGS, seed=0, folder=tmp_path / "p")
     assert not (tmp_path / "p" / "reference.json").exists()
 
 
 def test_validation_samples_take_turns_and_are_counted(task, tmp_path):
-    given = provisions.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path)
+    given = policy_inputs.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path)
     assert given.selection["scorer"].func is ValidationScorer
     lora = replace(SETTINGS, lora_rank=2)
-    ghost = provisions.provide(task, "greats", settings=lora, seed=0, folder=tmp_path)
+    ghost = policy_inputs.provide(task, "greats", settings=lora, seed=0, folder=tmp_path)
     assert ghost.selection["scorer"].func is GhostScorer
     assert given.validation is not None
     batches = [given.validation() for _ in range(3)]
     assert all("index" not in batch and len(batch["input_ids"]) == 16 for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     assert given.costed(empty()).tokens["forwarded_for_scoring"] == 10 + tokens
-    again = provisions.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path).validation
+    again = policy_inputs.provide(task, "greats", settings=SETTINGS, seed=0, folder=tmp_path).validation
     assert again is not None
     assert again()["input_ids"].tolist() == batches[0]["input_ids"].tolist()
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from uds_adapters.lab.cli import app
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.report import page, write
-from uds_adapters.lab.report.folders import join, read
+from uds_adapters.lab.report.folders import join, read, write
+from uds_adapters.lab.report.page import page
 
 
 @pytest.fixture(scope="module")

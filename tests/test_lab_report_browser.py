@@ -7,7 +7,7 @@ import shutil
 import pytest
 import reports
 
-from uds_adapters.lab.report import write
+from uds_adapters.lab.report.folders import write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is not installed")
 

@@ -4,25 +4,25 @@ import json
 
 import pytest
 
-from uds_adapters.lab import compare as lab
-from uds_adapters.lab import demo
-from uds_adapters.lab.plan import Plan
-from uds_adapters.lab.results import describe, save
-from uds_adapters.lab.runs import Runs
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.comparison import experiment as lab
+from uds_adapters.lab.comparison.plan import Plan
+from uds_adapters.lab.comparison.results import describe, save
+from uds_adapters.lab.comparison.run_store import Runs
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.training.task import prepare
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Written by a comparison of two policies and two seeds."""
     folder = tmp_path_factory.mktemp("results")
-    source = demo.make(folder, sizes=demo.Sizes(train=60, heldout=8, texts=30, pretraining_steps=2), seed=0)
+    source = scenario.make(folder, sizes=scenario.Sizes(train=60, heldout=8, texts=30, pretraining_steps=2), seed=0)
     settings = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, threads=1, budget="samples")
     plan, runs, task = Plan(source=source, settings=settings, seed=0), Runs(folder), prepare(source, seed=0)
     runs.claim(plan, overwrite=True)
     results = lab.compare(task, policies=["random", "uds"], seeds=[0, 1], plan=plan, runs=runs)
-    described = describe(task, results, plan=plan, runs=runs, command="uds compare", flags=demo.flags(task))
+    described = describe(task, results, plan=plan, runs=runs, command="uds compare", flags=scenario.flags(task))
     assert save(described, folder) == folder / "report.html"
     assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == json.loads(json.dumps(described))
     return folder

@@ -6,7 +6,7 @@ import torch
 
 import uds_core as uds
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.rounds import choose, number_of
+from uds_adapters.lab.score.choose import choose, number_of
 
 
 def features(n, seed=0, dim=8):

@@ -2,20 +2,20 @@
 
 import pytest
 
-from uds_adapters.lab import demo
-from uds_adapters.lab.model import load_model, quiet
-from uds_adapters.lab.order import CandidateOrder
-from uds_adapters.lab.run import run
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.data.candidate_order import CandidateOrder
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.models import load_model, quiet
+from uds_adapters.lab.training.run import run
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.training.task import prepare
 
 SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3, eval_every=2)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=2)
-    return prepare(demo.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0), seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=2)
+    return prepare(scenario.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0), seed=0)
 
 
 def trained(task, policy, folder, *, settings=SETTINGS, seed=0, **more):

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from uds_adapters.audit import Audit
+from uds_adapters.lab.comparison.plan import Plan
+from uds_adapters.lab.comparison.run_store import Runs
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.evaluate import Measured
-from uds_adapters.lab.plan import Plan
-from uds_adapters.lab.run import Evaluation, RunResult
-from uds_adapters.lab.runs import Runs
-from uds_adapters.lab.settings import Settings, Source
+from uds_adapters.lab.evaluation.heldout import Measured
+from uds_adapters.lab.training.run import Evaluation, RunResult
+from uds_adapters.lab.training.settings import Settings, Source
 
 
 @pytest.fixture

@@ -10,20 +10,22 @@ import torch
 from conftest import DATA, shared
 from typer.testing import CliRunner
 
-from uds_adapters.lab import demo, rounds, windows
-from uds_adapters.lab import score as lab
 from uds_adapters.lab.cli import app
-from uds_adapters.lab.data import read
-from uds_adapters.lab.encode import Collator, Encoder, Example, pad_id
-from uds_adapters.lab.model import load_model, load_tokenizer, with_lora
+from uds_adapters.lab.data import jsonl
+from uds_adapters.lab.data.encoding import Collator, Encoder, Example, pad_id
+from uds_adapters.lab.data.records import read
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.models import load_model, load_tokenizer, with_lora
+from uds_adapters.lab.score import choose
+from uds_adapters.lab.score import scorer as lab
 
 RECORDS = 60
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=RECORDS, heldout=8, texts=30, pretraining_steps=2)
-    return demo.make(tmp_path_factory.mktemp("score"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=RECORDS, heldout=8, texts=30, pretraining_steps=2)
+    return scenario.make(tmp_path_factory.mktemp("score"), sizes=sizes, seed=0)
 
 
 def uds(*arguments):
@@ -161,7 +163,7 @@ def test_an_interrupted_choice_goes_on_too(source, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "choose", stopping)
+        patched.setattr(choose, "choose", stopping)
         result = uds("score", "--model", source.model, "--data", source.data, "--output", tmp_path / "s", "--limit", 8)
     assert result.exit_code == 130, result.output
     assert "All windows are kept" in result.output
@@ -176,7 +178,7 @@ def test_streaming_holds_one_window(source, monkeypatch):
     parse = lab.data.parse
     monkeypatch.setattr(lab.data, "parse", lambda *a, **k: (held.append(1), parse(*a, **k))[1])
     scorer = lab.Scorer(source, lab.Scoring(policy="random", window=8), device=torch.device("cpu"))
-    for window in windows.windows(source.data, size=8):
+    for window in jsonl.windows(source.data, size=8):
         held.clear()
         scorer(window)
         most.append(len(held))

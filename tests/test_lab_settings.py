@@ -3,7 +3,7 @@
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.settings import Settings
+from uds_adapters.lab.training.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.settings import Settings
-from uds_adapters.lab.space import DEFAULT, Choices, Range, apply, default, read
+from uds_adapters.lab.training.settings import Settings
+from uds_adapters.lab.tune.search_space import DEFAULT, Choices, Range, apply, default, read
 
 SETTINGS = Settings(keep=0.25, batch_size=16)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from uds_adapters.lab.run import Evaluation, RunResult
-from uds_adapters.lab.summary import summarise
+from uds_adapters.lab.comparison.statistics import summarise
+from uds_adapters.lab.training.run import Evaluation, RunResult
 
 
 def result(policy, seed, loss, *, selected=((0, 1),), **more):

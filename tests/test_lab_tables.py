@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from uds_adapters.lab.summary import Summary
-from uds_adapters.lab.tables import tables
+from uds_adapters.lab.comparison.statistics import Summary
+from uds_adapters.lab.comparison.tables import tables
 
 
 def shown(**more):

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from uds_adapters.lab import demo
+from uds_adapters.lab.demo import scenario
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.task import prepare
+from uds_adapters.lab.training.task import prepare
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
-    return demo.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
+    return scenario.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0)
 
 
 def test_a_held_out_file(source):

@@ -2,7 +2,7 @@
 
 import json
 
-from uds_adapters.lab.terminal import bar, console, telling
+from uds_adapters.lab.console.terminal import bar, console, telling
 
 
 def test_people_read_stdout_and_machines_nothing(capsys):

@@ -2,7 +2,7 @@
 
 import torch
 
-from uds_adapters.lab.threads import threads
+from uds_adapters.lab.system import threads
 
 
 def test_limited_and_restored():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from uds_adapters.lab import generate
-from uds_adapters.lab.tiny import build_model, build_tokenizer, pretrain
+from uds_adapters.lab.demo import instructions
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer, pretrain
 
-TEXTS = generate.plain_text(50, seed=0)
+TEXTS = instructions.plain_text(50, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 pytest.importorskip("trl")
 from uds_adapters import audit
-from uds_adapters.lab import demo
 from uds_adapters.lab.cli import app
-from uds_adapters.lab.sft import last_checkpoint
+from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.train.sft_trainer import last_checkpoint
 
 QUICK = ["--batch-size", 8, "--steps", 4, "--keep", 0.5, "--threads", 1]
 
@@ -29,8 +29,8 @@ def _surroundings(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=48, heldout=8, texts=30, pretraining_steps=1)
-    made = demo.make(tmp_path_factory.mktemp("train"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=48, heldout=8, texts=30, pretraining_steps=1)
+    made = scenario.make(tmp_path_factory.mktemp("train"), sizes=sizes, seed=0)
     return ["--model", made.model, "--data", made.data, "--holdout", 0.25]
 
 
@@ -131,16 +131,16 @@ def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
     options = [*source, *QUICK, "--steps", 6, "--lora", "--learning-rate", 0.01, "--save-every", 10]
     options += ["--accumulate", 2, "--start-step", 1, "--keep-schedule", "linear", "--keep-steps", 4]
     trained(*options, "--output", tmp_path / "straight")
-    from uds_adapters.lab import sft
+    from uds_adapters.lab.train import sft_trainer
 
-    ended = sft._Course.on_step_end
+    ended = sft_trainer._Course.on_step_end
 
     def interrupting(self, args, state, control, **more):
         if state.global_step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         ended(self, args, state, control, **more)
 
-    monkeypatch.setattr(sft._Course, "on_step_end", interrupting)
+    monkeypatch.setattr(sft_trainer._Course, "on_step_end", interrupting)
     output = tmp_path / "stopped"
     stopped = uds("train", *options, "--output", output)
     assert stopped.exit_code == 130, stopped.output
@@ -148,7 +148,7 @@ def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
         stopped.output.split()
     )
     assert not (output / "adapters").exists()
-    monkeypatch.setattr(sft._Course, "on_step_end", ended)
+    monkeypatch.setattr(sft_trainer._Course, "on_step_end", ended)
     resumed = trained("--resume", output)
     assert "going on from checkpoint-3" in resumed.output
     assert same(tmp_path / "straight" / "adapters", output / "adapters")

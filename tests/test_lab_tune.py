@@ -13,12 +13,13 @@ from conftest import DATA, MODELS, shared
 from typer.testing import CliRunner
 
 optuna = pytest.importorskip("optuna")
-from uds_adapters.lab import demo, surface, trials  # noqa: E402
 from uds_adapters.lab.cli import app  # noqa: E402
+from uds_adapters.lab.demo import scenario  # noqa: E402
 from uds_adapters.lab.errors import LabError  # noqa: E402
-from uds_adapters.lab.settings import Settings  # noqa: E402
-from uds_adapters.lab.space import apply, read  # noqa: E402
-from uds_adapters.lab.tune import Halving, search  # noqa: E402
+from uds_adapters.lab.training.settings import Settings  # noqa: E402
+from uds_adapters.lab.tune import plots, trials  # noqa: E402
+from uds_adapters.lab.tune.halving import Halving, search  # noqa: E402
+from uds_adapters.lab.tune.search_space import apply, read  # noqa: E402
 
 SEARCH = "alpha=[auto,0,1],memory=16..1024:log,keep=[0.25,0.5]"
 QUICK = ["--steps", 8, "--batch-size", 8, "--trials", 4, "--reduction", 2, "--rungs", 2, "--seeds", 2, "--threads", 1]
@@ -122,8 +123,8 @@ def _surroundings(monkeypatch):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=48, heldout=8, texts=30, pretraining_steps=1)
-    made = demo.make(tmp_path_factory.mktemp("tune"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=48, heldout=8, texts=30, pretraining_steps=1)
+    made = scenario.make(tmp_path_factory.mktemp("tune"), sizes=sizes, seed=0)
     return ["--model", made.model, "--data", made.data, "--eval-data", made.eval_data]
 
 
@@ -209,7 +210,7 @@ def test_the_page_is_whole(folder):
     assert text.count('class="plotly-graph-div"') == 3 + 2
     results = read_json(folder / "tune.json")
     assert all(f"<td>{row['name']}</td>" in text for row in results["finalists"])
-    without = surface.page({**results, "noise": None})
+    without = plots.page({**results, "noise": None})
     assert "nothing is known of the noise" in without
 
 

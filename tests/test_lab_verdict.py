@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from uds_adapters.lab.budget import Kind
-from uds_adapters.lab.comparisons import Comparison
-from uds_adapters.lab.summary import Summary
-from uds_adapters.lab.verdict import verdict
+from uds_adapters.lab.comparison.statistics import Comparison, Summary
+from uds_adapters.lab.comparison.verdict import verdict
+from uds_adapters.lab.training.budget import Kind
 
 
 def summary(policy, loss, *, samples=100.0, tokens=1000.0):

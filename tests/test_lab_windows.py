@@ -2,8 +2,8 @@
 
 import pytest
 
+from uds_adapters.lab.data.jsonl import Line, read, windows
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.windows import Line, read, windows
 
 TEXT = b'\xef\xbb\xbf{"a": 1}\n\n{"a": "\xe2\x80\xa8"}\r\n  \n{"a": 3}\n{"a": 4}'
 

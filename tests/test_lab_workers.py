@@ -8,19 +8,20 @@ import time
 
 import pytest
 
-from uds_adapters.lab import demo, workers
+from uds_adapters.lab.comparison import workers
+from uds_adapters.lab.comparison.plan import Plan
+from uds_adapters.lab.comparison.run_store import Runs
+from uds_adapters.lab.demo import scenario
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.plan import Plan
-from uds_adapters.lab.runs import Runs
-from uds_adapters.lab.settings import Settings
+from uds_adapters.lab.training.settings import Settings
 
 SETTINGS = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, threads=1)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    sizes = demo.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
-    return demo.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0)
+    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=1)
+    return scenario.make(tmp_path_factory.mktemp("demo"), sizes=sizes, seed=0)
 
 
 def script(tmp_path, monkeypatch, body):

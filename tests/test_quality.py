@@ -23,7 +23,7 @@ import conditions  # noqa: E402
 import grid  # noqa: E402
 import tables  # noqa: E402
 
-from uds_adapters.lab.policies import make_policy  # noqa: E402
+from uds_adapters.lab.policy_spec import make_policy  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -27,12 +27,12 @@ import torch
 from grid import Cell, blocks, cells, spelled
 
 from uds_adapters.batches import IGNORE
-from uds_adapters.lab import provisions
-from uds_adapters.lab.encode import Example
-from uds_adapters.lab.model import load_model, quiet
-from uds_adapters.lab.run import RunResult, run
-from uds_adapters.lab.settings import Settings, Source
-from uds_adapters.lab.task import Task, prepare
+from uds_adapters.lab.data.encoding import Example
+from uds_adapters.lab.models import load_model, quiet
+from uds_adapters.lab.training import policy_inputs
+from uds_adapters.lab.training.run import RunResult, run
+from uds_adapters.lab.training.settings import Settings, Source
+from uds_adapters.lab.training.task import Task, prepare
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -65,8 +65,8 @@ def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tup
         settings = replace(settings, budget=f"seconds={block['seconds'][cell.task]}")
     with quiet():
         made = folder / "-".join(map(str, (cell.task, cell.condition, cell.keep, cell.seed)))
-        provisions.prepare(task, [policy], source=source, settings=settings, seed=cell.seed, folder=made)
-        given = provisions.provide(task, policy, settings=settings, seed=cell.seed, folder=made)
+        policy_inputs.prepare(task, [policy], source=source, settings=settings, seed=cell.seed, folder=made)
+        given = policy_inputs.provide(task, policy, settings=settings, seed=cell.seed, folder=made)
         result = run(
             load_model(task.model), tokenizer=task.tokenizer, train=task.train, collator=task.collator, policy=policy,
             seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(settings), options=given.options,

@@ -6,8 +6,8 @@ import torch
 import transformers
 from datasets import Dataset
 
-from uds_adapters.lab.generate import instructions
-from uds_adapters.lab.tiny import build_model, build_tokenizer
+from uds_adapters.lab.demo.instructions import instructions
+from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

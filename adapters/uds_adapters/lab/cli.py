@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from .commands.compare import compare
-from .commands.demo import demo
-from .commands.profile import profile
-from .commands.report import report
-from .commands.score import score
-from .commands.train import train
-from .commands.tune import tune
+from .compare.command import compare
+from .demo.command import demo
 from .errors import Interrupted, LabError
+from .profile.command import profile
+from .report.command import report
+from .score.command import score
+from .train.command import train
+from .tune.command import tune
 
 __all__ = ["app", "main"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from .. import storage
 from ..errors import LabError
 from .page import filled
 from .view import sentences, view
@@ -43,7 +43,7 @@ def write(folders: Sequence[Path], output: Path, /, *, after: Callable[[int, int
         if after is not None:
             after(next(done), total)
 
-    files.write(output, filled([view(result, name=name, after=told) for name, result in shown]))
+    storage.write(output, filled([view(result, name=name, after=told) for name, result in shown]))
     return output
 
 

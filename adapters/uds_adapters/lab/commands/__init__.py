@@ -1,1 +1,0 @@
-"""The commands of `uds`, one a file: options in, tables out."""

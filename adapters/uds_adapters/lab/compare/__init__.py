@@ -1,0 +1,1 @@
+"""The command that compares policies on one model and data set."""

@@ -1,0 +1,73 @@
+"""`uds compare`: several policies and seeds on one model and data."""
+
+# No `from __future__ import annotations`: typer reads them when the command line is built.
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from ..console import options
+from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
+from ..console.terminal import telling
+from ..training.settings import Settings, Source
+
+__all__ = ["compare"]
+
+
+@grouped(source=options.source, settings=options.settings)
+def compare(
+    *,
+    source: Source,
+    settings: Settings,
+    policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    aside: Annotated[
+        float | None,
+        training(
+            "Share of the training records that no policy may choose, for greats (validation samples) and rholoss "
+            "(training its reference).",
+            show_default="0.1 with one of them, else 0",
+        ),
+    ] = None,
+    reference_model: Annotated[
+        Path | None,
+        training("Folder of rholoss's reference.", show_default="the model, after a pass over what is set aside"),
+    ] = None,
+    jobs: Jobs = None,
+    output: Output = Path("uds-compare"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune one model with several policies and seeds; write results.json and report.html.
+
+    Each policy chooses from the same candidates, and what each costs is counted. The verdict says who is better than
+    choosing by chance, by how much, and at equal what. Ctrl-C keeps finished runs: the same command goes on.
+
+    Examples
+    --------
+    uds compare --model MODEL --data train.jsonl --policy random --policy uds --seeds 3
+    uds compare --model MODEL --data gsm8k.jsonl --prompt-field question --completion-field answer
+        --policy random --policy longest --policy uds:alpha=0.5 --budget tokens --lora --metric exact-match
+    """
+    from ..comparison.experiment import check
+    from ..comparison.plan import Plan
+    from ..comparison.run_store import Runs
+    from ..comparison.session import finish, said, side_by_side, train_all
+    from ..training.policy_inputs import set_aside
+    from ..training.task import prepare
+
+    with telling(machine=json) as tell:
+        every = range(seed, seed + seeds)
+        settings, number = side_by_side(settings, jobs)
+        check(policies, seeds=every, settings=settings)
+        share = set_aside(policies, share=aside, reference_model=reference_model)
+        plan = Plan(source=replace(source, aside=share, reference_model=reference_model), settings=settings, seed=seed)
+        task = prepare(plan.source, seed=seed)
+        settings.total_steps(len(task.train))
+        task.measure(settings)
+        runs = Runs(output)
+        runs.claim(plan, overwrite=overwrite)
+        said(task)
+        results = train_all(task, policies=policies, seeds=every, plan=plan, runs=runs, jobs=number)
+        tell(finish(task, results, plan=plan, runs=runs))

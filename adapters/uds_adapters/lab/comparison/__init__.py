@@ -1,0 +1,1 @@
+"""A comparison of policies: which runs, who trains them, what they show."""

@@ -1,0 +1,67 @@
+"""What is to be trained on what, as JSON: what a folder of runs holds to, and what processes are told."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..data.records import Fields
+from ..training.settings import Settings, Source
+
+__all__ = ["Plan", "slug"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all runs in a folder have in common; policies and further seeds may be added.
+
+    Parameters
+    ----------
+    source, settings
+        Where the task comes from, and how it is trained.
+    seed
+        The first: it decides which records are held out.
+    """
+
+    source: Source
+    settings: Settings
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Ready for JSON, with fingerprints of the files that it names."""
+        source = self.source
+        files = {"data": source.data, "eval_data": source.eval_data}
+        models = {"model": source.model, "reference_model": source.reference_model}
+        return {
+            "source": json.loads(json.dumps(asdict(source), default=str)),
+            "settings": json.loads(json.dumps(asdict(self.settings))),
+            "seed": self.seed,
+            "fingerprints": {
+                **{name: storage.of_file(file) for name, file in files.items() if file is not None},
+                **{name: storage.of_model(folder) for name, folder in models.items() if folder is not None},
+            },
+        }
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any], /) -> Plan:
+        """What `as_json` made."""
+        source, settings = dict(values["source"]), dict(values["settings"])
+        for name in ("model", "data", "eval_data", "reference_model"):
+            source[name] = None if source[name] is None else Path(source[name])
+        source["fields"] = Fields(**source["fields"])
+        settings["metrics"] = tuple(settings["metrics"])
+        return cls(source=Source(**source), settings=Settings(**settings), seed=values["seed"])
+
+
+def slug(policy: str, seed: int, /) -> str:
+    """A name for the files of a run, different for different policies."""
+    safe = re.sub(r"[^\w.=-]+", "_", policy)
+    if safe != policy.replace(":", "_", 1).replace(",", "_") or len(safe) > 100:
+        safe = f"{safe[:80]}-{zlib.crc32(policy.encode()):08x}"
+    return f"{safe}-seed{seed}"

@@ -1,0 +1,120 @@
+"""The runs in an output folder: which are finished, and whether more may join them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..errors import LabError
+from ..evaluation.heldout import Measured
+from ..training.run import Evaluation, RunResult
+from .plan import Plan, slug
+
+__all__ = ["Runs"]
+
+_PLAN = "plan.json"
+_PATHS = ("model", "data", "eval_data", "reference_model")  # their fingerprints are compared
+_FREE = ("threads",)  # which the number of processes decides too
+
+
+class Runs:
+    """The runs below `folder`.
+
+    Attributes
+    ----------
+    folder
+        Holds `plan.json`; in `runs/` a file for each finished run and its audit; in `provisions/` what some policies
+        need.
+    """
+
+    def __init__(self, folder: Path, /) -> None:
+        self.folder, self.runs, self.provisions = folder, folder / "runs", folder / "provisions"
+
+    def claim(self, plan: Plan, /, *, overwrite: bool) -> None:
+        """Make the folder this plan's: a new one, or one that was begun with the same plan; else refuse.
+
+        Parameters
+        ----------
+        plan
+            What the runs are to have in common.
+        overwrite
+            Begin anew in a folder that holds something else; of what is there, only earlier runs are deleted.
+
+        Raises
+        ------
+        LabError
+            Where the folder holds runs of another plan, or other files.
+        """
+        planned = plan.as_json()
+        begun = self.folder / _PLAN
+        if not overwrite and begun.is_file():
+            self._check(planned, json.loads(begun.read_text(encoding="utf-8")))
+        else:
+            storage.claim(self.folder, overwrite=overwrite)
+            for old in (self.runs, self.provisions):
+                shutil.rmtree(old, ignore_errors=True)
+        storage.write(begun, json.dumps(planned, indent=1))  # anew too: paths may lead to the same files by another way
+        storage.folder(self.runs)
+
+    def plan(self) -> Plan:
+        """The one that the folder was claimed with."""
+        return Plan.of_json(json.loads((self.folder / _PLAN).read_text(encoding="utf-8")))
+
+    def finished(self, policy: str, seed: int, /) -> RunResult | None:
+        """What a run gave; None where it is still to be made."""
+        file = self.runs / f"{slug(policy, seed)}.json"
+        return _read(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def keep(self, result: RunResult, /) -> None:
+        """Write down a finished run."""
+        file = self.runs / f"{slug(result.policy, result.seed)}.json"
+        storage.write(file, storage.as_json(asdict(result)))
+
+    def fresh_audit(self, policy: str, seed: int, /) -> Path:
+        """Where a run is audited; what a run that did not finish wrote there is deleted."""
+        name = slug(policy, seed)
+        for old in self.runs.glob(f"{name}.audit*.jsonl"):
+            old.unlink()
+        return self.runs / f"{name}.audit.jsonl"
+
+    def audit(self, policy: str, seed: int, /) -> str | None:
+        """The name of the audit from the folder on, where there is one."""
+        file = self.runs / f"{slug(policy, seed)}.audit.jsonl"
+        return file.relative_to(self.folder).as_posix() if file.is_file() else None
+
+    def _check(self, planned: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
+        found = (one for one in _differences(begun, planned) if one[0] not in (*_PATHS, *_FREE))
+        different = [f"{name} was {was}, now {now}" for name, was, now in found]
+        if different:
+            msg = (
+                f"`output` {self.folder} was begun with another configuration ({'; '.join(different)}): use that one "
+                "to go on, name another folder, or begin anew with `--overwrite`"
+            )
+            raise LabError(msg)
+
+
+def _differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in dict.fromkeys([*a, *b]):
+            below = key if name in ("", "source", "settings") else f"{name}.{key}"
+            yield from _differences(a.get(key), b.get(key), below)
+    elif a != b:
+        yield name, a, b
+
+
+def _read(values: dict[str, Any]) -> RunResult:
+    measured = values.pop("measured")
+    evaluations = [Evaluation(**{**one, "loss": _number(one["loss"])}) for one in values.pop("evaluations")]
+    if measured is not None:
+        measured = Measured(**{**measured, "losses": [_number(loss) for loss in measured["losses"]]})
+    return RunResult(**values, evaluations=evaluations, measured=measured)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,95 @@
+"""Runs one after another on one task, each kept when it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from ...audit import Audit
+from ..models import load_model, quiet
+from ..system import threads
+from ..training import policy_inputs
+from ..training.run import RunResult, run
+from ..training.task import Task
+from .plan import Plan
+from .run_store import Runs
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Trains the model of a task anew for each policy and seed.
+
+    Parameters
+    ----------
+    task
+        What is learnt.
+    plan
+        How.
+    runs
+        Where results are kept.
+    """
+
+    def __init__(self, task: Task, /, *, plan: Plan, runs: Runs) -> None:
+        self.task, self.plan, self.runs = task, plan, runs
+        self.heldout = task.measure(plan.settings)
+        self._warm = False
+
+    def prepare(self, policies: Sequence[str], /) -> None:
+        """Make what some policies need."""
+        with self._ready():
+            policy_inputs.prepare(
+                self.task,
+                policies,
+                source=self.plan.source,
+                settings=self.plan.settings,
+                seed=self.plan.seed,
+                folder=self.runs.provisions,
+            )
+
+    def __call__(self, policy: str, seed: int, /, *, after_step: Callable[[int], None] | None = None) -> RunResult:
+        """One run; it is written down before this returns."""
+        with self._ready():
+            self._warm_up()
+            settings, folder = self.plan.settings, self.runs.provisions
+            given = policy_inputs.provide(self.task, policy, settings=settings, seed=seed, folder=folder)
+            with Audit(self.runs.fresh_audit(policy, seed)) as audit:
+                result = run(
+                    load_model(self.task.model),
+                    tokenizer=self.task.tokenizer,
+                    train=self.task.train,
+                    collator=self.task.collator,
+                    policy=policy,
+                    seed=seed,
+                    settings=settings,
+                    folder=self.runs.folder,
+                    heldout=self.heldout,
+                    options=given.options,
+                    selection={"audit": audit, **given.selection},
+                    after_step=after_step,
+                )
+            result = given.costed(result)
+            self.runs.keep(result)
+        return result
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        with threads(self.plan.settings.threads), quiet():
+            yield
+
+    def _warm_up(self) -> None:
+        """One step that is thrown away, so that the first run does not pay for what libraries load late."""
+        if self._warm:
+            return
+        run(
+            load_model(self.task.model),
+            tokenizer=self.task.tokenizer,
+            train=self.task.train,
+            collator=self.task.collator,
+            policy="uds",
+            seed=0,
+            settings=replace(self.plan.settings, steps=1, budget="candidates"),
+            folder=self.runs.folder,
+        )
+        self._warm = True

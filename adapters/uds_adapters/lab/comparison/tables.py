@@ -1,0 +1,84 @@
+"""What the terminal shows in the end, within 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from .statistics import Summary
+
+__all__ = ["tables"]
+
+
+def tables(summaries: Sequence[Summary], /) -> list[Table]:
+    """Loss and cost of each policy; answers, where they were measured; what is known of the samples trained on."""
+    shown = [_costs(summaries)]
+    if summaries[0].accuracy is not None or summaries[0].exact_match is not None:
+        shown.append(_answers(summaries))
+    return [*shown, *([_flags(summaries)] if summaries[0].flagged else [])]
+
+
+def _costs(summaries: Sequence[Summary]) -> Table:
+    several = any(summary.seeds > 1 for summary in summaries)
+    title = "Means over seeds (standard deviation)" if several else "One seed"
+    if summaries[0].loss_before is not None:
+        title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
+    names = ("held-out\nloss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
+    seconds = ("scoring\ns", "fwd+bwd\ns", "rest\ns", "total\ns")
+    shown = _empty(title, *names, *seconds)
+    for summary in summaries:
+        shown.add_row(summary.policy, *_cells(summary))
+    prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
+    before = [f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent]
+    shown.caption = "; ".join(
+        ["Tokens trained are those with loss, tokens scored are all", "seconds are without evaluations", *before]
+    )
+    shown.caption_justify = "left"
+    return shown
+
+
+def _answers(summaries: Sequence[Summary]) -> Table:
+    rows = {"accuracy %": [s.accuracy for s in summaries], "exact match %": [s.exact_match for s in summaries]}
+    measured = {name: values for name, values in rows.items() if values[0] is not None}
+    shown = _empty("Held-out answers that are right", *measured)
+    for place, summary in enumerate(summaries):
+        shares = [values[place] for values in measured.values()]
+        shown.add_row(summary.policy, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
+    return shown
+
+
+def _flags(summaries: Sequence[Summary]) -> Table:
+    names = list(summaries[0].flagged)
+    shown = _empty("Of the samples trained on, what is known", *(f"{name} %" for name in names))
+    for summary in summaries:
+        shown.add_row(summary.policy, *(f"{100 * summary.flagged[name]:.0f}" for name in names))
+    return shown
+
+
+def _empty(title: str, *headings: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    shown.add_column(
+        "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", no_wrap=True
+    )
+    for heading in headings:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    return shown
+
+
+def _cells(summary: Summary) -> list[str]:
+    loss = "-" if summary.loss is None else f"{summary.loss:.3f}"
+    loss = "diverged" if summary.diverged else loss
+    spread = "" if summary.spread is None else f" ({summary.spread:.3f})"
+    counts = (summary.samples, summary.tokens["trained"], summary.tokens["forwarded_for_scoring"])
+    parts = ("scoring", "forward_backward", "rest", "total")
+    return [loss + spread, *map(_count, counts), *(f"{summary.seconds[part]:.1f}" for part in parts)]
+
+
+def _count(number: float) -> str:
+    """With a unit from ten thousand on."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= max(size, 1e4):
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"

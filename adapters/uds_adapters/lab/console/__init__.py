@@ -1,0 +1,1 @@
+"""The command line's options, configuration files and terminal output."""

@@ -1,0 +1,192 @@
+"""Options that commands share, each group a function from them to the value that they describe."""
+
+# No `from __future__ import annotations`: typer reads them when the command line is built.
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import storage
+from ..data.records import Fields
+from ..training.settings import DEFAULT_TEMPLATE, Settings, Source
+
+__all__ = [
+    "NAMES",
+    "Jobs",
+    "Json",
+    "Output",
+    "Overwrite",
+    "Policies",
+    "Seed",
+    "Seeds",
+    "grouped",
+    "option",
+    "output",
+    "settings",
+    "source",
+    "training",
+    "without",
+]
+
+NAMES = (
+    "full", "random", "longest", "shortest", "uds", "nuclearonly", "diversityonly", "fresh", "frobenius", "reference",
+    "maxloss", "maxgrad", "rholoss", "lossdrop", "lossema", "selectivebackprop", "entropy", "quadrants", "divbs",
+    "greats",
+)  # fmt: skip
+"""Of the policies that come with `uds_core`, which is not imported for help."""
+_SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")
+
+
+def option(text: str, /, *names: str, panel: str, **more: Any) -> Any:
+    """A typer option with help `text`, shown under the heading `panel`."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+_data = functools.partial(option, panel="Data")
+training = functools.partial(option, panel="Training")
+output = functools.partial(option, panel="Output")
+
+Seed = Annotated[int, training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
+Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")]
+Policies = Annotated[
+    list[str],
+    training(
+        f"Such as uds or uds:alpha=0.5,dim=256; give it several times. Names: {', '.join(NAMES)}, and yours.",
+        "--policy",
+    ),
+]
+Output = Annotated[Path, output("Folder for the results; one that was begun with the same options is gone on with.")]
+Overwrite = Annotated[bool, output("Begin anew, even if the folder holds files.", "--overwrite")]
+Jobs = Annotated[
+    int | None,
+    training("Runs at once, each a process; on the CPU each takes 1 thread.", show_default="one a GPU, else 1"),
+]
+Json = Annotated[bool, output("Print one JSON object and nothing else; what people read goes to stderr.", "--json")]
+
+
+def source(
+    *,
+    model: Annotated[Path, _data("Folder of a model and its tokenizer; nothing is downloaded.")],
+    data: Annotated[Path, _data("JSONL; a record holds prompt and completion, or messages, or text.")],
+    eval_data: Annotated[Path | None, _data("JSONL of held-out records, in place of --holdout.")] = None,
+    holdout: Annotated[float, _data("Share of the records that is held out; 0: none.")] = 0.1,
+    limit: Annotated[int | None, _data("Use only so many training records, the first.")] = None,
+    eval_limit: Annotated[int | None, _data("Use only so many held-out records, the first.")] = None,
+    prompt_field: Annotated[str, _data("Field of the prompt.")] = "prompt",
+    completion_field: Annotated[str, _data("Field of the completion, which is trained on.")] = "completion",
+    messages_field: Annotated[
+        str, _data("Field of the messages; the last, the assistant's, is trained on.")
+    ] = "messages",
+    text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
+    choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
+    template: Annotated[str, _data(r"How prompt and completion are joined; \n is a new line.")] = _SHOWN_TEMPLATE,
+    max_length: Annotated[int, _data("Tokens after which a sample is cut.")] = 512,
+) -> Source:
+    """Where the task comes from; that it is there is looked at first, since what reads it takes seconds to import."""
+    storage.check_model(model)
+    for file in (data, eval_data):
+        if file is not None:
+            storage.check_records(file)
+    return Source(
+        model=model,
+        data=data,
+        eval_data=eval_data,
+        holdout=holdout,
+        limit=limit,
+        eval_limit=eval_limit,
+        fields=Fields(
+            prompt=prompt_field,
+            completion=completion_field,
+            messages=messages_field,
+            text=text_field,
+            choices=choices_field,
+        ),
+        template=template.replace(r"\n", "\n"),
+        max_length=max_length,
+    )
+
+
+def settings(
+    *,
+    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
+    steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
+    epochs: Annotated[float, training("Passes over the candidates.")] = 1.0,
+    batch_size: Annotated[
+        int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
+    ] = 16,
+    budget: Annotated[
+        str, training("What runs spend alike: candidates, samples, tokens, or seconds=120; samples=N and tokens=N too.")
+    ] = "candidates",
+    learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
+    lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
+    lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
+    bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
+    eval_every: Annotated[int | None, training("Steps between evaluations.", show_default="about 8 a run")] = None,
+    metrics: Annotated[
+        list[str],
+        training("Beside the loss: accuracy among choices, exact-match of what is generated.", "--metric"),
+    ] = [],  # noqa: B006 - typer copies it
+    answer_tokens: Annotated[int, training("Generated at most, for exact-match.")] = 128,
+    threads: Annotated[
+        int | None, training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
+    ] = None,
+) -> Settings:
+    """How it is trained."""
+    usual = 2e-4 if lora else 5e-5
+    return Settings(
+        keep=keep,
+        batch_size=batch_size,
+        steps=steps,
+        epochs=epochs,
+        budget=budget,
+        learning_rate=usual if learning_rate is None else learning_rate,
+        lora_rank=lora_rank if lora else None,
+        bf16=bf16,
+        eval_every=eval_every,
+        metrics=tuple(metric.replace("-", "_") for metric in metrics),
+        answer_tokens=answer_tokens,
+        threads=threads,
+    )
+
+
+def without(group: Callable[..., Any], /, *names: str) -> Callable[..., Any]:
+    """The group without some of its options, which keep their defaults."""
+
+    @functools.wraps(group)
+    def fewer(**given: Any) -> Any:
+        return group(**given)
+
+    kept = [p for name, p in inspect.signature(group).parameters.items() if name not in names]
+    fewer.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    return fewer
+
+
+def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a command: for an argument named like a group, the command line takes the options of that group.
+
+    Parameters
+    ----------
+    **groups
+        Name of an argument of the command -> function that makes it of the options.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        taken = {name: inspect.signature(make).parameters for name, make in groups.items()}
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            made = {name: groups[name](**{key: given.pop(key) for key in names}) for name, names in taken.items()}
+            command(**made, **given)
+
+        own = [p for name, p in inspect.signature(command).parameters.items() if name not in groups]
+        every = [*(p for parameters in taken.values() for p in parameters.values()), *own]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate

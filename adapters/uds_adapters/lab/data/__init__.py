@@ -1,0 +1,1 @@
+"""Training records: reading, encoding, order and near-duplicates."""

@@ -1,0 +1,1 @@
+"""The demonstration: generated data and a small model made in seconds."""

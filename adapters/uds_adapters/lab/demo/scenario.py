@@ -1,0 +1,109 @@
+"""The demonstration: generated data, a model made on the spot, and the comparison on both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..models import quiet
+from ..system import threads
+from ..training.settings import Settings, Source
+from ..training.task import Task
+from . import instructions
+from .tiny_llama import build_model, build_tokenizer, pretrain
+
+__all__ = ["SETTINGS", "Sizes", "flags", "made", "make", "words"]
+
+SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3, threads=1)
+
+_MADE = "demo.json"  # written last: what it says is there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is made for the demo."""
+
+    train: int = 3000
+    heldout: int = 200
+    texts: int = 4000
+    pretraining_steps: int = 300
+    repeated: float = 0.25
+    """Share of near-duplicates in the training data."""
+    wrong: float = 0.15
+    """Share of wrong answers in the training data."""
+
+
+def made(folder: Path, /, *, sizes: Sizes, seed: int) -> Source | None:
+    """What `make` made there with the same sizes and seed, if it did."""
+    file = folder / _MADE
+    same = file.is_file() and json.loads(file.read_text(encoding="utf-8")) == _asked(sizes, seed)
+    return _source(folder) if same else None
+
+
+def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int], None] | None = None) -> Source:
+    """Generate the data and pretrain the model, both into `folder`; what to compare policies on.
+
+    `after_step` is told the number of pretraining steps done. Nothing is written before the last.
+    """
+    texts = instructions.plain_text(sizes.texts, seed=seed)
+    heldout = instructions.instructions(sizes.heldout, seed=seed + 1)
+    train = instructions.instructions(
+        sizes.train, seed=seed + 2, repeated=sizes.repeated, wrong=sizes.wrong, without=heldout
+    )
+    tokenizer = build_tokenizer([*texts, *(f"{item.prompt}\n{item.completion}" for item in train)])
+    model = build_model(tokenizer, seed=seed)
+    steps = sizes.pretraining_steps
+    with threads(SETTINGS.threads):
+        pretrain(model, tokenizer=tokenizer, texts=texts, steps=steps, seed=seed, after_step=after_step)
+    instructions.write(train, folder / "train.jsonl")
+    instructions.write(heldout, folder / "heldout.jsonl")
+    with quiet():
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+    storage.write(folder / _MADE, json.dumps(_asked(sizes, seed)))
+    return _source(folder)
+
+
+def _asked(sizes: Sizes, seed: int) -> dict[str, Any]:
+    return {**asdict(sizes), "seed": seed}
+
+
+def _source(folder: Path) -> Source:
+    return Source(
+        model=folder / "model", data=folder / "train.jsonl", eval_data=folder / "heldout.jsonl", max_length=128
+    )
+
+
+def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds: int) -> str:
+    """What is about to be shown, for somebody who never heard of it."""
+    candidates = settings.batch_size
+    kept = max(1, round(settings.keep * candidates))
+    ways = {
+        "full": f"all {candidates}",
+        "random": f"{kept} drawn by chance",
+        "uds": f"the {kept} whose predictions are richest and least like those of samples chosen lately",
+        "longest": f"the {kept} longest",
+        "shortest": f"the {kept} shortest",
+        "maxloss": f"the {kept} with the highest loss",
+    }
+    told = [f"  {policy}: {ways[policy]}" for policy in policies if policy in ways]
+    about = (
+        "Does it pay to choose what a language model is fine-tuned on? A small model, made on the spot, learns short "
+        f"instructions: sums, units, words. Of the {sizes.train} to train on {sizes.repeated:.0%} nearly repeat "
+        f"another and {sizes.wrong:.0%} have a wrong answer. {sizes.heldout} others are held out: the loss on them "
+        "says what was learnt, the lower the better."
+    )
+    again = f" Each starts {seeds} times, with the candidates in another order." if seeds > 1 else ""
+    how = (
+        f"Each step has {candidates} candidates, the same for all policies, which differ in what they train on.{again}"
+    )
+    return "\n".join([about, how, *told])
+
+
+def flags(task: Task, /) -> Mapping[str, Sequence[bool]]:
+    """What is known of the generated training examples."""
+    return {name: [bool(record.raw[name]) for record in task.records] for name in instructions.FLAWS}

@@ -1,0 +1,1 @@
+"""The cost of selection on this machine: measurement, model and advice."""

@@ -1,0 +1,146 @@
+"""`uds profile`: what selection costs on this machine, and whether it can pay."""
+
+# No `from __future__ import annotations`: typer reads them when the command line is built.
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ..console import options
+from ..console.options import Json, Seed, grouped, option
+from ..console.terminal import bar, console, telling
+from ..training.settings import Settings, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .cost_model import Prediction
+    from .measure import Memory
+    from .validate import Checked
+
+__all__ = ["profile"]
+
+
+def _profile(text: str, /, *names: str, **more: Any) -> Any:
+    return option(text, *names, panel="Profile", **more)
+
+
+_UNUSED = ("keep", "batch_size", "steps", "epochs", "budget", "eval_every", "metrics", "answer_tokens")
+
+
+@grouped(
+    source=options.without(options.source, "eval_data", "eval_limit", "holdout", "choices_field"),
+    settings=options.without(options.settings, *_UNUSED),
+)
+def profile(
+    *,
+    source: Source,
+    settings: Settings,
+    policy: Annotated[str, _profile("Whose choosing is measured, such as uds or uds:frobenius=1.")] = "uds",
+    candidates: Annotated[list[int], _profile("Candidates a step; give it several times.")] = [8, 16, 32],  # noqa: B006 - typer copies it
+    repeats: Annotated[int, _profile("How often each shape is measured, after a warm-up.", min=1)] = 5,
+    check: Annotated[bool, _profile("Train shortly too, and hold the prediction against it.", "--check")] = False,
+    check_steps: Annotated[int, _profile("Steps of each of the nine runs of --check.", min=1)] = 8,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure what the parts of a training step cost here, and tell whether selection can save time.
+
+    Forward, backward, scoring, the optimizer and the peak of memory, on batches of your own data. From them, what a
+    step costs that keeps 1/8, 1/4 or 1/2 of its candidates, against one on all of them and one on as many drawn by
+    chance. Whether the chosen samples teach more is not for this command to say: `uds compare` measures that.
+
+    Examples
+    --------
+        uds profile --model MODEL --data train.jsonl
+
+        uds profile --model MODEL --data train.jsonl --lora --candidates 16 --candidates 64 --check
+    """
+    from dataclasses import asdict, replace
+
+    from ..models import quiet
+    from ..system import threads
+    from ..training.task import prepare
+    from .cost_model import advise
+    from .measure import Phases
+    from .validate import ROUNDS
+    from .validate import check as compared
+
+    with telling(machine=json) as tell, threads(settings.threads), quiet():
+        task = prepare(replace(source, holdout=0.0), seed=seed)
+        phases = Phases(task, settings, policy=policy, seed=seed)
+        with bar("measuring", total=repeats + 1) as told:
+            predictions = phases.predict(candidates, repeats=repeats, told=told)
+        advice = advise(predictions)
+        console.print(*_tables(predictions, phases.memory), advice.words, sep="\n")
+        checked: list[Checked] = []
+        if check:
+            (taken,) = [p for p in predictions if (p.candidates, p.keep) == (advice.candidates, advice.keep)]
+            with bar("checking on real runs", total=3 * ROUNDS) as told:
+                checked = compared(
+                    task, taken, policy=policy, settings=settings, steps=check_steps, seed=seed, told=told
+                )
+            console.print(_checked(checked))
+        tell(
+            {
+                "predictions": [
+                    {**asdict(p), "of_full": p.of_full, "of_chance": p.of_chance, "scoring_share": p.scoring_share}
+                    for p in predictions
+                ],
+                "memory": [memory._asdict() for memory in phases.memory],
+                "advice": asdict(advice),
+                "check": [{**asdict(one), "error": one.error} for one in checked],
+                "device": str(phases.device),
+            }
+        )
+
+
+def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[Memory]") -> list[Any]:
+    from rich.table import Table
+
+    seconds = Table(title="A training step, milliseconds", title_justify="left")
+    seconds.caption = (
+        "vs all: times a step that trains on all candidates; below 1 saves time. vs random: times a step on as many "
+        "samples drawn at random, which scores nothing."
+    )
+    seconds.caption_justify = "left"
+    for name in (
+        "candi-\ndates",
+        "kept",
+        "scor-\ning",
+        "for-\nward",
+        "back-\nward",
+        "rest",
+        "step",
+        "vs\nall",
+        "vs\nrandom",
+    ):
+        seconds.add_column(name, justify="right")
+    known: set[int] = set()
+    for p in predictions:
+        if p.candidates not in known:
+            known.add(p.candidates)
+            seconds.add_section()
+            seconds.add_row(str(p.candidates), "all", "", *_cells(p.full), "1", "")
+        choosing = f"{1e3 * p.selecting.scoring:.1f}"
+        seconds.add_row("", str(p.kept), choosing, *_cells(p.selecting), f"{p.of_full:.2f}", f"{p.of_chance:.1f}")
+    peaks = Table(title="Peak of memory, MiB", title_justify="left")
+    for name in ("phase", "samples", "MiB"):
+        peaks.add_column(name, justify="left" if name == "phase" else "right")
+    for phase, samples, held in sorted(memory):
+        peaks.add_row(phase, str(samples), "unknown" if held is None else f"{held / 2**20:,.0f}")
+    return [seconds, peaks]
+
+
+def _cells(step: Any) -> list[str]:
+    parts = (step.forward, step.backward, step.collate + step.update, step.total)
+    return [f"{1e3 * part:.1f}" for part in parts]
+
+
+def _checked(checked: "Sequence[Checked]") -> Any:
+    from rich.table import Table
+
+    table = Table(title="Seconds a step, predicted and in a real run", title_justify="left")
+    for name in ("policy", "predicted", "measured", "off by"):
+        table.add_column(name, justify="left" if name == "policy" else "right")
+    for one in checked:
+        table.add_row(one.policy, f"{one.predicted:.4f}", f"{one.measured:.4f}", f"{one.error:+.0%}")
+    return table

@@ -1,0 +1,138 @@
+"""What selection costs, from the seconds of its parts: the cost model, and the advice that follows from it.
+
+A step that keeps K of B candidates takes ``collate(B) + score(B) + forward(K) + backward(K) + update``, one that trains
+on all B ``collate(B) + forward(B) + backward(B) + update``, one on K drawn by chance
+``collate(B) + forward(K) + backward(K) + update``. `score` holds the scoring pass, the features and the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import LabError
+
+__all__ = ["Advice", "Prediction", "Step", "advise"]
+
+_WORTH = 0.9  # of a full step: what saves less is not worth the trouble, and within the error of prediction
+_HALF = 0.5  # of a step: with more of it spent on choosing, keeping less saves little
+_NEAR = 1.05  # times the best: as good
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Seconds of the parts of a step."""
+
+    collate: float
+    scoring: float
+    forward: float
+    backward: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.collate + self.scoring + self.forward + self.backward + self.update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One number of candidates, one share that is kept."""
+
+    candidates: int
+    keep: float
+    kept: int
+    selecting: Step
+    full: Step
+    """On all candidates."""
+    chance: Step
+    """On as many as are kept, drawn by chance."""
+
+    @property
+    def of_full(self) -> float:
+        """Seconds of a selecting step, in those of a full one: below 1 it saves time at equal candidates."""
+        return self.selecting.total / self.full.total
+
+    @property
+    def of_chance(self) -> float:
+        """Seconds of a trained sample, in those of one drawn by chance: how much more it must teach."""
+        return self.selecting.total / self.chance.total
+
+    @property
+    def scoring_share(self) -> float:
+        """Of a selecting step, what is spent on choosing."""
+        return self.selecting.scoring / self.selecting.total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to do, and why."""
+
+    pays: bool
+    """Whether time can be saved at all."""
+    candidates: int
+    keep: float
+    """Of the advised setting; where selection does not pay, of the least bad one."""
+    words: str
+
+
+def advise(predictions: Sequence[Prediction], /) -> Advice:
+    """The setting to take, or the news that selection will not pay.
+
+    It pays where a step takes at most 0.9 of a full one. Among such settings, those that spend no more than half of
+    the step on choosing go before: below that, keeping less saves little and loses samples. Of these, the smallest
+    share that is kept; of settings that pay but choose for longer, the largest. Candidates: as few as come within 5 %
+    of the best.
+
+    Raises
+    ------
+    LabError
+        Where there are no predictions.
+    """
+    if not predictions:
+        msg = "there is nothing to advise on: give at least one number of candidates"
+        raise LabError(msg)
+    paying = [p for p in predictions if p.of_full <= _WORTH]
+    if not paying:
+        return _against(min(predictions, key=lambda p: p.of_full))
+    balanced = [p for p in paying if p.scoring_share <= _HALF]
+    keep = min(p.keep for p in balanced) if balanced else max(p.keep for p in paying)
+    known = [p for p in balanced or paying if p.keep == keep]
+    best = min(p.of_full for p in known)
+    return _for(min((p for p in known if p.of_full <= _NEAR * best), key=lambda p: p.candidates))
+
+
+def _for(taken: Prediction) -> Advice:
+    words = (
+        f"Selection can save time here. Try --batch-size {taken.candidates} --keep {taken.keep:g}: a step that chooses "
+        f"{taken.kept} of {taken.candidates} candidates takes {taken.of_full:.2f} times as long as one on all "
+        f"{taken.candidates}, and {taken.scoring_share:.0%} of it goes into choosing. It takes {taken.of_chance:.1f} "
+        f"times as long as one on {taken.kept} random samples, so it pays only if the chosen teach that much more: "
+        "`uds compare` tells whether they do."
+    )
+    return Advice(pays=True, candidates=taken.candidates, keep=taken.keep, words=words)
+
+
+def _against(best: Prediction) -> Advice:
+    words = (
+        f"Selection will not save time here: even a step that chooses {best.kept} of {best.candidates} candidates "
+        f"takes {best.of_full:.2f} times as long as one on all {best.candidates}. {_reason(best)} It can still pay if "
+        f"the chosen teach {best.of_chance:.1f} times as much as random samples: `uds compare` tells whether they do."
+    )
+    return Advice(pays=False, candidates=best.candidates, keep=best.keep, words=words)
+
+
+def _reason(best: Prediction) -> str:
+    full = best.full
+    fixed, training = full.collate + full.update, full.forward + full.backward
+    if fixed > training:
+        return (
+            "What a step costs however few samples it trains on (the optimizer, above all) is "
+            f"{fixed / full.total:.0%} of it: batches this small leave little to save."
+        )
+    if full.backward < full.forward:
+        return (
+            f"The backward pass is cheap here, {full.backward / full.forward:.1f} times the forward pass (do few "
+            "parameters train?), and scoring needs a forward pass of every candidate."
+        )
+    return f"Scoring a candidate costs {best.selecting.scoring / training:.1f} times what training on it would."

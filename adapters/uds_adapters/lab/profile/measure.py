@@ -1,0 +1,240 @@
+"""The parts of a training step, measured one by one on this machine: seconds and memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+
+import uds_core as uds
+
+from ...torch import BatchSelector
+from ..data.candidate_order import CandidateOrder
+from ..errors import LabError
+from ..models import load_model, with_lora
+from ..policy_spec import make_policy, parse
+from ..system import peak
+from ..training.recording_trainer import Clock
+from ..training.settings import Settings
+from ..training.task import Task
+from .cost_model import Prediction, Step
+
+__all__ = ["KEEPS", "Memory", "Phases"]
+
+KEEPS = (0.125, 0.25, 0.5)
+_DRAWN = 64  # batches whose lengths stand for those of the data
+_CLIP = 1.0  # the Trainer's `max_grad_norm`
+
+
+class Memory(NamedTuple):
+    """The peak of one phase; see `peak`."""
+
+    phase: str  # scoring or training
+    samples: int
+    bytes: int | None
+
+
+class _Case(NamedTuple):
+    """What stands for steps of so many candidates."""
+
+    batches: list[list[int]]  # from short to long
+    padded: float  # tokens of such a batch on average, padding included
+    chance: dict[int, float]  # of so many drawn of it by chance
+
+
+class Phases:
+    """A model, and what a step with it consists of.
+
+    The weights stay as they are: the optimizer does its work with a learning rate of 0. What the Trainer does around a
+    step, some milliseconds, is left out, as is the growth of a memory that is still empty.
+
+    Parameters
+    ----------
+    task
+        Model and data; the candidates come as in training, of real lengths.
+    settings
+        How it is trained; of it `keep` and `batch_size` play no part.
+    policy
+        In words, without a share or number of its own.
+    seed
+        Of the candidates' order, the adapters and the policy.
+
+    Raises
+    ------
+    LabError
+        Where the policy says how much is kept, or is none.
+    """
+
+    def __init__(self, task: Task, settings: Settings, /, *, policy: str, seed: int) -> None:
+        if {"keep", "count", "tokens"} & parse(policy)[1].keys():
+            msg = f"policy {policy!r} says how much is kept, and here several shares are tried: leave that option out"
+            raise LabError(msg)
+        make_policy(policy, keep=KEEPS[0], seed=seed)  # fails before the model is loaded
+        self.task, self.seed, self.bf16, self.policy = task, seed, settings.bf16, policy
+        arguments = transformers.TrainingArguments(
+            output_dir="unused", learning_rate=0.0, use_cpu=not _has_accelerator(), report_to=[]
+        )
+        model = load_model(task.model)
+        if settings.lora_rank is not None:
+            model = with_lora(model, rank=settings.lora_rank, seed=seed)
+        self.device: torch.device = arguments.device
+        self.model = model.to(self.device).train()
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        make, options = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
+        self.optimizer: Any = make(self.trained, **options)
+        self.clock = Clock(self.device)
+        self.memory: list[Memory] = []
+        self._times: dict[tuple[Any, ...], list[tuple[float, int]]] = defaultdict(list)
+
+    def predict(
+        self, sizes: Sequence[int], /, *, repeats: int, told: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
+        """What selection costs, for every size and every share of `KEEPS` that keeps at least one of so many.
+
+        A first turn over all shapes is for warming up and for memory, the others are timed, shape after shape in each,
+        so that a machine that slows down slows all of them. Of each phase the median of seconds a token counts, times
+        the tokens that such batches have on average.
+
+        Parameters
+        ----------
+        sizes
+            Numbers of candidates.
+        repeats
+            How often each is measured, each time on another batch.
+        told
+            Called with the number of turns done, one more than `repeats` in the end.
+
+        Raises
+        ------
+        LabError
+            Where there are fewer samples than candidates, memory ends, or the policy cannot score them.
+        """
+        cases = {size: self._case(size, repeats) for size in sorted(set(sizes))}
+        selectors = {size: {keep: self._selector(keep) for keep in _keeps(size)} for size in cases}
+        for turn in range(repeats + 1):
+            for size, case in cases.items():
+                batch = case.batches[max(turn - 1, 0)]
+                try:
+                    self._turn(size, batch, selectors[size], timed=turn > 0)
+                except torch.cuda.OutOfMemoryError:
+                    msg = f"memory ends in a step on {size} samples: give smaller numbers of `--candidates`"
+                    raise LabError(msg) from None
+                except ValueError as error:
+                    msg = f"the policy {self.policy!r} cannot choose from these records: {error}"
+                    raise LabError(msg) from error
+            if told is not None:
+                told(turn + 1)
+        return [self._prediction(size, keep, case) for size, case in cases.items() for keep in _keeps(size)]
+
+    def _case(self, size: int, repeats: int) -> _Case:
+        examples = self.task.train
+        if not 2 <= size <= len(examples):
+            msg = f"`candidates` must be between 2 and the number of training examples, {len(examples)}, got {size}"
+            raise LabError(msg)
+        order = CandidateOrder(len(examples), batch_size=size, seed=self.seed)
+        places = order.first(_DRAWN * size)
+        drawn = [places[start : start + size] for start in range(0, len(places), size)]
+        ranked = sorted(drawn, key=self._padded)
+        batches = [ranked[int((turn + 0.5) / repeats * len(ranked))] for turn in range(repeats)]
+        chance = {k: mean(self._padded(batch[:k]) for batch in drawn) for k in map(_kept(size), _keeps(size))}
+        return _Case(batches, mean(map(self._padded, drawn)), chance)
+
+    def _padded(self, places: Sequence[int]) -> int:
+        return len(places) * max(len(self.task.train[place]["input_ids"]) for place in places)
+
+    def _selector(self, keep: float) -> BatchSelector:
+        policy = make_policy(self.policy, keep=keep, seed=self.seed)
+        return BatchSelector(self.model, policy, id_field="index")
+
+    def _turn(self, size: int, places: list[int], selectors: dict[float, BatchSelector], *, timed: bool) -> None:
+        """Everything once, the small before the large."""
+        for keep, select in selectors.items():
+            batch = self._collated(size, places, timed)
+            began = self.clock.now()
+            with peak(self.device) as held, self._autocast():
+                chosen = select(batch)
+            self._note(("scoring", size), self.clock.now() - began, _tokens(batch), timed)
+            self._remember("scoring", size, held.bytes, timed)
+            k = _kept(size)(keep)
+            self._train(("chosen", size, k), chosen, timed)
+            self._train(("chance", size, k), self._collated(size, places[:k], timed=False), timed)
+        self._train(("full", size), self._collated(size, places, timed=False), timed)
+
+    def _collated(self, size: int, places: Sequence[int], timed: bool) -> dict[str, torch.Tensor]:
+        began = self.clock.now()
+        batch = self.task.collator([self.task.train[place] for place in places])
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        self._note(("collate", size), self.clock.now() - began, _tokens(batch), timed)
+        return batch
+
+    def _train(self, name: tuple[Any, ...], batch: dict[str, torch.Tensor], timed: bool) -> None:
+        inputs = {key: tensor for key, tensor in batch.items() if key != "index"}
+        tokens = _tokens(inputs)
+        with peak(self.device) as held:
+            began = self.clock.now()
+            with self._autocast():
+                loss = self.model(**inputs).loss
+            forward = self.clock.now()
+            loss.backward()
+            backward = self.clock.now()
+            torch.nn.utils.clip_grad_norm_(self.trained, _CLIP)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            update = self.clock.now()
+        self._note((*name, "forward"), forward - began, tokens, timed)
+        self._note((*name, "backward"), backward - forward, tokens, timed)
+        self._note(("update",), update - backward, 1, timed)
+        self._remember("training", len(inputs["input_ids"]), held.bytes, timed)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def _note(self, name: tuple[Any, ...], seconds: float, tokens: int, timed: bool) -> None:
+        if timed:
+            self._times[name].append((seconds, tokens))
+
+    def _remember(self, phase: str, samples: int, held: int | None, timed: bool) -> None:
+        if not timed and (phase, samples) not in [(memory.phase, memory.samples) for memory in self.memory]:
+            self.memory.append(Memory(phase, samples, held))
+
+    def _prediction(self, size: int, keep: float, case: _Case) -> Prediction:
+        k = _kept(size)(keep)
+        measured = mean(tokens for _, tokens in self._times["scoring", size])
+        chosen = mean(tokens for _, tokens in self._times["chosen", size, k, "forward"]) * case.padded / measured
+        collate, update = self._seconds(("collate", size), case.padded), self._seconds(("update",), 1)
+
+        def step(name: tuple[Any, ...], tokens: float, scoring: float = 0.0) -> Step:
+            forward, backward = (self._seconds((*name, part), tokens) for part in ("forward", "backward"))
+            return Step(collate=collate, scoring=scoring, forward=forward, backward=backward, update=update)
+
+        return Prediction(
+            candidates=size,
+            keep=keep,
+            kept=k,
+            selecting=step(("chosen", size, k), chosen, self._seconds(("scoring", size), case.padded)),
+            full=step(("full", size), case.padded),
+            chance=step(("chance", size, k), case.chance[k]),
+        )
+
+    def _seconds(self, name: tuple[Any, ...], tokens: float) -> float:
+        return tokens * median(seconds / number for seconds, number in self._times[name])
+
+
+def _kept(size: int) -> Callable[[float], int]:
+    return lambda keep: uds.Budget(keep=keep).size(size)
+
+
+def _keeps(size: int) -> list[float]:
+    return [keep for keep in KEEPS if keep * size >= 1]
+
+
+def _tokens(batch: dict[str, torch.Tensor]) -> int:
+    return batch["input_ids"].numel()
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

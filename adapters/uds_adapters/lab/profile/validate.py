@@ -1,0 +1,81 @@
+"""Predictions held against real runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from ..models import load_model
+from ..training.run import run
+from ..training.settings import Settings
+from ..training.task import Task
+from .cost_model import Prediction
+
+__all__ = ["ROUNDS", "Checked", "check"]
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Seconds of a step, as predicted and as they were."""
+
+    policy: str
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """Of what was measured; above 0 where the prediction was too high."""
+        return self.predicted / self.measured - 1.0
+
+
+def check(
+    task: Task,
+    prediction: Prediction,
+    /,
+    *,
+    policy: str,
+    settings: Settings,
+    steps: int,
+    seed: int,
+    told: Callable[[int], None] | None = None,
+) -> list[Checked]:
+    """Train with full training, chance and `policy`, as `uds compare` does, and compare the time.
+
+    Each is trained anew in `ROUNDS` rounds of `steps` steps, in turn and on other candidates in each, and the median of
+    the rounds counts. A step that is thrown away comes first. Evaluations are left out. `told` is called with the
+    number of runs done.
+    """
+    asked = replace(settings, keep=prediction.keep, batch_size=prediction.candidates, steps=steps, budget="candidates")
+    predicted = [("full", prediction.full), ("random", prediction.chance), (policy, prediction.selecting)]
+    found: list[list[float]] = [[] for _ in predicted]
+    with tempfile.TemporaryDirectory() as folder:
+        _seconds(task, policy, replace(asked, steps=1), seed=seed, folder=Path(folder))
+        for turn in range(ROUNDS):
+            for number, (name, _) in enumerate(predicted):
+                found[number].append(_seconds(task, name, asked, seed=seed + turn, folder=Path(folder)))
+                if told is not None:
+                    told(turn * len(predicted) + number + 1)
+    return [
+        Checked(policy=name, predicted=step.total, measured=median(seconds))
+        for (name, step), seconds in zip(predicted, found, strict=True)
+    ]
+
+
+def _seconds(task: Task, policy: str, settings: Settings, *, seed: int, folder: Path) -> float:
+    """A step of a real run, on average."""
+    result = run(
+        load_model(task.model),
+        tokenizer=task.tokenizer,
+        train=task.train,
+        collator=task.collator,
+        policy=policy,
+        seed=seed,
+        settings=settings,
+        folder=folder,
+    )
+    return result.seconds["total"] / result.steps

@@ -1,0 +1,1 @@
+"""Offline scores of a whole data set."""

@@ -1,0 +1,141 @@
+"""The best of a whole data set, chosen in rounds, each against the memory of those before."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import uds_core as uds
+
+from ..errors import LabError
+
+__all__ = ["Choice", "check", "choose", "number_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen of a pool, and why."""
+
+    rounds: np.ndarray
+    """(n,) int16: the round in which each was chosen, from 1; 0 for those that were not."""
+    columns: dict[str, np.ndarray]
+    """`score` and its parts, each (n,) float32: of the round of the chosen, and of the last for the others."""
+
+
+def choose(
+    policy: uds.Policy,
+    features: uds.Features,
+    /,
+    *,
+    best: int,
+    rounds: int,
+    told: Callable[[int], None] | None = None,
+) -> Choice:
+    """The `best` of a pool by `policy`.
+
+    A policy that remembers what it chose (UDS) has nothing to keep away from in its first choice: in one choice from
+    the whole pool, its diversity would be 0. So the best are chosen in `rounds` nearly equal parts, each from all that
+    is left, with the memory of the rounds before. For policies that rank each sample on its own, any number of rounds
+    gives the same.
+
+    Parameters
+    ----------
+    policy
+        With an option `count`.
+    features
+        Of the whole pool, on one device.
+    best
+        How many.
+    rounds
+        In how many choices.
+    told
+        Called with the number of rounds done.
+
+    Raises
+    ------
+    LabError
+        See `check`.
+
+    Notes
+    -----
+    Holds the features of the pool twice, 4 KiB a sample each for UDS. Time: `rounds` times `choose` on the pool; for
+    UDS O(rounds n memory dim).
+    """
+    check(policy, best, pool := features["length"].shape[0])
+    left, state = torch.arange(pool, device=features["length"].device), None
+    columns: dict[str, np.ndarray] = {}
+    when = np.zeros(pool, dtype=np.int16)
+    for number, count in enumerate(_parts(best, rounds), start=1):
+        here = features if number == 1 else {name: column[left] for name, column in features.items()}
+        selection, state = _keeping(policy, count).choose(state, here)
+        places = left.cpu().numpy()
+        for name, column in selection.table().items():
+            columns.setdefault(name, np.full(pool, np.nan, dtype=np.float32))[places] = column
+        chosen = selection.indices.long()
+        when[left[chosen].cpu().numpy()] = number
+        staying = torch.ones(len(left), dtype=torch.bool, device=left.device)
+        staying[chosen] = False
+        left = left[staying]
+        if told is not None:
+            told(number)
+    return Choice(rounds=when, columns=columns)
+
+
+def check(policy: Any, best: int, pool: int, /) -> None:
+    """Raise where `policy` cannot choose `best` of `pool`: where it has no say in how many it keeps, or draws them."""
+    if getattr(policy, "temperature", None) is not None:
+        msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
+        raise LabError(msg)
+    if best != pool and "count" not in _options(policy):
+        msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--best 1.0`"
+        raise LabError(msg)
+
+
+def number_of(best: str, pool: int, /) -> int:
+    """How many of `pool` samples the words `best` ask for: a share with a decimal point (``0.25``), or a number.
+
+    Raises
+    ------
+    LabError
+        Where they ask for none, or for more than there are.
+    """
+    try:
+        if "." in best:
+            share = float(best)
+            number = max(1, int(share * pool + 0.5)) if 0.0 < share <= 1.0 else 0
+        else:
+            number = int(best.replace("_", ""))
+    except ValueError:
+        number = 0
+    if number < 1:
+        msg = f"`best` must be a share in (0, 1] such as 0.25, or a number of records such as 500, got {best!r}"
+        raise LabError(msg)
+    if number > pool:
+        msg = f"`best` asks for {number} records, and only {pool} can be scored: ask for fewer"
+        raise LabError(msg)
+    return number
+
+
+def _parts(best: int, rounds: int) -> list[int]:
+    """Sizes of the rounds, which add up to `best`; no round is empty."""
+    rounds = min(best, rounds)
+    edges = [best * number // rounds for number in range(rounds + 1)]
+    return [end - start for start, end in itertools.pairwise(edges)]
+
+
+def _keeping(policy: Any, count: int) -> uds.Policy:
+    """The policy, to keep so many."""
+    known = _options(policy)
+    if "count" not in known:
+        return policy
+    return dataclasses.replace(policy, **dict.fromkeys({"keep", "tokens"} & known), count=count)
+
+
+def _options(policy: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(policy)} if dataclasses.is_dataclass(policy) else set()

@@ -1,0 +1,230 @@
+"""`uds score`: every record of a data set scored, and the best written out."""
+
+# No `from __future__ import annotations`: typer reads them when the command line is built.
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ..console import options
+from ..console.options import Json, grouped, option
+from ..console.terminal import console, rated, telling
+from ..errors import Interrupted, LabError
+from ..training.settings import Source
+
+if TYPE_CHECKING:
+    from ..data.jsonl import Window
+    from .scorer import Process, Scoring
+
+__all__ = ["score"]
+
+
+def _scoring(text: str, /, *names: str, **more: Any) -> Any:
+    return option(text, *names, panel="Scoring", **more)
+
+
+@grouped(source=options.without(options.source, "eval_data", "eval_limit", "holdout", "choices_field"))
+def score(
+    *,
+    source: Source,
+    policy: Annotated[str, _scoring("Such as uds, uds:alpha=0.5,dim=256 or maxloss.")] = "uds",
+    best: Annotated[str, _scoring("How many are chosen: a share such as 0.25, or a number such as 500.")] = "0.25",
+    rounds: Annotated[int, _scoring("In so many choices, each against the memory of those before.", min=1)] = 16,
+    subset: Annotated[Path | None, _scoring("Write the chosen records here: their own lines, in their order.")] = None,
+    loss: Annotated[bool, _scoring("Also each record's mean loss; makes the logits.", "--loss")] = False,
+    adapter: Annotated[Path | None, _scoring("Folder of LoRA adapters to put on the model.")] = None,
+    bf16: Annotated[bool, _scoring("Compute in bfloat16.", "--bf16")] = False,
+    batch_tokens: Annotated[int, _scoring("The most tokens in a forward pass; halved where memory ends.")] = 8192,
+    window: Annotated[int, _scoring("Records that are sorted by length, and kept, together.")] = 512,
+    threads: Annotated[int | None, _scoring("Of the CPU, a process.", show_default="PyTorch's choice", min=1)] = None,
+    seed: Annotated[int, _scoring("Of the policy.")] = 0,
+    output: Annotated[Path, options.output("The Parquet file.")] = Path("scores.parquet"),
+    overwrite: Annotated[
+        bool, options.output("Write over files that are there, and begin anew.", "--overwrite")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Score every record of a data set with a policy, offline, and choose the best.
+
+    A model that does not learn meanwhile looks at each record once. Finished windows are kept beside the output, so
+    that the same command goes on where it was interrupted. Several processes share the work.
+
+    Examples
+    --------
+        uds score --model MODEL --data all.jsonl --best 0.1 --subset best.jsonl
+
+        accelerate launch --num_processes 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
+
+        torchrun --nproc_per_node 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
+    """
+    from ..data.jsonl import windows
+    from . import choose as choosing
+    from . import scorer as lab
+
+    scoring = lab.Scoring(
+        policy=policy,
+        seed=seed,
+        loss=loss,
+        adapter=adapter,
+        bf16=bf16,
+        batch_tokens=batch_tokens,
+        window=window,
+    )
+    chosen_by = scoring.make_policy()
+    _check_paths(source.data, output, subset, overwrite=overwrite)
+    every = windows(source.data, size=window, limit=source.limit)
+    total = every[-1].record + every[-1].records
+    choosing.check(chosen_by, choosing.number_of(best, total), total)
+    with telling(machine=json) as tell, lab.process() as process:
+        parts, seconds = _score_all(
+            source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
+        )
+        if process.rank > 0:
+            return
+        try:
+            told_of = _choose(source, chosen_by, parts, every, best=best, rounds=rounds, output=output, subset=subset)
+        except KeyboardInterrupt:
+            msg = f"All windows are kept in {parts.folder}; the same command goes on from there."
+            raise Interrupted(msg) from None
+        parts.remove()
+        tell({**told_of, "seconds": seconds})
+
+
+def _choose(
+    source: Source,
+    policy: Any,
+    parts: Any,
+    every: "Sequence[Window]",
+    *,
+    best: str,
+    rounds: int,
+    output: Path,
+    subset: Path | None,
+) -> dict[str, Any]:
+    """The best of all windows, and both files; what there is to say of them."""
+    from . import choose as choosing
+
+    pool = parts.pool(len(every))
+    if not pool.features:
+        parts.remove()
+        msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
+        raise LabError(msg)
+    number = choosing.number_of(best, int(pool.scored.sum()))
+    with rated("choosing", total=min(rounds, number), unit="rounds") as told:
+        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, told=told)
+    about = {**parts.about, "best": best, "rounds": rounds}
+    return _write(output, subset, pool, choice, source=source, about=about, every=every)
+
+
+def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:
+    for name, path in (("output", output), ("subset", subset)):
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():
+            msg = f"`{name}` {path} is no name for a file: expected one in a folder that is there"
+            raise LabError(msg)
+        if path.exists() and data.exists() and path.samefile(data):
+            msg = f"`{name}` {path} is the data set itself: name another file"
+            raise LabError(msg)
+        if path.exists() and not overwrite:
+            msg = f"`{name}` {path} is already there: name another file, or replace it with `--overwrite`"
+            raise LabError(msg)
+    if subset is not None and subset.resolve() == output.resolve():
+        msg = f"`subset` and `output` are the same file, {output}: name two"
+        raise LabError(msg)
+
+
+def _score_all(
+    source: Source,
+    scoring: "Scoring",
+    process: "Process",
+    every: "Sequence[Window]",
+    *,
+    output: Path,
+    overwrite: bool,
+    threads: int | None,
+) -> tuple[Any, float]:
+    """All windows, on disk, and the seconds that it took."""
+    import time
+
+    from ..system import threads as limited
+    from . import scorer as lab
+    from .window_store import Parts
+
+    folder = output.with_name(output.name + ".parts")
+    if overwrite and process.rank == 0 and folder.is_dir():
+        Parts(folder, {}).remove()
+    process.wait()
+    parts = Parts(folder, lab.about(source, scoring))
+    parts.claim(write=process.rank == 0)
+    began = time.perf_counter()
+    try:
+        with limited(threads), _bar(process, every, parts) as told:
+            lab.score(source, scoring, process=process, parts=parts, every=every, told=told)
+        process.wait()
+    except KeyboardInterrupt:
+        done = sum(map(parts.has, range(len(every))))
+        msg = f"{done} of {len(every)} windows are kept in {folder}; the same command goes on from there."
+        parts.remove_if_empty()
+        raise Interrupted(msg if done else "No window was finished yet.") from None
+    except BaseException:
+        parts.remove_if_empty()
+        raise
+    return parts, time.perf_counter() - began
+
+
+@contextmanager
+def _bar(process: "Process", every: "Sequence[Window]", parts: Any) -> Iterator[Callable[[int], None] | None]:
+    """A bar of the records of the first process, for all do alike."""
+    if process.rank > 0:
+        yield None
+        return
+    own = range(process.rank, len(every), process.size)
+    total, done = (sum(every[n].records for n in some) for some in (own, filter(parts.has, own)))
+    share = "" if process.size == 1 else f", share of process 1 of {process.size}"
+    with rated(f"scoring{share}", total=total, unit="records", done=done) as told:
+        count = done
+
+        def more(records: int) -> None:
+            nonlocal count
+            count += records
+            told(count)
+
+        yield more
+
+
+def _write(
+    output: Path,
+    subset: Path | None,
+    pool: Any,
+    choice: Any,
+    *,
+    source: Source,
+    about: dict[str, Any],
+    every: "Sequence[Window]",
+) -> dict[str, Any]:
+    """Both files; what there is to say of them."""
+    from . import output as scored
+
+    rows = scored.table(pool, choice, about=about)
+    chosen = rows["chosen"].to_numpy()
+    if subset is not None:
+        scored.save_subset(subset, source.data, every, chosen)
+    scored.save(output, rows)
+    left_out = int((~pool.scored).sum())
+    console.print(
+        f"{pool.scored.sum()} of {len(chosen)} records scored"
+        + (f", {left_out} left out, whose prompt alone fills {source.max_length} tokens" if left_out else "")
+        + f"; {chosen.sum()} chosen."
+    )
+    console.print(f"Scores: {output}" + (f"\nChosen records: {subset}" if subset else ""), soft_wrap=True)
+    return {
+        "records": len(chosen),
+        "scored": int(pool.scored.sum()),
+        "left_out": left_out,
+        "chosen": int(chosen.sum()),
+        "columns": rows.column_names,
+        "output": str(output),
+        "subset": None if subset is None else str(subset),
+    }

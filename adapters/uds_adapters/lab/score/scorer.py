@@ -1,0 +1,289 @@
+"""A data set scored offline: window after window, each process its own, then the best chosen from all."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import uds_core as uds
+
+from ... import batches
+from ...ranks import Ranks
+from ...scoring.batch_scorer import Looker
+from .. import storage
+from ..data import jsonl as lines
+from ..data import records as data
+from ..data.encoding import Collator, Encoder, Example, pad_id
+from ..data.jsonl import Window
+from ..errors import LabError
+from ..models import context, load_model, load_tokenizer, quiet, with_adapter
+from ..policy_spec import make_policy
+from ..training.settings import Source
+from .window_store import Parts, Rows
+
+__all__ = ["Process", "Scorer", "Scoring", "WithLoss", "about", "process", "score"]
+
+_FOREVER = dt.timedelta(days=30)  # that processes wait for the slowest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How a data set is scored.
+
+    Parameters
+    ----------
+    policy
+        In words; see `policies`.
+    seed
+        Of the policy.
+    loss
+        Whether the token-mean loss is measured too; it makes the logits.
+    adapter
+        Folder of LoRA adapters that are put on the model.
+    bf16
+        Compute in bfloat16.
+    batch_tokens
+        The most tokens in one forward pass, padding included.
+    window
+        Records that are read, sorted by length and kept together.
+    """
+
+    policy: str = "uds"
+    seed: int = 0
+    loss: bool = False
+    adapter: Path | None = None
+    bf16: bool = False
+    batch_tokens: int = 8192
+    window: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "window"):
+            if getattr(self, name) < 1:
+                msg = f"`{name}` must be at least 1, got {getattr(self, name)}"
+                raise LabError(msg)
+
+    def make_policy(self) -> uds.Policy:
+        """The policy."""
+        return make_policy(self.policy, keep=1.0, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithLoss:
+    """A policy that writes the token-mean loss down too."""
+
+    policy: uds.Policy
+    needs_logits: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Of the policy."""
+        return getattr(self.policy, "fields", ())
+
+    def examine(self, candidates: uds.Candidates, /) -> uds.Features:
+        """The policy's features, and `loss`."""
+        return {**uds.MaxLoss().examine(candidates), **self.policy.examine(candidates)}
+
+    def init(self, features: uds.Features, /) -> Any:
+        """The policy's state."""
+        return self.policy.init(features)
+
+    def choose(self, state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, Any]:
+        """As the policy chooses."""
+        return self.policy.choose(state, features, groups=groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One of those that share the work."""
+
+    rank: int
+    size: int
+    device: torch.device
+    wait: Callable[[], None]
+    """For all others."""
+
+
+@contextlib.contextmanager
+def process() -> Iterator[Process]:
+    """Who this is: one of those that `accelerate launch` or `torchrun` started, or alone."""
+    from accelerate import PartialState
+
+    mine = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_FOREVER)
+    device = torch.device("cpu") if state.device is None else state.device
+    yield Process(rank=state.process_index, size=state.num_processes, device=device, wait=state.wait_for_everyone)
+    if mine and state.num_processes > 1:
+        state.destroy_process_group()
+
+
+class Scorer:
+    """From a window of lines to features.
+
+    Parameters
+    ----------
+    source
+        Model folder and data.
+    scoring
+        How.
+    device
+        Where the model runs.
+
+    Raises
+    ------
+    LabError
+        Where model, adapter, policy or template are not as they should be.
+    """
+
+    def __init__(self, source: Source, scoring: Scoring, /, *, device: torch.device) -> None:
+        policy = scoring.make_policy()
+        self.policy: Any = WithLoss(policy=policy) if scoring.loss else policy
+        self.source, self.scoring, self.device = source, scoring, device
+        with quiet():
+            tokenizer = load_tokenizer(source.model)
+            model = load_model(source.model)
+            model = model if scoring.adapter is None else with_adapter(model, scoring.adapter)
+        self.encoder = Encoder(
+            tokenizer=tokenizer,
+            template=source.template,
+            max_length=source.max_length,
+            context=context(source.model),
+        )
+        self.collator = Collator(pad_id(tokenizer))
+        # nothing trains, so that the head is prepared once
+        self._looker = Looker(model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index")
+
+    def __call__(
+        self, window: Window, /, *, told: Callable[[int], None] | None = None
+    ) -> tuple[Rows, dict[str, torch.Tensor]]:
+        """All records of a window, and the features of those that can be scored, in the file's order.
+
+        `told` is called with the number of records each time that some are done.
+
+        Raises
+        ------
+        LabError
+            Where a line is no record, named by its number, or the policy cannot score them.
+        """
+        read = list(lines.read(self.source.data, window))
+        records = [_parsed(self.source, line) for line in read]
+        with quiet():
+            examples, kept = self.encoder(records)
+        place = {record.line: number for number, record in enumerate(kept)}
+        rows = _rows(read, [examples[place[r.line]] if r.line in place else None for r in records])
+        numbers = rows.record[rows.trained > 0].tolist()
+        known = [{**example, "index": number} for example, number in zip(examples, numbers, strict=True)]
+        if told is not None:
+            told(len(read) - len(known))
+        return rows, self._features(known, kept, told) if known else {}
+
+    def _features(
+        self, examples: Sequence[Any], records: Sequence[data.Record], told: Callable[[int], None] | None
+    ) -> dict[str, torch.Tensor]:
+        found: list[uds.Features] = []
+        order: list[int] = []
+        for places in by_length(examples, tokens=self.scoring.batch_tokens):
+            batch = {**self.collator([examples[place] for place in places]), **self._beside(records, places)}
+            found.append(self._examined(batch))
+            order += places
+            if told is not None:
+                told(len(places))
+        back = torch.tensor(order).argsort()
+        return {name: column[back.to(column.device)] for name, column in uds.pool(found).items()}
+
+    def _examined(self, batch: dict[str, torch.Tensor]) -> uds.Features:
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.scoring.bf16)
+        try:
+            samples, _ = self._looker.view(batch)
+            with torch.no_grad(), autocast:
+                return self._looker.features(self.policy, [samples])
+        except ValueError as error:
+            msg = f"the policy {self.scoring.policy!r} cannot score these records: {error}"
+            raise LabError(msg) from error
+
+    def _beside(self, records: Sequence[data.Record], places: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Numbers that the policy reads of the records themselves."""
+        found: dict[str, torch.Tensor] = {}
+        for name in getattr(self.policy, "fields", ()):
+            values = [records[place].raw.get(name) for place in places]
+            for value, place in zip(values, places, strict=True):
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    msg = f"{records[place].where}: the policy reads the number {name!r} of each record, got {value!r}"
+                    raise LabError(msg)
+            found[name] = torch.tensor(values, dtype=torch.float32)
+        return found
+
+
+def score(
+    source: Source,
+    scoring: Scoring,
+    /,
+    *,
+    process: Process,
+    parts: Parts,
+    every: Sequence[Window],
+    told: Callable[[int], None] | None = None,
+) -> None:
+    """The windows of one process that are not finished yet; each is kept as soon as it is.
+
+    Windows go round: with two processes, every other one to each. `told` is called with the number of records done.
+    """
+    own = [number for number in range(process.rank, len(every), process.size) if not parts.has(number)]
+    if not own:
+        return
+    scorer = Scorer(source, scoring, device=process.device)
+    for number in own:
+        parts.save(number, *scorer(every[number], told=told))
+
+
+def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
+    """What the features depend on, for `Parts`; reads the data once."""
+    folders = {"model": source.model, "adapter": scoring.adapter}
+    there = {name: folder for name, folder in folders.items() if folder is not None and folder.is_dir()}
+    return {
+        **{name: storage.of_model(folder) for name, folder in there.items()},
+        "data": storage.of_file(source.data),
+        **{name: getattr(source, name) for name in ("limit", "template", "max_length")},
+        "fields": asdict(source.fields),
+        **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},
+    }
+
+
+def by_length(examples: Sequence[Example], /, *, tokens: int) -> Iterator[list[int]]:
+    """Places of examples in batches of similar length, the longest first, of at most `tokens` with their padding."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    batch: list[int] = []
+    for place in sorted(range(len(examples)), key=lambda place: -lengths[place]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _parsed(source: Source, line: lines.Line) -> data.Record:
+    where = f"{source.data}:{line.line}"
+    try:
+        text = line.content.decode()
+    except UnicodeDecodeError as error:
+        msg = f"{where} is not UTF-8 text (byte {error.start} of the line): expected one JSON object a line"
+        raise LabError(msg) from None
+    return data.parse(text, where=where, number=line.line, fields=source.fields)
+
+
+def _rows(read: Sequence[lines.Line], examples: Sequence[Example | None]) -> Rows:
+    trained = [0 if e is None else sum(label != batches.IGNORE for label in e["labels"][1:]) for e in examples]
+    return Rows(
+        record=np.array([line.record for line in read], dtype=np.int64),
+        line=np.array([line.line for line in read], dtype=np.int64),
+        tokens=np.array([0 if e is None else len(e["input_ids"]) for e in examples], dtype=np.int32),
+        trained=np.array(trained, dtype=np.int32),
+    )

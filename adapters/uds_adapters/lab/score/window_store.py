@@ -1,0 +1,152 @@
+"""The windows of a data set that are scored, a Parquet file each, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+import uds_core as uds
+
+from .. import storage
+from ..errors import LabError
+
+__all__ = ["Parts", "Pool", "Rows"]
+
+_ABOUT = "about.json"
+_FEATURE = "feature:"  # before the name of a column
+
+
+class Rows(NamedTuple):
+    """The records of one window, or of all."""
+
+    record: np.ndarray  # (n,) int64, counted from 0
+    line: np.ndarray  # (n,) int64, counted from 1
+    tokens: np.ndarray  # (n,) int32; of the records that cannot be scored 0
+    trained: np.ndarray  # (n,) int32: tokens with loss; 0 where there is nothing to score
+
+
+class Pool(NamedTuple):
+    """All records, and the features of those that can be scored, in the file's order."""
+
+    rows: Rows
+    features: uds.Features
+
+    @property
+    def scored(self) -> np.ndarray:
+        """(n,) which records have features."""
+        return self.rows.trained > 0
+
+
+class Parts:
+    """A folder of finished windows. Several processes may write to it, each its own windows.
+
+    Parameters
+    ----------
+    folder
+        Made where there is none.
+    about
+        What the features depend on, as JSON says it; a folder that holds other windows is refused.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder, self.about = storage.folder(folder), about
+
+    def claim(self, *, write: bool) -> None:
+        """Make sure that the folder is for this run; with `write`, say so in it. For one process to write.
+
+        Raises
+        ------
+        LabError
+            Where it holds windows that were scored otherwise.
+        """
+        file = self.folder / _ABOUT
+        text = json.dumps(self.about, indent=1, sort_keys=True)
+        if file.is_file() and any(self.folder.glob("*.parquet")):
+            found, now = json.loads(file.read_text(encoding="utf-8")), json.loads(text)
+            differing = sorted(name for name in {*found, *now} if found.get(name) != now.get(name))
+            if differing:
+                msg = (
+                    f"{self.folder} holds windows of an interrupted run with another {', '.join(differing)}: go on "
+                    "with the options of that run, or begin anew with `--overwrite`"
+                )
+                raise LabError(msg)
+        elif write:
+            storage.write(file, text)
+
+    def has(self, window: int, /) -> bool:
+        """Whether the window is finished."""
+        return self._file(window).is_file()
+
+    def save(self, window: int, rows: Rows, features: uds.Features, /) -> None:
+        """Keep a window: all its rows, and the features of those that can be scored, in their order.
+
+        Raises
+        ------
+        LabError
+            Where a feature has more than one number or one vector a sample, or the disk is full.
+        """
+        scored = rows.trained > 0
+        places = pa.array(np.cumsum(scored) - 1, mask=~scored)
+        columns = {name: pa.array(column) for name, column in rows._asdict().items()}
+        for name, feature in features.items():
+            columns[_FEATURE + name] = _column(name, feature).take(places)
+        with storage.whole(self._file(window)) as stream:
+            pq.write_table(pa.table(columns), stream)
+
+    def pool(self, windows: int, /) -> Pool:
+        """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
+        rows: list[Rows] = []
+        features: dict[str, list[torch.Tensor]] = {}
+        for window in range(windows):
+            read = pq.read_table(self._file(window))
+            rows.append(Rows(*(read[name].to_numpy() for name in Rows._fields)))
+            for name in read.column_names:
+                if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
+                    features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
+        joined = Rows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        return Pool(joined, {name: _joined(tensors) for name, tensors in features.items()})
+
+    def remove(self) -> None:
+        """All windows, once they are not needed any more."""
+        shutil.rmtree(self.folder)
+
+    def remove_if_empty(self) -> None:
+        """The folder, where no window is finished: nothing to go on from."""
+        if self.folder.is_dir() and not any(self.folder.glob("*.parquet")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, window: int) -> Path:
+        return self.folder / f"{window:08}.parquet"
+
+
+def _column(name: str, feature: torch.Tensor) -> pa.Array:
+    if feature.ndim > 2:
+        msg = f"the policy's feature {name!r} has shape {tuple(feature.shape)}; one number or vector a sample is kept"
+        raise LabError(msg)
+    values = (feature.float() if feature.is_floating_point() else feature).cpu().numpy()
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _tensor(column: Any) -> torch.Tensor:
+    array = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type):
+        return torch.from_numpy(array.to_numpy(zero_copy_only=False).copy())
+    return torch.from_numpy(array.flatten().to_numpy(zero_copy_only=False).copy()).reshape(len(array), -1)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    sizes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    if len(sizes) > 1:
+        msg = f"the policy's features have sizes {sorted(sizes)} in different parts of the data, and cannot be compared"
+        raise LabError(msg)
+    return torch.cat(list(tensors))

@@ -1,0 +1,1 @@
+"""One training run: settings, budget, trainer and result."""

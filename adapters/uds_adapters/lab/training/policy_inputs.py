@@ -1,0 +1,163 @@
+"""What some policies need beside the candidates, and what that costs: other losses, and validation samples."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ... import reference_losses
+from ...scoring.layer_gradients import GhostScorer
+from ...scoring.validation import ValidationScorer
+from .. import storage
+from ..data.encoding import Collator, Example
+from ..errors import LabError
+from ..models import load_model, load_tokenizer
+from ..policy_spec import parse
+from .run import RunResult, run
+from .settings import Settings, Source
+from .task import Task
+
+__all__ = ["ASIDE", "Provisions", "prepare", "provide", "set_aside"]
+
+ASIDE = 0.1
+"""Share of the training records that is set aside where a policy needs some and nothing else is asked for."""
+
+_VALIDATION = 16  # samples, anew in each step
+_LOSSES = {"rholoss": "reference", "lossdrop": "start"}  # policy -> its option that takes losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisions:
+    """What one run of a policy is given."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the policy."""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """Of the selector."""
+    validation: _Validation | None = None
+    seconds: float = 0.0
+    """What was spent before the run."""
+    tokens: int = 0
+    """Passed through a model before the run."""
+
+    def costed(self, result: RunResult, /) -> RunResult:
+        """`result`, with what the provisions cost: `preparation`, and validation samples that were scored."""
+        scored = result.tokens["forwarded_for_scoring"] + (self.validation.tokens if self.validation else 0)
+        tokens = {**result.tokens, "forwarded_for_scoring": scored, "preparation": self.tokens}
+        return replace(result, tokens=tokens, seconds={**result.seconds, "preparation": self.seconds})
+
+
+def set_aside(policies: Sequence[str], /, *, share: float | None, reference_model: Path | None) -> float:
+    """The share of the training records that no policy may choose: `share`; None: as much as `policies` need.
+
+    Raises
+    ------
+    LabError
+        Where nothing is to be set aside, and a policy needs it.
+    """
+    names = [_name(policy) for policy in policies]
+    needy = [name for name in names if name == "greats" or (name == "rholoss" and reference_model is None)]
+    if needy and share == 0:
+        msg = (
+            f"{needy[0]} needs training records that are no candidates, and `aside` is 0: leave `--aside` away, or "
+            f"give a share such as {ASIDE}"
+        )
+        raise LabError(msg)
+    return share if share is not None else ASIDE * bool(needy)
+
+
+def prepare(
+    task: Task, policies: Sequence[str], /, *, source: Source, settings: Settings, seed: int, folder: Path
+) -> None:
+    """Measure the losses that `policies` need and write them into `folder`, unless they are there.
+
+    RHO-Loss compares with the model in `source.reference_model`; or with the model itself after one pass over the
+    records that are set aside, trained as the runs are and on as many samples a step. The margins of `uds.LossDrop`
+    begin with the losses before training.
+    """
+    for option in sorted({_LOSSES[name] for name in map(_name, policies) if name in _LOSSES}):
+        if (folder / f"{option}.json").is_file():
+            continue
+        began = time.perf_counter()
+        model, tokens = _model(option, task, source=source, settings=settings, seed=seed, folder=storage.folder(folder))
+        losses = reference_losses.measure(model, _batches(task.train, task.collator), id_field="index")
+        tokens += sum(len(example["input_ids"]) for example in task.train)
+        reference_losses.save(folder / f"{option}.safetensors", losses)
+        costs = {"seconds": time.perf_counter() - began, "tokens": tokens}
+        storage.write(folder / f"{option}.json", json.dumps(costs))  # last: its presence says that all is there
+
+
+def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: Path) -> Provisions:
+    """What a run of the policy `spec` is given; `folder` holds what `prepare` wrote."""
+    name = _name(spec)
+    if name in _LOSSES:
+        option = _LOSSES[name]
+        costs = json.loads((folder / f"{option}.json").read_text(encoding="utf-8"))
+        losses = reference_losses.load(folder / f"{option}.safetensors")
+        return Provisions(options={option: losses}, **costs)
+    if name == "greats":
+        validation = _Validation(task.aside, task.collator, seed=seed)
+        scorer = ValidationScorer if settings.lora_rank is None else GhostScorer  # LoRA freezes the head
+        return Provisions(selection={"scorer": functools.partial(scorer, validation=validation)}, validation=validation)
+    return Provisions()
+
+
+class _Validation:
+    """Batches of samples that were set aside, each sample once before any comes again; counts their tokens."""
+
+    def __init__(self, examples: Sequence[Example], collator: Collator, *, seed: int) -> None:
+        self.examples, self.collator = examples, collator
+        self._generator, self._left = random.Random(seed), list[int]()
+        self.tokens = 0
+
+    def __call__(self) -> dict[str, Any]:
+        size = min(_VALIDATION, len(self.examples))
+        if len(self._left) < size:
+            self._left = self._generator.sample(range(len(self.examples)), len(self.examples))
+        places, self._left = self._left[:size], self._left[size:]
+        batch = self.collator([self.examples[place] for place in places])
+        del batch["index"]  # their places are not those of candidates
+        self.tokens += int(batch["attention_mask"].sum())
+        return batch
+
+
+def _name(spec: str) -> str:
+    return parse(spec)[0]
+
+
+def _model(option: str, task: Task, *, source: Source, settings: Settings, seed: int, folder: Path) -> tuple[Any, int]:
+    """The model whose losses are wanted, and the tokens that its training took."""
+    if option == "start":
+        return load_model(task.model), 0
+    if source.reference_model is not None:
+        if load_tokenizer(source.reference_model).get_vocab() != task.tokenizer.get_vocab():
+            msg = (
+                f"`reference-model` {source.reference_model} has another tokenizer than {task.model}, so that their "
+                "losses cannot be compared: name a model with the same one"
+            )
+            raise LabError(msg)
+        return load_model(source.reference_model), 0
+    model = load_model(task.model)
+    trained = max(1, min(round(settings.keep * settings.batch_size), len(task.aside)))
+    result = run(
+        model,
+        tokenizer=task.tokenizer,
+        train=task.aside,
+        collator=task.collator,
+        policy="full",
+        seed=seed,
+        settings=replace(settings, keep=1.0, batch_size=trained, steps=None, epochs=1.0, budget="candidates"),
+        folder=folder,
+    )
+    return model, result.tokens["forwarded_for_training"]
+
+
+def _batches(examples: Sequence[Example], collator: Collator, size: int = 16) -> list[dict[str, Any]]:
+    ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
+    return [collator(ordered[i : i + size]) for i in range(0, len(ordered), size)]

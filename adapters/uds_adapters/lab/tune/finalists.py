@@ -1,0 +1,99 @@
+"""What a search found, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, variance
+from typing import Any
+
+from ..evaluation.intervals import Interval, paired
+
+__all__ = ["Finalist", "best_of", "distinguishable", "finalist", "noise", "verdict"]
+
+_CHANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A configuration that ran at the full budget under several seeds, beside the default."""
+
+    name: str
+    losses: list[float]
+    """One a seed; infinite where training went astray."""
+    difference: Interval | None
+    """Its loss minus the default's, paired; None of the default itself, and where one of them went astray."""
+
+    @property
+    def loss(self) -> float:
+        """The mean over seeds."""
+        return fmean(self.losses)
+
+
+def finalist(
+    name: str, runs: Sequence[dict[str, Any]], /, *, default: Sequence[dict[str, Any]] | None, rivals: int
+) -> Finalist:
+    """`name` as its `runs` and the `default`'s show it, seed by seed.
+
+    The interval is widened for the number of `rivals` from among which the best is picked (Bonferroni): the lowest of
+    several noisy numbers is low in part by luck.
+    """
+    losses = [float("inf") if run["loss"] is None else run["loss"] for run in runs]
+    every = [*runs, *(default or [])]
+    if default is None or any(None in run["losses"] for run in every):
+        return Finalist(name=name, losses=losses, difference=None)
+    pairs = zip(runs, default, strict=True)
+    rows = [[a - b for a, b in zip(ours["losses"], theirs["losses"], strict=True)] for ours, theirs in pairs]
+    found = paired(rows, runs[0]["heldout_tokens"])
+    return Finalist(name=name, losses=losses, difference=_widened(found, rivals))
+
+
+def best_of(finalists: Sequence[Finalist], /) -> Finalist:
+    """The one with the lowest mean loss; of equals the first."""
+    return min(finalists, key=lambda one: one.loss)
+
+
+def noise(finalists: Sequence[Finalist], default: Finalist, /) -> float | None:
+    """Standard deviation over seeds of one run's difference to the default's; None for a single seed."""
+    rows = [[a - b for a, b in zip(one.losses, default.losses, strict=True)] for one in finalists]
+    sound = [variance(row) for row in rows if len(row) > 1 and all(abs(value) < float("inf") for value in row)]
+    return fmean(sound) ** 0.5 if sound else None
+
+
+def distinguishable(best: Finalist, /) -> bool:
+    """Whether it is better than the default by more than chance among seeds and held-out samples."""
+    return len(best.losses) > 1 and best.difference is not None and best.difference.high < 0
+
+
+def verdict(best: Finalist, default: Finalist, /, *, searched: int, rivals: int) -> str:
+    """Which configuration did best, and how far that may be chance, in words."""
+    if best is default:
+        return (
+            f"None of the {searched} configurations did better than the default ({default.name}, held-out loss "
+            f"{default.loss:.3f}): stay with it."
+        )
+    if best.difference is None:
+        return f"{best.name} did best, with a held-out loss of {best.loss:.3f}; the default ended in no number."
+    mean, low, high = best.difference
+    said = (
+        f"{best.name} did best: a held-out loss of {best.loss:.3f}, against {default.loss:.3f} of the default "
+        f"({default.name})"
+    )
+    if len(best.losses) == 1:
+        return f"{said}. One seed does not tell how much of the difference of {mean:+.3f} is chance: raise `--seeds`."
+    how = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] over {len(best.losses)} seeds that the search had not seen"
+    if rivals > 1:
+        how += f", widened because it is the best of {rivals}"
+    if distinguishable(best):
+        return f"{said}. The difference, {how}, is more than chance."
+    return (
+        f"{said}. The difference, {how}, is not distinguishable from none: keep the default, or search with more "
+        "seeds or a larger budget."
+    )
+
+
+def _widened(interval: Interval, rivals: int) -> Interval:
+    normal = NormalDist()
+    factor = normal.inv_cdf(1 - _CHANCE / 2 / max(1, rivals)) / normal.inv_cdf(1 - _CHANCE / 2)
+    mean, low, high = interval
+    return Interval(mean, mean + factor * (low - mean), mean + factor * (high - mean))

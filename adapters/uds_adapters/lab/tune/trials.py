@@ -1,0 +1,125 @@
+"""Short runs of configurations, each made once: what has run is read from the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..data.candidate_order import CandidateOrder
+from ..errors import LabError
+from ..models import load_model, quiet
+from ..system import threads
+from ..training.budget import Budget
+from ..training.run import run
+from ..training.settings import Settings
+from ..training.task import Task
+from .search_space import Point, apply
+
+__all__ = ["Trials"]
+
+_FEWEST_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Runs on one task, alike in what they spend, whatever their configuration.
+
+    Parameters
+    ----------
+    task
+        What is learnt; something must be held out.
+    policy, settings
+        The default, which configurations differ from.
+    folder
+        For what has run.
+    seed
+        Of the order that the budget is counted in, where it has no amount.
+    """
+
+    task: Task
+    policy: str
+    settings: Settings
+    folder: Path
+    seed: int
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Of a full run: what choosing by chance spends at the default's `keep`."""
+        kind, amount = Budget.parse(self.settings.budget)
+        if amount is not None:
+            return Budget(kind=kind, amount=amount)
+        order = CandidateOrder(len(self.task.train), batch_size=self.settings.batch_size, seed=self.seed)
+        first = order.first(self._steps * self.settings.batch_size)
+        return Budget.of(kind, order=first, train=self.task.train, keep=self.settings.keep)
+
+    def check(self, share: float, /) -> None:
+        """Raise where runs that spend a `share` of the budget would be too short to tell anything."""
+        steps = self._expected(share, self.settings)
+        if steps < _FEWEST_STEPS:
+            msg = (
+                f"the shortest runs would have {steps} steps, which tells nothing: raise `--steps` (or `--epochs`, or "
+                f"the amount of `--budget`), or lower `--rungs`"
+            )
+            raise LabError(msg)
+
+    def __call__(
+        self, point: Point, /, *, share: float, seed: int, told: Callable[[float], None] = lambda _: None
+    ) -> dict[str, Any]:
+        """What a run of `point` came to, on a `share` of the budget; ready for JSON.
+
+        The held-out `loss`, and example by example; None where it is no number. `told` hears how far it is, up to 1.
+        """
+        policy, settings = apply(point, policy=self.policy, settings=self.settings)
+        steps = self._expected(share, settings)
+        spent = f"{self.budget.kind}={share * self.budget.amount!r}"
+        settings = replace(settings, budget=spent, steps=steps, eval_every=steps, metrics=())
+        what = {"policy": policy, "seed": seed, "settings": {**asdict(settings), "threads": None}}
+        path = self.folder / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]}.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+        with threads(settings.threads), quiet():
+            result = run(
+                load_model(self.task.model),
+                tokenizer=self.task.tokenizer,
+                train=self.task.train,
+                collator=self.task.collator,
+                policy=policy,
+                seed=seed,
+                settings=settings,
+                folder=self.folder,
+                heldout=self.task.measure(),
+                after_step=lambda step: told(step / steps),
+            )
+        assert result.measured is not None
+        found = {
+            **what,
+            "loss": result.evaluations[-1].loss,
+            "losses": result.measured.losses,
+            "heldout_tokens": result.measured.tokens,
+            "steps": result.steps,
+            "samples": result.samples,
+            "tokens": result.tokens["trained"],
+            "seconds": result.seconds["total"],
+        }
+        storage.write(path, storage.as_json(found))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def _steps(self) -> int:
+        return self.settings.total_steps(len(self.task.train))
+
+    def _expected(self, share: float, settings: Settings) -> int:
+        """Steps in which `settings` spend it, by chance."""
+        candidates = self._steps * self.settings.batch_size
+        kind, amount = Budget.parse(self.settings.budget)
+        if amount is not None and kind == "samples":
+            candidates = amount / self.settings.keep
+        if kind in ("samples", "tokens"):
+            candidates *= self.settings.keep / settings.keep
+        return max(1, round(share * candidates / settings.batch_size))

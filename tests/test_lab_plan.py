@@ -7,7 +7,8 @@ import pytest
 
 from uds_adapters.lab.comparison.plan import Plan, slug
 from uds_adapters.lab.data.records import Fields
-from uds_adapters.lab.training.settings import Settings, Source
+from uds_adapters.lab.data.source import Source
+from uds_adapters.lab.training.settings import Settings
 
 
 @pytest.fixture

@@ -28,10 +28,11 @@ from grid import Cell, blocks, cells, spelled
 
 from uds_adapters.batches import IGNORE
 from uds_adapters.lab.data.encoding import Example
+from uds_adapters.lab.data.source import Source
 from uds_adapters.lab.models import load_model, quiet
 from uds_adapters.lab.training import policy_inputs
 from uds_adapters.lab.training.run import RunResult, run
-from uds_adapters.lab.training.settings import Settings, Source
+from uds_adapters.lab.training.settings import Settings
 from uds_adapters.lab.training.task import Task, prepare
 
 HERE = Path(__file__).parent

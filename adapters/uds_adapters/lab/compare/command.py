@@ -9,7 +9,8 @@ from typing import Annotated
 from ..console import options
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
 from ..console.terminal import telling
-from ..training.settings import Settings, Source
+from ..data.source import Source
+from ..training.settings import Settings
 
 __all__ = ["compare"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from .. import storage
 from ..data.records import Fields
-from ..training.settings import Settings, Source
+from ..data.source import Source
+from ..training.settings import Settings
 
 __all__ = ["Plan", "slug"]
 

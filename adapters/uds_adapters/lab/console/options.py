@@ -12,7 +12,8 @@ import typer
 
 from .. import storage
 from ..data.records import Fields
-from ..training.settings import DEFAULT_TEMPLATE, Settings, Source
+from ..data.source import DEFAULT_TEMPLATE, Source
+from ..training.settings import Settings
 
 __all__ = [
     "NAMES",

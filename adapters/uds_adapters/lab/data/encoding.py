@@ -11,8 +11,8 @@ import torch
 
 from ...batches import IGNORE
 from ..errors import LabError
-from ..training.settings import DEFAULT_TEMPLATE
 from .records import Record
+from .source import DEFAULT_TEMPLATE
 
 __all__ = ["Collator", "Encoder", "Example", "pad_id"]
 

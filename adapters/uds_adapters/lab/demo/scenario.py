@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import storage
+from ..data.source import Source
 from ..models import quiet
 from ..system import threads
-from ..training.settings import Settings, Source
+from ..training.settings import Settings
 from ..training.task import Task
 from . import instructions
 from .tiny_llama import build_model, build_tokenizer, pretrain

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..console import options
 from ..console.options import Json, Seed, grouped, option
 from ..console.terminal import bar, console, telling
-from ..training.settings import Settings, Source
+from ..data.source import Source
+from ..training.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..console import options
 from ..console.options import Json, grouped, option
 from ..console.terminal import console, rated, telling
+from ..data.source import Source
 from ..errors import Interrupted, LabError
-from ..training.settings import Source
 
 if TYPE_CHECKING:
     from ..data.jsonl import Window

@@ -22,10 +22,10 @@ from ..data import jsonl as lines
 from ..data import records as data
 from ..data.encoding import Collator, Encoder, Example, pad_id
 from ..data.jsonl import Window
+from ..data.source import Source
 from ..errors import LabError
 from ..models import context, load_model, load_tokenizer, quiet, with_adapter
 from ..policy_spec import make_policy
-from ..training.settings import Source
 from .window_store import Parts, Rows
 
 __all__ = ["Process", "Scorer", "Scoring", "WithLoss", "about", "process", "score"]

@@ -12,7 +12,7 @@ from ..console import options
 from ..console.config_file import FILE, continued, loaded, resolved, unchanged, write
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output, training
 from ..console.terminal import bar, console, telling
-from ..training.settings import Source
+from ..data.source import Source
 
 if TYPE_CHECKING:
     from .settings import Training

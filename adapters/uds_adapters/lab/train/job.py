@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from .. import storage
+from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..models import quiet, save
 from ..storage import claim
 from ..system import patient
 from ..system import threads as at_most
-from ..training.settings import Source
 from ..training.task import Task, prepare
 from .settings import Training
 from .sft_trainer import Trained, check, fine_tune, last_checkpoint, rows

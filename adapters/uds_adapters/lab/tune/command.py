@@ -17,9 +17,10 @@ from ..console import options
 from ..console.config_file import FILE, continued, loaded, resolved, unchanged, write
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output
 from ..console.terminal import bars, console, telling
+from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..train.command import train
-from ..training.settings import Settings, Source
+from ..training.settings import Settings
 
 if TYPE_CHECKING:
     from ..training.task import Task

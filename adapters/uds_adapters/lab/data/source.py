@@ -1,0 +1,60 @@
+"""Sources of a task: model folder, data files, and how records become text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import LabError
+from .records import Fields
+
+__all__ = ["DEFAULT_TEMPLATE", "Source"]
+
+DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a task comes from, as the user said it.
+
+    Parameters
+    ----------
+    model
+        Folder of the model and its tokenizer.
+    data, eval_data
+        JSONL files; without the second, a share `holdout` of the first is held out (0: nothing is).
+    limit, eval_limit
+        Use only so many records of training, and so many that are held out.
+    fields
+        Names of the fields of a record.
+    template
+        How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``.
+    max_length
+        Tokens after which a sample is cut.
+    aside
+        Share of the training records that no policy may choose, kept for those that need samples of their own.
+    reference_model
+        Folder of the model whose losses RHO-Loss compares with; None: the model itself, trained on what is set aside.
+    """
+
+    model: Path
+    data: Path
+    eval_data: Path | None = None
+    holdout: float = 0.1
+    limit: int | None = None
+    eval_limit: int | None = None
+    fields: Fields = field(default_factory=Fields)
+    template: str = DEFAULT_TEMPLATE
+    max_length: int = 512
+    aside: float = 0.0
+    reference_model: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "eval_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                msg = f"`{name}` must be at least 1, got {value}"
+                raise LabError(msg)
+        if not 0.0 <= self.aside < 1.0:
+            msg = f"`aside` must be a share in [0, 1), got {self.aside}: 0.1 sets a tenth of the training records aside"
+            raise LabError(msg)

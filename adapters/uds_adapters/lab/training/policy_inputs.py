@@ -16,11 +16,12 @@ from ...scoring.layer_gradients import GhostScorer
 from ...scoring.validation import ValidationScorer
 from .. import storage
 from ..data.encoding import Collator, Example
+from ..data.source import Source
 from ..errors import LabError
 from ..models import load_model, load_tokenizer
 from ..policy_spec import parse
 from .run import RunResult, run
-from .settings import Settings, Source
+from .settings import Settings
 from .task import Task
 
 __all__ = ["ASIDE", "Provisions", "prepare", "provide", "set_aside"]

@@ -8,12 +8,13 @@ from typing import Any
 
 from ..data import records as data
 from ..data.encoding import Collator, Encoder, Example, pad_id
+from ..data.source import Source
 from ..errors import LabError
 from ..evaluation.accuracy import MultipleChoice
 from ..evaluation.exact_match import ExactMatch
 from ..evaluation.heldout import HeldOut
 from ..models import context, load_tokenizer, quiet
-from .settings import Settings, Source
+from .settings import Settings
 
 __all__ = ["Task", "prepare"]
 

@@ -3,17 +3,15 @@
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-from datasets import Dataset  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import PreTrainedTokenizerFast, TrainerCallback  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
 from trl.trainer.sft_config import SFTConfig  # noqa: E402
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: E402
+from trl_data import MODES, data, tokenizer  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.transformers import UDSTrainerMixin  # noqa: E402
@@ -23,32 +21,6 @@ from uds_adapters.trl import UDSSFTTrainer  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
 
 POLICY = uds.UDS(keep=0.5, memory=16, dim=16)
-MODES = {
-    "padded": {},
-    "prompts": {},
-    "bfd": {"packing": True, "max_length": 32},
-    "padding_free": {"padding_free": True, "max_length": None},
-    "padding_free_64": {"padding_free": True, "max_length": None, "pad_to_multiple_of": 64},
-    "wrapped": {"packing": True, "packing_strategy": "wrapped", "max_length": 16},
-}
-
-
-def tokenizer():
-    words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, tiny.VOCAB)}}
-    of_words = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    of_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(tokenizer_object=of_words, pad_token="<pad>", eos_token="</s>")
-
-
-def text(rng, shortest, longest):
-    return "".join(f" w{i}" for i in rng.integers(2, tiny.VOCAB, size=rng.integers(shortest, longest)))
-
-
-def data(mode, number=96):
-    rng = np.random.default_rng(0)
-    if mode == "prompts":
-        return Dataset.from_list([{"prompt": text(rng, 2, 6), "completion": text(rng, 2, 9)} for _ in range(number)])
-    return Dataset.from_list([{"text": text(rng, 4, 14)} for _ in range(number)])
 
 
 class Gradients(TrainerCallback):

@@ -1,7 +1,7 @@
 """Budgets: runs that spend alike end alike, however many steps that takes."""
 
 import pytest
-from test_lab_run import task, trained  # noqa: F401 - a fixture
+from lab_runs import trained
 
 from uds_adapters.lab.data.candidate_order import CandidateOrder
 from uds_adapters.lab.errors import LabError
@@ -28,7 +28,7 @@ def test_seconds_need_an_amount():
         Settings(budget="seconds")
 
 
-def test_what_chance_would_spend(task):  # noqa: F811
+def test_what_chance_would_spend(task):
     order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(32)
     amounts = {k: Budget.of(k, order=order, train=task.train, keep=0.25).amount for k in ("candidates", "samples")}
     assert amounts == {"candidates": 32, "samples": 8}
@@ -49,7 +49,7 @@ def settings(budget):
 
 
 @pytest.mark.parametrize("policy", ["full", "longest", "shortest"])
-def test_equal_tokens(task, tmp_path, policy):  # noqa: F811
+def test_equal_tokens(task, tmp_path, policy):
     order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(48)
     amount = Budget.of("tokens", order=order, train=task.train, keep=0.25).amount
     done = []
@@ -62,13 +62,13 @@ def test_equal_tokens(task, tmp_path, policy):  # noqa: F811
     assert {"full": result.steps < 6, "longest": result.steps < 6, "shortest": result.steps > 6}[policy]
 
 
-def test_equal_samples(task, tmp_path):  # noqa: F811
+def test_equal_samples(task, tmp_path):
     full, random = (trained(task, policy, tmp_path, settings=settings("samples")) for policy in ("full", "random"))
     assert (random.samples, random.steps) == (12, 6)
     assert (full.samples, full.steps) == (16, 2)
 
 
-def test_equal_seconds(task, tmp_path):  # noqa: F811
+def test_equal_seconds(task, tmp_path):
     result = trained(task, "random", tmp_path, settings=settings("seconds=0.3"))
     assert result.seconds["total"] >= 0.3
     assert result.steps >= 1

@@ -11,6 +11,8 @@ import tiny
 torch = pytest.importorskip("torch")
 lightning = pytest.importorskip("lightning.pytorch")
 
+from lightning_module import Module, loader  # noqa: E402
+
 import uds_core as uds  # noqa: E402
 from uds_adapters.lightning import UDSCallback  # noqa: E402
 
@@ -22,27 +24,6 @@ pytestmark = [
 ]
 
 
-class Module(lightning.LightningModule):
-    """Keeps what it was trained on, and the gradient of each step."""
-
-    def __init__(self, model=None):
-        super().__init__()
-        self.model = tiny.llama() if model is None else model
-        self.seen, self.gradients, self.losses = [], [], []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append({name: tensor.clone() for name, tensor in batch.items()})
-        loss = self.model(**batch).loss
-        self.losses.append(float(loss.detach()))
-        return loss
-
-    def on_before_optimizer_step(self, optimizer):
-        self.gradients.append(torch.cat([p.grad.flatten().clone() for p in self.parameters()]))
-
-    def configure_optimizers(self):
-        return torch.optim.AdamW(self.parameters(), lr=1e-2)
-
-
 class Picks(UDSCallback):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -52,10 +33,6 @@ class Picks(UDSCallback):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         assert self.selector is not None
         self.picks.append(list(self.selector.last_indices))
-
-
-def loader(number=48, *, collate: Any = tiny.collate):
-    return torch.utils.data.DataLoader(tiny.examples(number), batch_size=6, collate_fn=collate)
 
 
 def fit(folder, callback=None, *, module=None, data=None, resume=None, validation=None, **options):

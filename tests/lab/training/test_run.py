@@ -1,28 +1,10 @@
 """One run: the real Trainer, a record of what was chosen, and time that adds up."""
 
 import pytest
+from lab_runs import trained
 
 from uds_adapters.lab.data.candidate_order import CandidateOrder
-from uds_adapters.lab.demo import scenario
-from uds_adapters.lab.models import load_model, quiet
-from uds_adapters.lab.training.run import run
 from uds_adapters.lab.training.settings import Settings
-from uds_adapters.lab.training.task import prepare
-
-SETTINGS = Settings(keep=0.25, batch_size=8, steps=4, learning_rate=1e-3, eval_every=2)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    sizes = scenario.Sizes(train=40, heldout=8, texts=30, pretraining_steps=2)
-    return prepare(scenario.make(tmp_path_factory.mktemp("task"), sizes=sizes, seed=0), seed=0)
-
-
-def trained(task, policy, folder, *, settings=SETTINGS, seed=0, **more):
-    options = {"tokenizer": task.tokenizer, "train": task.train, "collator": task.collator, "heldout": task.measure()}
-    with quiet():
-        model = load_model(task.model)
-        return run(model, policy=policy, seed=seed, settings=settings, folder=folder, **options, **more)
 
 
 @pytest.mark.parametrize("policy", ["random", "uds"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_choice import listed
+from indices import listed
 
 import uds_core as uds
 

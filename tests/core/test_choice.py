@@ -6,6 +6,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from indices import listed
 
 import uds_core as uds
 
@@ -21,12 +22,6 @@ def pick(backend, scores, length=None, groups=None, **budget):
         groups=None if groups is None else backend.array(groups, "int32"),
     )
     return listed(backend, got)
-
-
-def listed(backend, indices):
-    """As a list, once they are known to be int32."""
-    assert str(indices.dtype).rsplit(".", maxsplit=1)[-1] == "int32"
-    return backend.numpy(indices).tolist()
 
 
 @given(scores=scores_lists, count=st.integers(1, 12), data=st.data())

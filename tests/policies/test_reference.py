@@ -140,7 +140,7 @@ def test_a_converted_alpha_makes_the_same_trade_off():
 
 
 # --- defects of the released code that `UDS` must not have -----------------------------------------------------------
-# Where they are tested already: dropout while scoring and the model left wrapped in test_forward.py; last batches
+# Where they are tested already: dropout while scoring and the model left wrapped in tests of the scorer; last batches
 # smaller than K and the memory saved in test_torch.py; half floats in test_spectrum.py; the same projection in every
 # process in test_sketch.py.
 

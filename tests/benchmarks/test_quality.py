@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "quality"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "quality"
 RESULTS = FOLDER.parent / "results"
 GRIDS = sorted(FOLDER.glob("*.yaml"))
 

@@ -220,7 +220,7 @@ def trainer(
 
 def trl(folder, *, accumulation=1, pool=8, mode="padded"):
     """TRL's trainer, on texts."""
-    import test_trl
+    import trl_data
     from trl.trainer.sft_config import SFTConfig
 
     from uds_adapters.trl import UDSSFTTrainer
@@ -241,13 +241,13 @@ def trl(folder, *, accumulation=1, pool=8, mode="padded"):
         gradient_checkpointing=False,
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        **test_trl.MODES[mode],
+        **trl_data.MODES[mode],
     )
     run = recording(UDSSFTTrainer, seen)(
         model=tiny.llama(),
         args=arguments,
-        train_dataset=test_trl.data(mode),
-        processing_class=test_trl.tokenizer(),
+        train_dataset=trl_data.data(mode),
+        processing_class=trl_data.tokenizer(),
         policy=uds.UDS(**POLICY),
         ranks="global",
         scope="step",

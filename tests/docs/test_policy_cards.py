@@ -8,7 +8,7 @@ import pytest
 
 import uds_core as uds
 
-PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "policies.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "pages" / "policies.md").read_text(encoding="utf-8")
 LINES = ("Name", "Score", "Cost", "Needs", "Mind", "Source")
 CARDS = {
     title: dict(re.findall(r"- \*\*(\w+)\*\*: (.*?)(?=\n- \*\*|\n\n|\Z)", body, flags=re.DOTALL))

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from test_transformers import Gradients, arguments  # noqa: E402
+from recorded_trainer import Gradients, arguments  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.batches import trained_tokens  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 
 import uds_core as uds
 
-PAGES = Path(__file__).parents[1] / "docs" / "pages"
+PAGES = Path(__file__).parents[2] / "docs" / "pages"
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)
 BLOCKS = {
     page.relative_to(PAGES).as_posix(): BLOCK.findall(page.read_text(encoding="utf-8")) for page in PAGES.rglob("*.md")

@@ -110,7 +110,7 @@ def test_what_has_no_name_is_none():
 
 
 def test_the_example_of_the_docs_runs(site):
-    page = (Path(__file__).parents[1] / "docs" / "pages" / "policies.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "pages" / "policies.md").read_text(encoding="utf-8")
     *_, code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (table,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 30

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from test_transformers import Fed, Gradients, Recording, arguments  # noqa: E402
+from recorded_trainer import Fed, Gradients, Recording, arguments  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.scoring.validation import ValidationScorer  # noqa: E402

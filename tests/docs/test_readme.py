@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -60,8 +60,8 @@ def test_trainer(tmp_path):
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL sets the old name
 def test_trl(tmp_path):
     pytest.importorskip("trl")
-    from test_trl import data, tokenizer
     from trl.trainer.sft_config import SFTConfig
+    from trl_data import data, tokenizer
 
     tiny = pytest.importorskip("tiny")
     config = SFTConfig(
@@ -77,7 +77,7 @@ def test_trl(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # Lightning advises
 def test_lightning(tmp_path, monkeypatch):
     pytest.importorskip("lightning")
-    from test_lightning import Module, loader
+    from lightning_module import Module, loader
 
     monkeypatch.chdir(tmp_path)  # it writes where it stands
     names = {"module": Module(), "loader": loader(12)}

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 import uds_core as uds
 
-__all__ = ["Ended", "Pool", "RankError", "Ranks"]
+__all__ = ["Ended", "GatheredPool", "RankError", "Ranks"]
 
 _HEAD = struct.Struct("<6q")
 _HEAD_BYTES = 1024  # of a message, with its text
@@ -35,7 +35,7 @@ class Ended(Exception):  # noqa: N818 - no error
         self.rank, self.lost = rank, lost
 
 
-class Pool(NamedTuple):
+class GatheredPool(NamedTuple):
     """The candidates of all processes: rank by rank within a micro-batch, one micro-batch after the other."""
 
     features: uds.Features
@@ -43,11 +43,11 @@ class Pool(NamedTuple):
     owners: torch.Tensor  # (n,) int64 on the host: which rank has the sample
     batches: torch.Tensor  # (n,) int64 on the host: in which of its micro-batches
 
-    def of(self, number: int, /) -> Pool:
+    def of(self, number: int, /) -> GatheredPool:
         """The part that comes from one micro-batch of each rank."""
         here = (self.batches == number).nonzero().flatten()
         features = {name: column[here.to(column.device)] for name, column in self.features.items()}
-        return Pool(features, self.tokens[here], self.owners[here], self.batches[here])
+        return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here])
 
 
 class Ranks:
@@ -119,13 +119,13 @@ class Ranks:
             if self.size > 1:
                 text = f"{type(error).__name__}: {error}"
                 with contextlib.suppress(RankError, Ended):
-                    self._checked(_Word(_FAILED, text=text))
+                    self._checked(_Report(_FAILED, text=text))
             raise
 
     def end(self) -> None:
         """Tell the others that this process has no batch; raises `Ended` on all."""
         if self.size > 1:
-            self._checked(_Word(_ENDED))
+            self._checked(_Report(_ENDED))
         raise Ended(self.rank)
 
     def most(self, number: int, /, *, about: str) -> int:
@@ -141,13 +141,13 @@ class Ranks:
         batches: torch.Tensor,
         about: str,
         history: int,
-    ) -> Pool:
+    ) -> GatheredPool:
         """The candidates of all processes, from those of each.
 
         Parameters
         ----------
         features, tokens, batches
-            Of this process's candidates (n,), as `Pool` holds them; none has no candidates.
+            Of this process's candidates (n,), as `GatheredPool` holds them; none has no candidates.
         about
             What must be the same on all processes.
         history
@@ -161,7 +161,7 @@ class Ranks:
             Where a process called `end`.
         """
         if self.size == 1:
-            return Pool(features, tokens, torch.zeros_like(tokens), batches)
+            return GatheredPool(features, tokens, torch.zeros_like(tokens), batches)
         columns = {**{f"feature {name}": features[name] for name in features}, "tokens": tokens, "batch": batches}
         device = self._device(next(iter(features.values()), tokens))
         rows = _packed(columns, device)
@@ -176,7 +176,7 @@ class Ranks:
         owners = torch.arange(len(words)).repeat_interleave(torch.tensor([word.number for word in words]))
         order = found["batch"].sort(stable=True).indices
         features = {name: found[f"feature {name}"][order.to(features[name].device)] for name in features}
-        return Pool(features, found["tokens"][order], owners[order], found["batch"][order])
+        return GatheredPool(features, found["tokens"][order], owners[order], found["batch"][order])
 
     def exchange(self, parcels: Sequence[Any], /, *, device: torch.device) -> list[Any]:
         """What each rank sent to this one, of what each sends to each: dicts and lists of tensors, numbers, words."""
@@ -200,7 +200,7 @@ class Ranks:
         dist.broadcast_object_list(box, src=source, group=self.group, device=self._device(torch.empty(0)))
         return box[0]
 
-    def _checked(self, word: _Word, body: torch.Tensor | None = None) -> tuple[list[_Word], torch.Tensor]:
+    def _checked(self, word: _Report, body: torch.Tensor | None = None) -> tuple[list[_Report], torch.Tensor]:
         """What all say, after making sure that they do the same."""
         words, received = self._meet(word, body)
         failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(words) if other.status == _FAILED]
@@ -218,7 +218,7 @@ class Ranks:
                 raise RankError(msg)
         return words, received
 
-    def _meet(self, word: _Word, body: torch.Tensor | None) -> tuple[list[_Word], torch.Tensor]:
+    def _meet(self, word: _Report, body: torch.Tensor | None) -> tuple[list[_Report], torch.Tensor]:
         """The collective: all messages, each a head and as many bytes as were agreed on."""
         began = time.perf_counter()
         device = self._device(torch.empty(0) if body is None else body)
@@ -228,7 +228,7 @@ class Ranks:
             sent[_HEAD_BYTES : _HEAD_BYTES + len(body)] = body
         received = sent.new_empty(self.size, len(sent))
         dist.all_gather(list(received.unbind()), sent, group=self.group)
-        words = [_Word.read(head) for head in received[:, :_HEAD_BYTES].cpu()]
+        words = [_Report.read(head) for head in received[:, :_HEAD_BYTES].cpu()]
         self._count(began, 1, received.numel())
         return words, received[:, _HEAD_BYTES:]
 
@@ -245,7 +245,7 @@ class Ranks:
         return torch.device("cpu") if "cpu" in backends else torch.device("cuda", torch.cuda.current_device())
 
 
-class _Word(NamedTuple):
+class _Report(NamedTuple):
     """What a rank says before its candidates."""
 
     status: int
@@ -261,14 +261,14 @@ class _Word(NamedTuple):
         return torch.frombuffer(bytearray((_HEAD.pack(*numbers) + text).ljust(_HEAD_BYTES, b"\0")), dtype=torch.uint8)
 
     @classmethod
-    def read(cls, head: torch.Tensor) -> _Word:
+    def read(cls, head: torch.Tensor) -> _Report:
         data = head.numpy().tobytes()
         *numbers, length = _HEAD.unpack_from(data)
         return cls(*numbers, text=data[_HEAD.size : _HEAD.size + length].decode(errors="replace"))
 
 
-def _word(about: str, **numbers: int) -> _Word:
-    return _Word(_READY, about=zlib.crc32(about.encode()), text=about, **numbers)
+def _word(about: str, **numbers: int) -> _Report:
+    return _Report(_READY, about=zlib.crc32(about.encode()), text=about, **numbers)
 
 
 def _packed(columns: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:

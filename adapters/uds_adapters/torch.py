@@ -13,13 +13,13 @@ import uds_core as uds
 
 from . import batches, checkpoints
 from .audit import Audit
-from .ranks import Ended, Pool, RankError, Ranks
+from .ranks import Ended, GatheredPool, RankError, Ranks
 from .schedule import Schedule
-from .scoring.batch_scorer import Looker
+from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
 from .selection import metrics
-from .selection.assignment import Deal
+from .selection.assignment import Assignment
 from .selection.checks import check_policy, warn_of_lost, warn_of_unlabelled
 from .selection.history import History
 
@@ -41,7 +41,8 @@ class BatchSelector:
     schedule
         A `Schedule`: warm-up, interval, and a share that changes. Default: every batch is chosen from.
     scorer
-        What scores: `Scorer`; for uds.GREATS, ``functools.partial(ValidationScorer, validation=batch)`` or GhostScorer.
+        What scores: `Scorer`; for uds.GREATS, ``functools.partial(ValidationScorer, validation=batch)``
+        or `LayerGradientScorer`.
     score_batch_size
         Samples in one scoring pass; None: all at once. Halved, with a warning, where memory runs out.
     softcap
@@ -105,7 +106,7 @@ class BatchSelector:
         self.schedule.check(policy)
         self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(scope=ranks)
-        self._looking: dict[str, Any] = {
+        self._scoring_options: dict[str, Any] = {
             "scorer": scorer,
             "softcap": softcap,
             "score_batch_size": score_batch_size,
@@ -127,7 +128,7 @@ class BatchSelector:
     def attach(self, model: torch.nn.Module) -> None:
         """Score with `model` from now on: the same one, in another wrapper."""
         self.model = model
-        self._looker = Looker(model, self.policy, self.ranks, **self._looking)
+        self._batch_scorer = BatchScorer(model, self.policy, self.ranks, **self._scoring_options)
 
     def __call__(self, batch: Mapping[str, Any], /, *, step: int | None = None) -> Any:
         """The chosen samples of `batch`, in their order there, as the same type of mapping.
@@ -199,14 +200,16 @@ class BatchSelector:
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
-        deals, told, most = [], [], number if scope == "step" else 1
+        assignments, told, most = [], [], number if scope == "step" else 1
         for one in pools:
-            deals.append(self._deal(looked, one, most=most, fill=fill))
+            assignments.append(self._deal(looked, one, most=most, fill=fill))
             told.append(metrics.of(self.last))
         self.metrics = metrics.means(told)
-        received = self._traded(deals)
-        kept = [batch for deal, came in zip(deals, received, strict=True) for batch in deal.batches(came)]
-        self._tell(looked, pool, deals)
+        received = self._traded(assignments)
+        kept = [
+            batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
+        ]
+        self._tell(looked, pool, assignments)
         if self.ranks.size > 1:
             self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
             self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
@@ -232,18 +235,20 @@ class BatchSelector:
         """
         self.history.load_state_dict(state, about=about)
 
-    def _look(self, window: Iterable[Mapping[str, Any]], step: int | None, about: str) -> tuple[_Looked, Pool]:
+    def _look(
+        self, window: Iterable[Mapping[str, Any]], step: int | None, about: str
+    ) -> tuple[_StepCandidates, GatheredPool]:
         """What this process has, and what all have: the one collective."""
         with self.ranks.together():
-            found = [self._looker.view(batch) for batch in window]
+            found = [self._batch_scorer.view(batch) for batch in window]
             if not found:
                 self.ranks.end()
             views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
             warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
-            features = {} if policy is None else self._looker.features(policy, views)
-        looked = _Looked(views, ids, policy, step)
+            features = {} if policy is None else self._batch_scorer.features(policy, views)
+        looked = _StepCandidates(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(
             features,
@@ -254,14 +259,14 @@ class BatchSelector:
         )
         return looked, pool
 
-    def _deal(self, looked: _Looked, pool: Pool, *, most: int, fill: bool) -> Deal:
+    def _deal(self, looked: _StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
         """One choice, and who trains what of it."""
         if looked.policy is None:
             self.last, chosen = None, torch.arange(len(pool.tokens))
         else:
             self.last = self._choose(looked.policy, pool)
             chosen = self.last.indices.sort().values.cpu()
-        deal = Deal(
+        assignment = Assignment(
             chosen,
             pool,
             looked.views,
@@ -269,14 +274,14 @@ class BatchSelector:
             move=self.last is not None and self.ranks.moves,
             most=most,
             fill=fill,
-            indexer=self._looker.indexer,
-            shift=self._looker.shift,
+            indexer=self._batch_scorer.indexer,
+            shift=self._batch_scorer.shift,
         )
-        self._record(looked, deal)
+        self._record(looked, assignment)
         self.history.add(chosen)
-        return deal
+        return assignment
 
-    def _choose(self, policy: uds.Policy, pool: Pool) -> uds.Selection:
+    def _choose(self, policy: uds.Policy, pool: GatheredPool) -> uds.Selection:
         length = pool.features["length"]
         apart = self.ranks.size > 1 and self.ranks.scope == "rank"
         with outside_autocast(length):
@@ -289,36 +294,36 @@ class BatchSelector:
         self.history.state = state
         return selection
 
-    def _traded(self, deals: list[Deal]) -> list[list[Any]]:
+    def _traded(self, assignments: list[Assignment]) -> list[list[Any]]:
         """For each choice, the samples that come from other processes."""
-        if not any(deal.moves for deal in deals):
-            return [[] for _ in deals]
-        parcels = [[deal.parcel(rank) for deal in deals] for rank in range(self.ranks.size)]
-        received = self.ranks.exchange(parcels, device=deals[0].device)
-        return [[parcel[i] for parcel in received] for i in range(len(deals))]
+        if not any(assignment.moves for assignment in assignments):
+            return [[] for _ in assignments]
+        parcels = [[assignment.parcel(rank) for assignment in assignments] for rank in range(self.ranks.size)]
+        received = self.ranks.exchange(parcels, device=assignments[0].device)
+        return [[parcel[i] for parcel in received] for i in range(len(assignments))]
 
-    def _tell(self, looked: _Looked, pool: Pool, deals: list[Deal]) -> None:
+    def _tell(self, looked: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
         """What the attributes say of a call."""
-        self.last_indices = [i for deal in deals for i in deal.chosen_here]
+        self.last_indices = [i for assignment in assignments for i in assignment.chosen_here]
         self.last_ids = [looked.ids[i] for i in self.last_indices] if looked.ids else []
-        self.tokens = sum(deal.tokens for deal in deals)
-        self.empty = sum(deal.empty for deal in deals)
+        self.tokens = sum(assignment.tokens for assignment in assignments)
+        self.empty = sum(assignment.empty for assignment in assignments)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
 
-    def _record(self, looked: _Looked, deal: Deal) -> None:
+    def _record(self, looked: _StepCandidates, assignment: Assignment) -> None:
         if self.audit is not None and self.last is not None:
-            columns = {**self.last.table(), "tokens": deal.pool.tokens}
-            parts = {name: column[deal.places] for name, column in columns.items()}
-            first = deal.first
-            ids = looked.ids[first : first + len(deal.places)] or None
-            chosen = [i - first for i in deal.chosen_here]
+            columns = {**self.last.table(), "tokens": assignment.pool.tokens}
+            parts = {name: column[assignment.places] for name, column in columns.items()}
+            first = assignment.first
+            ids = looked.ids[first : first + len(assignment.places)] or None
+            chosen = [i - first for i in assignment.chosen_here]
             self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=looked.step)
 
 
-class _Looked(NamedTuple):
+class _StepCandidates(NamedTuple):
     """What a process has of a step."""
 
-    views: list[batches.Samples]
+    views: list[batches.SampleView]
     ids: list[Any]
     policy: uds.Policy | None
     step: int

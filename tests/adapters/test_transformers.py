@@ -196,7 +196,7 @@ def test_the_first_picks_are_the_same_under_the_trainers_options(tmp_path, optio
         run, _ = trainer(tmp_path, cls=Recording, max_steps=1, **extra)
         run.train()
         picks.append(run.picks)
-        assert not run.selector._looker._scorer._warned  # the logits were never made
+        assert not run.selector._batch_scorer._scorer._warned  # the logits were never made
     assert picks[0] == picks[1]
 
 

@@ -13,7 +13,7 @@ from ..choice import Budget, top_k
 from ..registry import register
 from ._ranked import Ranked, Stateless
 
-__all__ = ["Full", "Longest", "Random", "Shortest", "Step"]
+__all__ = ["Full", "Longest", "Random", "Shortest", "StepNumber"]
 
 
 @register("full")
@@ -41,7 +41,7 @@ class Full:
         return Selection(indices=indices, scores=scores), Stateless()
 
 
-class Step(NamedTuple):
+class StepNumber(NamedTuple):
     """The state of a policy that counts its choices."""
 
     step: int
@@ -79,13 +79,13 @@ class Random:
         """`length`: rows that carry loss."""
         return {"length": candidates.lengths()}
 
-    def init(self, features: Features, /) -> Step:
+    def init(self, features: Features, /) -> StepNumber:
         """Step 0."""
-        return Step(0)
+        return StepNumber(0)
 
     def choose(
-        self, state: Step | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Step]:
+        self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, StepNumber]:
         """Scores are uniform in [0, 1), keyed by seed and step."""
         step = 0 if state is None else state.step
         length = features["length"]
@@ -93,7 +93,7 @@ class Random:
         drawn = generator.random(length.shape[0], dtype=np.float32)
         scores = constant(drawn, like=length, dtype=length.dtype)
         indices = top_k(scores, length, budget=self.budget, groups=groups)
-        return Selection(indices=indices, scores=scores), Step(step + 1)
+        return Selection(indices=indices, scores=scores), StepNumber(step + 1)
 
 
 @register("longest")

@@ -13,7 +13,7 @@ from ..choice import Budget, in_turn
 from ..head_gradients import HeadGradients
 from ..registry import register
 from ._ranked import Ranked, Stateless
-from .baselines import Step
+from .baselines import StepNumber
 
 __all__ = ["GREATS", "DivBS", "MaxGrad"]
 
@@ -202,20 +202,20 @@ class DivBS:
         sketch = _gradients(candidates, "DivBS").sketch(dim=self.dim, seed=self.seed)
         return {"sketch": sketch, "length": candidates.lengths()}
 
-    def init(self, features: Features, /) -> Step:
+    def init(self, features: Features, /) -> StepNumber:
         """Step 0."""
-        return Step(0)
+        return StepNumber(0)
 
     def choose(
-        self, state: Step | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Step]:
+        self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, StepNumber]:
         """Scores are those of the first pick."""
         step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
         left = _Residual(to_numpy(sketch).astype(np.float64), _random.generator(self.seed, Stream.RANDOM, step))
         first = np.maximum(left.scores(), 0)  # NaN stays
         indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
         scores = constant(first, like=sketch, dtype=sketch.dtype)
-        return Selection(indices=constant(indices, like=sketch), scores=scores), Step(step + 1)
+        return Selection(indices=constant(indices, like=sketch), scores=scores), StepNumber(step + 1)
 
 
 class _Residual:

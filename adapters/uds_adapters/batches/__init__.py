@@ -1,5 +1,5 @@
 """Batches: the samples of a mapping of tensors, whatever its form."""
 
-from .samples import IGNORE, Indexer, Samples, blank, join, trained_tokens, view
+from .samples import IGNORE, Indexer, SampleView, blank, join, trained_tokens, view
 
-__all__ = ["IGNORE", "Indexer", "Samples", "blank", "join", "trained_tokens", "view"]
+__all__ = ["IGNORE", "Indexer", "SampleView", "blank", "join", "trained_tokens", "view"]

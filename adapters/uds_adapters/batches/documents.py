@@ -11,7 +11,7 @@ import torch
 from . import entries
 from .entries import IGNORE, Axes, Indexer
 
-__all__ = ["Documents", "holds_documents"]
+__all__ = ["DocumentView", "holds_documents"]
 
 _ENDS = ("cu_seq_lens_q", "cu_seq_lens_k")  # where documents end, for attention kernels
 _LONGEST = ("max_length_q", "max_length_k")
@@ -36,8 +36,8 @@ def holds_documents(batch: Mapping[str, Any], /) -> bool:
     return batch.get("attention_mask") is None or len(_borders(batch)) > 1
 
 
-class Documents:
-    """A batch whose one row (1, time) holds documents one after the other; see `batches.Samples`.
+class DocumentView:
+    """A batch whose one row (1, time) holds documents one after the other; see `batches.SampleView`.
 
     They are told apart by `cu_seq_lens_q`, or where `position_ids` do not go on by one, or by `seq_idx`. What the mask
     covers at the end is no document; without a mask, neither are single tokens there that repeat the very last and have
@@ -123,18 +123,18 @@ class Documents:
             taken[name] = entries.picked(entries.picked(value, time, columns), samples, indices)
         return entries.same_kind(self.batch, _told(taken, _lengths(borders)))
 
-    def split(self, size: int, /) -> list[Documents]:
+    def split(self, size: int, /) -> list[DocumentView]:
         """Views of at most `size` consecutive documents each."""
         views = []
         for part in torch.arange(len(self)).split(size):
             lengths = _lengths([self._borders[i] for i in part.tolist()])
             borders = None if self._indexer else _borders_of(lengths)
             beside = entries.of(self.beside, part)
-            views.append(Documents(self.take(part), indexer=self._indexer, borders=borders, beside=beside))
+            views.append(DocumentView(self.take(part), indexer=self._indexer, borders=borders, beside=beside))
         return views
 
     @staticmethod
-    def join(views: Sequence[Documents], /) -> Any:
+    def join(views: Sequence[DocumentView], /) -> Any:
         """One batch of the documents of all, one after the other."""
         parts = [view.take(range(len(view))) for view in views]
         joined = {}

@@ -10,7 +10,7 @@ import torch
 from . import entries
 from .entries import IGNORE, Axes, Indexer
 
-__all__ = ["Rows"]
+__all__ = ["PaddedView"]
 
 # entries with a column for each position: of the model that reads, and of a decoder
 _READ = {"input_ids", "inputs_embeds", "attention_mask", "global_attention_mask", "token_type_ids", "seq_idx"}
@@ -19,8 +19,8 @@ _WRITTEN = {"labels", "shift_labels", "decoder_input_ids", "decoder_inputs_embed
 _WRITTEN |= {"decoder_attention_mask", "decoder_position_ids"}
 
 
-class Rows:
-    """A batch whose every row is a sample, padded on either side or not at all; see `batches.Samples`.
+class PaddedView:
+    """A batch whose every row is a sample, padded on either side or not at all; see `batches.SampleView`.
 
     Parameters
     ----------
@@ -109,15 +109,15 @@ class Rows:
             taken[name] = entries.picked(part, samples, indices)
         return entries.same_kind(self.batch, taken)
 
-    def split(self, size: int, /) -> list[Rows]:
+    def split(self, size: int, /) -> list[PaddedView]:
         """Views of at most `size` consecutive samples each."""
         return [
-            Rows(self.take(part), indexer=self._indexer, shift=self._shift, beside=entries.of(self.beside, part))
+            PaddedView(self.take(part), indexer=self._indexer, shift=self._shift, beside=entries.of(self.beside, part))
             for part in torch.arange(self._number).split(size)
         ]
 
     @classmethod
-    def join(cls, views: Sequence[Rows], /) -> Any:
+    def join(cls, views: Sequence[PaddedView], /) -> Any:
         """One batch of the samples of all, padded on the side that they are padded on."""
         if len({view._read for view in views}) > 1 and not any("attention_mask" in view.batch for view in views):
             views = [cls(_with_mask(view.batch), shift=view._shift) for view in views]
@@ -175,7 +175,7 @@ def _with_mask(batch: Mapping[str, Any]) -> Any:
     return entries.same_kind(batch, {**batch, "attention_mask": mask})
 
 
-def _joined(name: str, views: Sequence[Rows]) -> Any:
+def _joined(name: str, views: Sequence[PaddedView]) -> Any:
     values = [view.batch[name] for view in views]
     axes = views[0]._axes[name]
     if name == "position_ids" and axes.time is not None:
@@ -188,7 +188,7 @@ def _joined(name: str, views: Sequence[Rows]) -> Any:
     return entries.joined(name, values, axes.samples)
 
 
-def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[Rows]) -> list[torch.Tensor]:
+def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[PaddedView]) -> list[torch.Tensor]:
     """All as long as the longest, with what padding holds, on the side where the batches have theirs."""
     left = any(_pads_left(view, decoder=name in _WRITTEN and not view._shift) for view in views)
     filler = IGNORE if name.endswith("labels") else _pad_id(name, views)
@@ -202,14 +202,14 @@ def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequenc
     return padded
 
 
-def _pads_left(view: Rows, *, decoder: bool) -> bool:
+def _pads_left(view: PaddedView, *, decoder: bool) -> bool:
     mask = view.batch.get("decoder_attention_mask" if decoder else "attention_mask")
     if decoder and mask is None and view.labels is not None:
         mask = view.labels != IGNORE
     return mask is not None and bool((mask[:, 0] == 0).any()) and bool((mask[:, -1] != 0).all())
 
 
-def _pad_id(name: str, views: Sequence[Rows]) -> int:
+def _pad_id(name: str, views: Sequence[PaddedView]) -> int:
     # the mask covers it, but some models look for the token
     if name == "input_ids":
         for view in views:

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import torch
 
-from .documents import Documents, holds_documents
+from .documents import DocumentView, holds_documents
 from .entries import IGNORE, Indexer, same_kind, tokens
-from .padded import Rows
+from .padded import PaddedView
 
-__all__ = ["IGNORE", "Indexer", "Samples", "blank", "join", "trained_tokens", "view"]
+__all__ = ["IGNORE", "Indexer", "SampleView", "blank", "join", "trained_tokens", "view"]
 
 
-class Samples(Protocol):
+class SampleView(Protocol):
     """The samples of a batch, whatever its form."""
 
     batch: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Samples(Protocol):
         """The samples at `indices` (k,) as a batch of the same form and type, in that order, without idle padding."""
         ...
 
-    def split(self, size: int, /) -> Sequence[Samples]:
+    def split(self, size: int, /) -> Sequence[SampleView]:
         """Views of at most `size` consecutive samples each, every one of a batch that the model takes."""
         ...
 
@@ -64,7 +64,7 @@ def view(
     indexer: Indexer | None = None,
     shift: bool = True,
     beside: Mapping[str, torch.Tensor] | None = None,
-) -> Samples:
+) -> SampleView:
     """The samples of a batch.
 
     Parameters
@@ -86,8 +86,8 @@ def view(
         Where it is not known which parts of the batch belong to which sample.
     """
     if shift and holds_documents(batch):
-        return Documents(batch, indexer=indexer, beside=beside)
-    return Rows(batch, indexer=indexer, shift=shift, beside=beside)
+        return DocumentView(batch, indexer=indexer, beside=beside)
+    return PaddedView(batch, indexer=indexer, shift=shift, beside=beside)
 
 
 def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
@@ -107,11 +107,11 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
         raise ValueError(msg)
     lines = [shift and holds_documents(batch) for batch in batches]
     if not any(lines):
-        return Rows.join([Rows(batch, shift=shift) for batch in batches])
+        return PaddedView.join([PaddedView(batch, shift=shift) for batch in batches])
     if any(tokens(batch).shape[0] != 1 for batch in batches):
         msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
         raise ValueError(msg)
-    return Documents.join([Documents(batch) for batch in batches])
+    return DocumentView.join([DocumentView(batch) for batch in batches])
 
 
 def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Any:

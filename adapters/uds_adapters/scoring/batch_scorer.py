@@ -17,10 +17,10 @@ from . import models
 from .scorer import Scorer
 from .sharded import ShardedScorer
 
-__all__ = ["Looker"]
+__all__ = ["BatchScorer"]
 
 
-class Looker:
+class BatchScorer:
     """Looks at batches with a model, where the policy needs one.
 
     Parameters
@@ -55,7 +55,7 @@ class Looker:
         self._special = scorer is not Scorer
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs_logits else None
 
-    def view(self, batch: Mapping[str, Any], /) -> tuple[batches.Samples, list[Any]]:
+    def view(self, batch: Mapping[str, Any], /) -> tuple[batches.SampleView, list[Any]]:
         """The samples of a batch, and their identities, of which the model knows nothing."""
         ids: list[Any] = []
         beside: dict[str, torch.Tensor] = {}
@@ -70,7 +70,7 @@ class Looker:
         """Asked at the first batch: weights may be shared out after the selector was made, and asking takes a while."""
         return models.is_sharded(self.model)
 
-    def features(self, policy: uds.Policy, views: Sequence[batches.Samples], /) -> uds.Features:
+    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /) -> uds.Features:
         """The policy's features of the samples of several batches, in their order."""
         if self._scorer is None or self._sharded is None:
             return uds.pool([_without_logits(policy, samples) for samples in views])
@@ -82,7 +82,7 @@ class Looker:
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
 
-def _without_logits(policy: uds.Policy, samples: batches.Samples) -> uds.Features:
+def _without_logits(policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
     mask, labels = samples.mask, samples.labels
     if mask is None and labels is None:
         tokens = samples.tokens

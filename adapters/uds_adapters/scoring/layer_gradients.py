@@ -16,10 +16,10 @@ from .head_probe import undisturbed
 from .scorer import HeadProbe, outside_autocast
 from .validation import ValidationScorer
 
-__all__ = ["GhostScorer"]
+__all__ = ["LayerGradientScorer"]
 
 
-class GhostScorer(ValidationScorer):
+class LayerGradientScorer(ValidationScorer):
     """For `uds.GREATS` where the head is frozen: products of gradients in all linear layers that train.
 
     Parameters
@@ -38,7 +38,7 @@ class GhostScorer(ValidationScorer):
     without gradient checkpointing. No logits are made: the gradient in the hidden states comes from the core.
     """
 
-    def examine(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
+    def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """The policy's features of all samples, in their order."""
         self._reader.refresh()
         validation = batches.view(self.validation_batch(), shift=self.shift)
@@ -57,7 +57,7 @@ class GhostScorer(ValidationScorer):
                 )
             )
 
-    def _seen(self, samples: batches.Samples) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def _seen(self, samples: batches.SampleView) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Of each layer that the samples' losses depend on: what went in, and the gradients of what came out."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         probe = HeadProbe(self._reader.module, torch.no_grad()(self._reader.linear))
@@ -86,7 +86,7 @@ class GhostScorer(ValidationScorer):
                 seen[name] = tuple(torch.cat([_of(samples, x, name) for x in xs], 1) for xs in zip(*parts, strict=True))
         return seen
 
-    def _back(self, logits: Any, samples: batches.Samples) -> torch.Tensor:
+    def _back(self, logits: Any, samples: batches.SampleView) -> torch.Tensor:
         """Gradients of the samples' mean losses in their hidden states."""
         if samples.labels is None:
             msg = "gradients need `labels`, and the batch came without them"
@@ -126,7 +126,7 @@ def _recorded(layers: dict[str, torch.nn.Linear]) -> Iterator[dict[str, list[tup
             hook.remove()
 
 
-def _of(samples: batches.Samples, x: torch.Tensor, name: str) -> torch.Tensor:
+def _of(samples: batches.SampleView, x: torch.Tensor, name: str) -> torch.Tensor:
     """(batch, time, width), one entry for each sample."""
     if x.ndim == 3:
         x = x if x.shape[0] == len(samples) else samples.arrange(x)

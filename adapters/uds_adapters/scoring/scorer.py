@@ -72,7 +72,7 @@ class Scorer:
         self.shift = not models.is_encoder_decoder(self._bare)
         self._warned: set[str] = set()
 
-    def examine(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
+    def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """The policy's features of all samples, in their order."""
         check_whole(policy, self.score_batch_size)
         self._reader.refresh()
@@ -85,7 +85,7 @@ class Scorer:
         with undisturbed(self.model):
             return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=sys.maxsize))
 
-    def _pieces(self, samples: batches.Samples, policy: uds.Policy) -> Iterator[uds.Features]:
+    def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:
         """Features, one micro-batch after the other."""
         waiting = [samples]
         while waiting:
@@ -116,7 +116,7 @@ class Scorer:
             "is still too much. Set `score_batch_size` to save the failed attempts"
         )
 
-    def _candidates(self, samples: batches.Samples, dense_bytes: int) -> Iterator[uds.Candidates]:
+    def _candidates(self, samples: batches.SampleView, dense_bytes: int) -> Iterator[uds.Candidates]:
         """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with HeadProbe(self._reader.module, self._reader.linear) as probe:
@@ -129,7 +129,7 @@ class Scorer:
         yield from self._pieces_of(samples, explained.head(samples.arrange(probe.hidden)), explained.cap, dense_bytes)
 
     def _pieces_of(
-        self, samples: batches.Samples, through: Any, cap: float | None, dense_bytes: int = _DENSE_BYTES
+        self, samples: batches.SampleView, through: Any, cap: float | None, dense_bytes: int = _DENSE_BYTES
     ) -> Iterator[uds.Candidates]:
         """Candidates through a head, in one piece; where logits must be made and capped, some at a time."""
         if cap is None or self.softcap == "ignore":
@@ -167,7 +167,7 @@ class Scorer:
             warnings.warn(message, stacklevel=2)
 
 
-def _of(samples: batches.Samples, logits: Any, part: slice = slice(None)) -> uds.Candidates:
+def _of(samples: batches.SampleView, logits: Any, part: slice = slice(None)) -> uds.Candidates:
     """Candidates of some of the samples, where their logits are."""
     device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))

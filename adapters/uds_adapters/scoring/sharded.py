@@ -47,7 +47,7 @@ class ShardedScorer(Scorer):
         self._vocab = 0
         self._kept: tuple[float, uds.Head] | None = None
 
-    def examine_all(self, views: Sequence[batches.Samples], policy: uds.Policy) -> uds.Features:
+    def examine_all(self, views: Sequence[batches.SampleView], policy: uds.Policy) -> uds.Features:
         """The policy's features of the samples of several batches, in their order."""
         check_whole(policy, self.score_batch_size)
         pieces = [piece for samples in views for piece in samples.split(self.score_batch_size or len(samples))]
@@ -70,7 +70,7 @@ class ShardedScorer(Scorer):
             msg = f"scoring failed on rank {self._ranks.rank} in the midst of a pass that all make together: {error}"
             raise RankError(msg) from error
 
-    def _learn(self, samples: batches.Samples) -> None:
+    def _learn(self, samples: batches.SampleView) -> None:
         with HeadProbe(self._reader.module, self._reader.linear) as probe:
             logits = self._forward(models.inputs_for(self._bare, samples.inputs, samples.labels))
         self._after = None if probe.hidden is None else self._reader.after(probe.seen, logits)
@@ -83,7 +83,7 @@ class ShardedScorer(Scorer):
             )
             raise TypeError(msg)
 
-    def _pass(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
+    def _pass(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Features of one forward pass, made before the head runs."""
         found: list[uds.Features] = []
 

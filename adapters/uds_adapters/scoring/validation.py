@@ -42,7 +42,7 @@ class ValidationScorer(Scorer):
         super().__init__(model, **options)
         self.validation = validation
 
-    def examine(self, samples: batches.Samples, policy: uds.Policy) -> uds.Features:
+    def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """The policy's features of all samples, in their order."""
         beside: Any = _Beside(policy, self(self.validation_batch()))
         return super().examine(samples, beside)

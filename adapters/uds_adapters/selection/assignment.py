@@ -10,12 +10,12 @@ import torch
 
 from .. import batches
 from ..batches.entries import Indexer, same_kind, tokens
-from ..ranks import Pool, Ranks
+from ..ranks import GatheredPool, Ranks
 
-__all__ = ["Deal"]
+__all__ = ["Assignment"]
 
 
-class Deal:
+class Assignment:
     """The chosen samples of a pool, and what this process has to do with them.
 
     Parameters
@@ -54,8 +54,8 @@ class Deal:
     def __init__(
         self,
         chosen: torch.Tensor,
-        pool: Pool,
-        views: Sequence[batches.Samples],
+        pool: GatheredPool,
+        views: Sequence[batches.SampleView],
         ranks: Ranks,
         *,
         move: bool,
@@ -122,7 +122,7 @@ class Deal:
         return batches.blank(self._like.batch, indexer=self._indexer, shift=self._shift)
 
     @cached_property
-    def _samples(self) -> batches.Samples:
+    def _samples(self) -> batches.SampleView:
         """The candidates of this process, in one view."""
         if len(self._views) == 1:
             return self._views[0]
@@ -132,7 +132,7 @@ class Deal:
         joined = batches.join([samples.batch for samples in self._views], shift=self._shift)
         return batches.view(joined, shift=self._shift)
 
-    def _with(self, others: Sequence[Any], stays: torch.Tensor) -> batches.Samples:
+    def _with(self, others: Sequence[Any], stays: torch.Tensor) -> batches.SampleView:
         """Samples that stay, and those that came."""
         own = [self._samples.take(stays)] if len(stays) else []
         came = [same_kind(self._like.batch, batch) for batch in others]

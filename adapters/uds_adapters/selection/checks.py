@@ -8,7 +8,7 @@ from typing import Any
 
 import uds_core as uds
 
-from ..batches import Samples
+from ..batches import SampleView
 from ..ranks import Ended
 
 __all__ = ["check_policy", "warn_of_lost", "warn_of_unlabelled"]
@@ -33,7 +33,7 @@ def check_policy(policy: Any) -> None:
         raise ValueError(msg)
 
 
-def warn_of_unlabelled(policy: Any, views: Sequence[Samples]) -> None:
+def warn_of_unlabelled(policy: Any, views: Sequence[SampleView]) -> None:
     """Where the rows with labels are to be scored, and there are no labels."""
     if getattr(policy, "rows", None) == "labels" and any(samples.labels is None for samples in views):
         msg = (

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.batches.documents import Documents  # noqa: E402
+from uds_adapters.batches.documents import DocumentView  # noqa: E402
 
 EXAMPLES = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in ([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])]
 TOLD = [("position_ids",), ("cu_seq_lens",), ("seq_idx",), ("position_ids", "cu_seq_lens", "seq_idx")]
@@ -16,7 +16,7 @@ TOLD = [("position_ids",), ("cu_seq_lens",), ("seq_idx",), ("position_ids", "cu_
 
 def view(batch, **options) -> Any:
     samples = batches.view(batch, **options)
-    assert isinstance(samples, Documents)
+    assert isinstance(samples, DocumentView)
     return samples
 
 

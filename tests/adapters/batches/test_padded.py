@@ -1,4 +1,4 @@
-"""Rows: samples padded on either side."""
+"""Padded views: samples padded on either side."""
 
 from collections import UserDict
 from typing import Any
@@ -10,14 +10,14 @@ import tiny
 torch = pytest.importorskip("torch")
 
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.batches.padded import Rows  # noqa: E402
+from uds_adapters.batches.padded import PaddedView  # noqa: E402
 
 EXAMPLES = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9, 10], [11])]
 
 
 def view(batch, **options) -> Any:
     samples = batches.view(batch, **options)
-    assert isinstance(samples, Rows)
+    assert isinstance(samples, PaddedView)
     return samples
 
 

@@ -14,7 +14,7 @@ import tiny  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.scoring.layer_gradients import GhostScorer  # noqa: E402
+from uds_adapters.scoring.layer_gradients import LayerGradientScorer  # noqa: E402
 
 
 def lora(*, seed=0, dropout=0.1, targets=("q_proj", "v_proj", "down_proj"), base=None):
@@ -51,7 +51,7 @@ def test_products_in_lora_layers_are_autograds(left):
     model, data, validation = lora(), tiny.batch(6, left=left), tiny.batch(3, seed=1, more=2)
     mine, theirs = gradients(model, data), gradients(model, validation)
     policy = uds.GREATS(count=3)
-    features = GhostScorer(model, validation).examine(batches.view(data), policy)
+    features = LayerGradientScorer(model, validation).examine(batches.view(data), policy)
     assert relative(features["products"], mine @ mine.T, mine, mine) < 1e-5
     goal = theirs.mean(dim=0, keepdim=True)
     assert relative(features["alignment"][:, None], mine @ goal.T, mine, goal) < 1e-5
@@ -66,7 +66,7 @@ def test_layers_that_train_without_lora_count_as_well():
         layer.weight.requires_grad = True
     data = tiny.batch(4)
     mine = gradients(model, data)
-    features = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
+    features = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
     assert relative(features["products"], mine @ mine.T, mine, mine) < 1e-5
 
 
@@ -86,7 +86,7 @@ def test_scale_of_the_head_counts():
     )
     model, data = lora(base=CohereForCausalLM(config)), tiny.batch(4)
     mine = gradients(model, data)
-    features = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
+    features = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
     assert relative(features["products"], mine @ mine.T, mine, mine) < 1e-5
 
 
@@ -95,8 +95,10 @@ def test_documents_in_one_row_are_samples_too():
 
     model, examples = lora(), tiny.examples(4)
     packed = DataCollatorWithFlattening(return_tensors="pt")(examples)
-    expected = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(tiny.collate(examples)), uds.GREATS())
-    got = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(packed), uds.GREATS())
+    expected = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(
+        batches.view(tiny.collate(examples)), uds.GREATS()
+    )
+    got = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(packed), uds.GREATS())
     scale = float(expected["products"].diagonal().max())
     assert float((got["products"] - expected["products"]).abs().max()) < 1e-4 * scale
 
@@ -131,7 +133,7 @@ def test_nothing_is_left_behind_also_after_an_error():
     model.base_model.model.model.layers[0].eval()
     before = everything(model)
     assert any(gradient is not None and gradient.any() for gradient in before["gradients"])
-    scorer = GhostScorer(model, tiny.batch(2, seed=1))
+    scorer = LayerGradientScorer(model, tiny.batch(2, seed=1))
     scorer.examine(batches.view(data), uds.GREATS())
     after = everything(model)
     for name, value in before.items():
@@ -151,7 +153,7 @@ def test_training_goes_on_as_if_nothing_had_been_examined():
         model = lora()
         torch.manual_seed(7)
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        scorer = GhostScorer(model, tiny.batch(2, seed=1))
+        scorer = LayerGradientScorer(model, tiny.batch(2, seed=1))
         for step in range(3):
             data = tiny.batch(4, seed=step)
             if looks:
@@ -166,18 +168,18 @@ def test_training_goes_on_as_if_nothing_had_been_examined():
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_gradient_checkpointing_makes_no_difference():
     data, policy = tiny.batch(4), uds.GREATS()
-    expected = GhostScorer(lora(), tiny.batch(2, seed=1)).examine(batches.view(data), policy)
+    expected = LayerGradientScorer(lora(), tiny.batch(2, seed=1)).examine(batches.view(data), policy)
     model = lora()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    got = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), policy)
+    got = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), policy)
     torch.testing.assert_close(got, expected)
 
 
 def test_in_half_precision_products_are_near():
     model, data = lora(), batches.view(tiny.batch(4))
-    expected = GhostScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
+    expected = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = GhostScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
+        got = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(data, uds.GREATS())["products"]
     assert got.dtype == torch.float32
     assert float((got - expected).abs().max()) < 0.05 * float(expected.diagonal().max())
 
@@ -188,14 +190,14 @@ def test_a_layer_that_runs_twice_is_one_with_longer_samples():
     second.up_proj = first.up_proj
     first.up_proj.weight.requires_grad = True
     mine = gradients(model, data)
-    features = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
+    features = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
     assert relative(features["products"], mine @ mine.T, mine, mine) < 1e-5
 
 
 def test_a_sample_without_targets_has_no_gradient():
     model, data = lora(), tiny.batch(4)
     data["labels"][2] = -100
-    features = GhostScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
+    features = LayerGradientScorer(model, tiny.batch(2, seed=1)).examine(batches.view(data), uds.GREATS())
     assert (features["products"][2] == 0).all()
     assert features["alignment"][2] == 0
     selection, _ = uds.GREATS(count=3).choose(None, features)
@@ -227,4 +229,4 @@ def capped():
 )
 def test_what_cannot_be_told_is_refused(make, error, words):
     with pytest.raises(error, match=words):
-        GhostScorer(make(), tiny.batch(2)).examine(batches.view(tiny.batch(2)), uds.GREATS())
+        LayerGradientScorer(make(), tiny.batch(2)).examine(batches.view(tiny.batch(2)), uds.GREATS())

@@ -12,7 +12,7 @@ import tiny  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters import batches  # noqa: E402
-from uds_adapters.scoring.layer_gradients import GhostScorer  # noqa: E402
+from uds_adapters.scoring.layer_gradients import LayerGradientScorer  # noqa: E402
 from uds_adapters.scoring.validation import ValidationScorer  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
 
@@ -87,10 +87,10 @@ def test_without_validation_it_says_what_is_missing():
 # --- in loops and trainers -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [ValidationScorer, GhostScorer])
+@pytest.mark.parametrize("kind", [ValidationScorer, LayerGradientScorer])
 def test_a_loop_trains_what_greats_keeps(kind):
     model, validation, policy = tiny.llama(), tiny.batch(3, seed=1), uds.GREATS(keep=0.5)
-    if kind is GhostScorer:
+    if kind is LayerGradientScorer:
         model.lm_head.requires_grad_(False)
     select = BatchSelector(model, policy, scorer=partial(kind, validation=validation))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -133,7 +133,7 @@ def test_the_trainer_hands_it_on(tmp_path):
         train_dataset=tiny.examples(18),
         data_collator=tiny.collate,
         policy=uds.GREATS(keep=0.5),
-        selection={"scorer": partial(GhostScorer, validation=tiny.batch(3, seed=1))},
+        selection={"scorer": partial(LayerGradientScorer, validation=tiny.batch(3, seed=1))},
     )
     trainer.train()
     assert trainer.state.global_step == 3

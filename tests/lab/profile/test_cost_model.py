@@ -3,14 +3,14 @@
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.profile.cost_model import Prediction, Step, advise
+from uds_adapters.lab.profile.cost_model import Prediction, StepCost, advise
 
 
 def predictions(sizes=(8, 16, 32), keeps=(0.125, 0.25, 0.5), *, look=0.3, forward=1.0, backward=2.0, fixed=0.1):
     """Seconds in proportion to samples: `look` to score one, `forward` and `backward` to train on it."""
 
     def step(samples, scored):
-        return Step(
+        return StepCost(
             collate=0.0, scoring=look * scored, forward=forward * samples, backward=backward * samples, update=fixed
         )
 

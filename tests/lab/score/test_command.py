@@ -135,7 +135,7 @@ def test_adapters_are_put_on(source, tmp_path):
 
 def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     _, whole = scored(source, tmp_path, name="whole")
-    looked, once = [], lab.Scorer.__call__
+    looked, once = [], lab.WindowScorer.__call__
 
     def stopping(self, window, *, told=None):
         if len(looked) == 2:
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
         looked.append(window.record)
         return once(self, window, told=told)
 
-    monkeypatch.setattr(lab.Scorer, "__call__", stopping)
+    monkeypatch.setattr(lab.WindowScorer, "__call__", stopping)
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]
     result = uds("score", *options, "--output", tmp_path / "again")
     assert result.exit_code == 130, result.output
@@ -152,7 +152,9 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     refused = uds("score", *options, "--loss", "--output", tmp_path / "again")
     assert refused.exit_code == 2
     assert "interrupted run with another loss: go on with the options of that run" in " ".join(refused.output.split())
-    monkeypatch.setattr(lab.Scorer, "__call__", lambda self, w, told=None: (looked.append(w.record), once(self, w))[1])
+    monkeypatch.setattr(
+        lab.WindowScorer, "__call__", lambda self, w, told=None: (looked.append(w.record), once(self, w))[1]
+    )
     _, again = scored(source, tmp_path, name="again")
     assert looked == [0, 16, 32, 48]  # none twice
     assert again == whole
@@ -177,7 +179,7 @@ def test_streaming_holds_one_window(source, monkeypatch):
     held, most = [], []
     parse = lab.data.parse
     monkeypatch.setattr(lab.data, "parse", lambda *a, **k: (held.append(1), parse(*a, **k))[1])
-    scorer = lab.Scorer(source, lab.Scoring(policy="random", window=8), device=torch.device("cpu"))
+    scorer = lab.WindowScorer(source, lab.Scoring(policy="random", window=8), device=torch.device("cpu"))
     for window in jsonl.windows(source.data, size=8):
         held.clear()
         scorer(window)

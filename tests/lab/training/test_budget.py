@@ -5,7 +5,7 @@ from lab_runs import trained
 
 from uds_adapters.lab.data.candidate_order import CandidateOrder
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.training.budget import Budget, learning_rate
+from uds_adapters.lab.training.budget import RunBudget, learning_rate
 from uds_adapters.lab.training.settings import Settings
 
 
@@ -14,13 +14,13 @@ from uds_adapters.lab.training.settings import Settings
     [("candidates", ("candidates", None)), ("tokens=50_000", ("tokens", 5e4)), (" seconds = 1.5 ", ("seconds", 1.5))],
 )
 def test_a_budget_in_words(text, meant):
-    assert Budget.parse(text) == meant
+    assert RunBudget.parse(text) == meant
 
 
 @pytest.mark.parametrize("text", ["steps", "tokens=", "tokens=many", "samples=0", "samples=-1", "tokens=inf"])
 def test_what_is_no_budget(text):
     with pytest.raises(LabError, match="budget"):
-        Budget.parse(text)
+        RunBudget.parse(text)
 
 
 def test_seconds_need_an_amount():
@@ -30,10 +30,10 @@ def test_seconds_need_an_amount():
 
 def test_what_chance_would_spend(task):
     order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(32)
-    amounts = {k: Budget.of(k, order=order, train=task.train, keep=0.25).amount for k in ("candidates", "samples")}
+    amounts = {k: RunBudget.of(k, order=order, train=task.train, keep=0.25).amount for k in ("candidates", "samples")}
     assert amounts == {"candidates": 32, "samples": 8}
     trained_on = sum(label != -100 for index in order for label in task.train[index]["labels"][1:])
-    assert Budget.of("tokens", order=order, train=task.train, keep=0.25).amount == trained_on / 4
+    assert RunBudget.of("tokens", order=order, train=task.train, keep=0.25).amount == trained_on / 4
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing():
@@ -51,7 +51,7 @@ def settings(budget):
 @pytest.mark.parametrize("policy", ["full", "longest", "shortest"])
 def test_equal_tokens(task, tmp_path, policy):
     order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(48)
-    amount = Budget.of("tokens", order=order, train=task.train, keep=0.25).amount
+    amount = RunBudget.of("tokens", order=order, train=task.train, keep=0.25).amount
     done = []
     result = trained(task, policy, tmp_path, settings=settings("tokens"), after_step=done.append)
     last = sum(label != -100 for i in result.selected[-1] for label in task.train[i]["labels"][1:])

@@ -14,7 +14,7 @@ from uds_adapters.lab.training import policy_inputs
 from uds_adapters.lab.training.run import RunResult
 from uds_adapters.lab.training.settings import Settings
 from uds_adapters.lab.training.task import prepare
-from uds_adapters.scoring.layer_gradients import GhostScorer
+from uds_adapters.scoring.layer_gradients import LayerGradientScorer
 from uds_adapters.scoring.validation import ValidationScorer
 
 SETTINGS = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-3, threads=1)
@@ -101,7 +101,7 @@ def test_validation_samples_take_turns_and_are_counted(task, tmp_path):
     assert given.selection["scorer"].func is ValidationScorer
     lora = replace(SETTINGS, lora_rank=2)
     ghost = policy_inputs.provide(task, "greats", settings=lora, seed=0, folder=tmp_path)
-    assert ghost.selection["scorer"].func is GhostScorer
+    assert ghost.selection["scorer"].func is LayerGradientScorer
     assert given.validation is not None
     batches = [given.validation() for _ in range(3)]
     assert all("index" not in batch and len(batch["input_ids"]) == 16 for batch in batches)

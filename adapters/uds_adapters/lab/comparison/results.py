@@ -15,7 +15,7 @@ from ...batches import IGNORE
 from .. import storage
 from ..data.duplicates import duplicates
 from ..report.folders import write as write_report
-from ..training.budget import Budget
+from ..training.budget import RunBudget
 from ..training.run import RunResult
 from ..training.task import Task
 from .plan import Plan
@@ -58,7 +58,7 @@ def describe(
     chart
         Of `atlas`.
     """
-    kind, _ = Budget.parse(plan.settings.budget)
+    kind, _ = RunBudget.parse(plan.settings.budget)
     summaries, found = summarise(results, flags=flags), comparisons(results, budget=kind)
     return {
         "schema": SCHEMA,

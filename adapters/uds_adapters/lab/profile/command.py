@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .cost_model import Prediction
-    from .measure import Memory
+    from .measure import PeakMemory
     from .validate import Checked
 
 __all__ = ["profile"]
@@ -94,7 +94,7 @@ def profile(
         )
 
 
-def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[Memory]") -> list[Any]:
+def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[PeakMemory]") -> list[Any]:
     from rich.table import Table
 
     seconds = Table(title="A training step, milliseconds", title_justify="left")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import LabError
 
-__all__ = ["Advice", "Prediction", "Step", "advise"]
+__all__ = ["Advice", "Prediction", "StepCost", "advise"]
 
 _WORTH = 0.9  # of a full step: what saves less is not worth the trouble, and within the error of prediction
 _HALF = 0.5  # of a step: with more of it spent on choosing, keeping less saves little
@@ -20,7 +20,7 @@ _NEAR = 1.05  # times the best: as good
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepCost:
     """Seconds of the parts of a step."""
 
     collate: float
@@ -42,10 +42,10 @@ class Prediction:
     candidates: int
     keep: float
     kept: int
-    selecting: Step
-    full: Step
+    selecting: StepCost
+    full: StepCost
     """On all candidates."""
-    chance: Step
+    chance: StepCost
     """On as many as are kept, drawn by chance."""
 
     @property

@@ -21,16 +21,16 @@ from ..system import peak
 from ..training.recording_trainer import Clock
 from ..training.settings import Settings
 from ..training.task import Task
-from .cost_model import Prediction, Step
+from .cost_model import Prediction, StepCost
 
-__all__ = ["KEEPS", "Memory", "Phases"]
+__all__ = ["KEEPS", "PeakMemory", "Phases"]
 
 KEEPS = (0.125, 0.25, 0.5)
 _DRAWN = 64  # batches whose lengths stand for those of the data
 _CLIP = 1.0  # the Trainer's `max_grad_norm`
 
 
-class Memory(NamedTuple):
+class PeakMemory(NamedTuple):
     """The peak of one phase; see `peak`."""
 
     phase: str  # scoring or training
@@ -87,7 +87,7 @@ class Phases:
         make, options = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
         self.optimizer: Any = make(self.trained, **options)
         self.clock = Clock(self.device)
-        self.memory: list[Memory] = []
+        self.memory: list[PeakMemory] = []
         self._times: dict[tuple[Any, ...], list[tuple[float, int]]] = defaultdict(list)
 
     def predict(
@@ -199,7 +199,7 @@ class Phases:
 
     def _remember(self, phase: str, samples: int, held: int | None, timed: bool) -> None:
         if not timed and (phase, samples) not in [(memory.phase, memory.samples) for memory in self.memory]:
-            self.memory.append(Memory(phase, samples, held))
+            self.memory.append(PeakMemory(phase, samples, held))
 
     def _prediction(self, size: int, keep: float, case: _Case) -> Prediction:
         k = _kept(size)(keep)
@@ -207,9 +207,9 @@ class Phases:
         chosen = mean(tokens for _, tokens in self._times["chosen", size, k, "forward"]) * case.padded / measured
         collate, update = self._seconds(("collate", size), case.padded), self._seconds(("update",), 1)
 
-        def step(name: tuple[Any, ...], tokens: float, scoring: float = 0.0) -> Step:
+        def step(name: tuple[Any, ...], tokens: float, scoring: float = 0.0) -> StepCost:
             forward, backward = (self._seconds((*name, part), tokens) for part in ("forward", "backward"))
-            return Step(collate=collate, scoring=scoring, forward=forward, backward=backward, update=update)
+            return StepCost(collate=collate, scoring=scoring, forward=forward, backward=backward, update=update)
 
         return Prediction(
             candidates=size,

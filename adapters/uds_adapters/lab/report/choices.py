@@ -8,13 +8,13 @@ from itertools import product
 from statistics import fmean
 from typing import Any, NamedTuple
 
-__all__ = ["Choice", "choices", "counts", "lengths", "overlap", "statistics"]
+__all__ = ["PolicyChoices", "choices", "counts", "lengths", "overlap", "statistics"]
 
 _BINS = 24
 _LONG = 0.995  # of the records; longer ones share the last bar, which would else squeeze all others
 
 
-class Choice(NamedTuple):
+class PolicyChoices(NamedTuple):
     """What one run chose of what it was offered: indices of records."""
 
     policy: str
@@ -26,13 +26,13 @@ class Choice(NamedTuple):
 
 def choices(
     runs: Sequence[Mapping[str, Any]], records: int, /, *, offered: Mapping[tuple[str, int], Collection[int]]
-) -> list[Choice]:
+) -> list[PolicyChoices]:
     """One a run. `offered` is known from audits; a run without one counts as offered all records."""
     made = []
     for run in runs:
         chosen = frozenset(index for step in run.get("selected") or () for index in step)
         candidates = offered.get((run["policy"], run["seed"])) or range(records)
-        made.append(Choice(run["policy"], run["seed"], chosen, frozenset(candidates) - chosen))
+        made.append(PolicyChoices(run["policy"], run["seed"], chosen, frozenset(candidates) - chosen))
     return made
 
 
@@ -41,7 +41,7 @@ def counts(runs: Sequence[Mapping[str, Any]], policy: str, /) -> Counter[int]:
     return Counter(i for run in runs if run["policy"] == policy for step in run.get("selected") or () for i in step)
 
 
-def overlap(made: Sequence[Choice], policies: Sequence[str], /) -> list[list[float | None]]:
+def overlap(made: Sequence[PolicyChoices], policies: Sequence[str], /) -> list[list[float | None]]:
     """Jaccard index of what two policies chose from the same candidates, mean over seeds.
 
     On the diagonal a policy against itself with another seed, so with other candidates; None where there is one seed.
@@ -49,7 +49,9 @@ def overlap(made: Sequence[Choice], policies: Sequence[str], /) -> list[list[flo
     return [[_mean_overlap(made, row, column) for column in policies] for row in policies]
 
 
-def lengths(made: Sequence[Choice], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /) -> dict[str, Any]:
+def lengths(
+    made: Sequence[PolicyChoices], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /
+) -> dict[str, Any]:
     """Histograms of the lengths of what each policy chose and left, as shares."""
     tokens = [record["length"] for record in records]
     low, high = min(tokens), sorted(tokens)[int(_LONG * (len(tokens) - 1))]
@@ -77,7 +79,7 @@ def lengths(made: Sequence[Choice], records: Sequence[Mapping[str, Any]], polici
 
 
 def statistics(
-    made: Sequence[Choice], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /
+    made: Sequence[PolicyChoices], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /
 ) -> list[dict[str, Any]]:
     """Two rows a policy: what its chosen records have in common, and those that it left; means over seeds."""
     rows = []
@@ -104,7 +106,7 @@ def _described(group: frozenset[int], records: Sequence[Mapping[str, Any]]) -> d
     }
 
 
-def _mean_overlap(made: Sequence[Choice], row: str, column: str) -> float | None:
+def _mean_overlap(made: Sequence[PolicyChoices], row: str, column: str) -> float | None:
     pairs = [
         (a.chosen, b.chosen)
         for a, b in product(made, made)

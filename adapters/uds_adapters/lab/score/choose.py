@@ -15,11 +15,11 @@ import uds_core as uds
 
 from ..errors import LabError
 
-__all__ = ["Choice", "check", "choose", "number_of"]
+__all__ = ["RankedRecords", "check", "choose", "number_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class RankedRecords:
     """What was chosen of a pool, and why."""
 
     rounds: np.ndarray
@@ -36,7 +36,7 @@ def choose(
     best: int,
     rounds: int,
     told: Callable[[int], None] | None = None,
-) -> Choice:
+) -> RankedRecords:
     """The `best` of a pool by `policy`.
 
     A policy that remembers what it chose (UDS) has nothing to keep away from in its first choice: in one choice from
@@ -84,7 +84,7 @@ def choose(
         left = left[staying]
         if told is not None:
             told(number)
-    return Choice(rounds=when, columns=columns)
+    return RankedRecords(rounds=when, columns=columns)
 
 
 def check(policy: Any, best: int, pool: int, /) -> None:

@@ -150,13 +150,13 @@ def _score_all(
 
     from ..system import threads as limited
     from . import scorer as lab
-    from .window_store import Parts
+    from .window_store import WindowStore
 
     folder = output.with_name(output.name + ".parts")
     if overwrite and process.rank == 0 and folder.is_dir():
-        Parts(folder, {}).remove()
+        WindowStore(folder, {}).remove()
     process.wait()
-    parts = Parts(folder, lab.about(source, scoring))
+    parts = WindowStore(folder, lab.about(source, scoring))
     parts.claim(write=process.rank == 0)
     began = time.perf_counter()
     try:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from .. import storage
 from ..data import jsonl as lines
 from ..data.jsonl import Window
-from .choose import Choice
-from .window_store import Pool
+from .choose import RankedRecords
+from .window_store import ScoredPool
 
 __all__ = ["save", "save_subset", "table"]
 
@@ -23,7 +23,7 @@ _ROW_GROUP = 65536
 _INTERNAL = ("id", "length")  # features that the other columns tell better
 
 
-def table(pool: Pool, choice: Choice, /, *, about: Mapping[str, Any]) -> pa.Table:
+def table(pool: ScoredPool, choice: RankedRecords, /, *, about: Mapping[str, Any]) -> pa.Table:
     """One row a record, in the file's order.
 
     `record` (from 0) and `line` (from 1); `tokens`, and `trained_tokens` among them, those with loss; `score` and the

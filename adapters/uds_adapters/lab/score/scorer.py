@@ -16,7 +16,7 @@ import uds_core as uds
 
 from ... import batches
 from ...ranks import Ranks
-from ...scoring.batch_scorer import Looker
+from ...scoring.batch_scorer import BatchScorer
 from .. import storage
 from ..data import jsonl as lines
 from ..data import records as data
@@ -26,9 +26,9 @@ from ..data.source import Source
 from ..errors import LabError
 from ..models import context, load_model, load_tokenizer, quiet, with_adapter
 from ..policy_spec import make_policy
-from .window_store import Parts, Rows
+from .window_store import ScoredRecords, WindowStore
 
-__all__ = ["Process", "Scorer", "Scoring", "WithLoss", "about", "process", "score"]
+__all__ = ["Process", "Scoring", "WindowScorer", "WithLoss", "about", "process", "score"]
 
 _FOREVER = dt.timedelta(days=30)  # that processes wait for the slowest
 
@@ -123,7 +123,7 @@ def process() -> Iterator[Process]:
         state.destroy_process_group()
 
 
-class Scorer:
+class WindowScorer:
     """From a window of lines to features.
 
     Parameters
@@ -157,11 +157,13 @@ class Scorer:
         )
         self.collator = Collator(pad_id(tokenizer))
         # nothing trains, so that the head is prepared once
-        self._looker = Looker(model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index")
+        self._batch_scorer = BatchScorer(
+            model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index"
+        )
 
     def __call__(
         self, window: Window, /, *, told: Callable[[int], None] | None = None
-    ) -> tuple[Rows, dict[str, torch.Tensor]]:
+    ) -> tuple[ScoredRecords, dict[str, torch.Tensor]]:
         """All records of a window, and the features of those that can be scored, in the file's order.
 
         `told` is called with the number of records each time that some are done.
@@ -201,9 +203,9 @@ class Scorer:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.scoring.bf16)
         try:
-            samples, _ = self._looker.view(batch)
+            samples, _ = self._batch_scorer.view(batch)
             with torch.no_grad(), autocast:
-                return self._looker.features(self.policy, [samples])
+                return self._batch_scorer.features(self.policy, [samples])
         except ValueError as error:
             msg = f"the policy {self.scoring.policy!r} cannot score these records: {error}"
             raise LabError(msg) from error
@@ -227,7 +229,7 @@ def score(
     /,
     *,
     process: Process,
-    parts: Parts,
+    parts: WindowStore,
     every: Sequence[Window],
     told: Callable[[int], None] | None = None,
 ) -> None:
@@ -238,13 +240,13 @@ def score(
     own = [number for number in range(process.rank, len(every), process.size) if not parts.has(number)]
     if not own:
         return
-    scorer = Scorer(source, scoring, device=process.device)
+    scorer = WindowScorer(source, scoring, device=process.device)
     for number in own:
         parts.save(number, *scorer(every[number], told=told))
 
 
 def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
-    """What the features depend on, for `Parts`; reads the data once."""
+    """What the features depend on, for `WindowStore`; reads the data once."""
     folders = {"model": source.model, "adapter": scoring.adapter}
     there = {name: folder for name, folder in folders.items() if folder is not None and folder.is_dir()}
     return {
@@ -279,9 +281,9 @@ def _parsed(source: Source, line: lines.Line) -> data.Record:
     return data.parse(text, where=where, number=line.line, fields=source.fields)
 
 
-def _rows(read: Sequence[lines.Line], examples: Sequence[Example | None]) -> Rows:
+def _rows(read: Sequence[lines.Line], examples: Sequence[Example | None]) -> ScoredRecords:
     trained = [0 if e is None else sum(label != batches.IGNORE for label in e["labels"][1:]) for e in examples]
-    return Rows(
+    return ScoredRecords(
         record=np.array([line.record for line in read], dtype=np.int64),
         line=np.array([line.line for line in read], dtype=np.int64),
         tokens=np.array([0 if e is None else len(e["input_ids"]) for e in examples], dtype=np.int32),

@@ -18,13 +18,13 @@ import uds_core as uds
 from .. import storage
 from ..errors import LabError
 
-__all__ = ["Parts", "Pool", "Rows"]
+__all__ = ["ScoredPool", "ScoredRecords", "WindowStore"]
 
 _ABOUT = "about.json"
 _FEATURE = "feature:"  # before the name of a column
 
 
-class Rows(NamedTuple):
+class ScoredRecords(NamedTuple):
     """The records of one window, or of all."""
 
     record: np.ndarray  # (n,) int64, counted from 0
@@ -33,10 +33,10 @@ class Rows(NamedTuple):
     trained: np.ndarray  # (n,) int32: tokens with loss; 0 where there is nothing to score
 
 
-class Pool(NamedTuple):
+class ScoredPool(NamedTuple):
     """All records, and the features of those that can be scored, in the file's order."""
 
-    rows: Rows
+    rows: ScoredRecords
     features: uds.Features
 
     @property
@@ -45,7 +45,7 @@ class Pool(NamedTuple):
         return self.rows.trained > 0
 
 
-class Parts:
+class WindowStore:
     """A folder of finished windows. Several processes may write to it, each its own windows.
 
     Parameters
@@ -85,7 +85,7 @@ class Parts:
         """Whether the window is finished."""
         return self._file(window).is_file()
 
-    def save(self, window: int, rows: Rows, features: uds.Features, /) -> None:
+    def save(self, window: int, rows: ScoredRecords, features: uds.Features, /) -> None:
         """Keep a window: all its rows, and the features of those that can be scored, in their order.
 
         Raises
@@ -101,18 +101,18 @@ class Parts:
         with storage.whole(self._file(window)) as stream:
             pq.write_table(pa.table(columns), stream)
 
-    def pool(self, windows: int, /) -> Pool:
+    def pool(self, windows: int, /) -> ScoredPool:
         """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
-        rows: list[Rows] = []
+        rows: list[ScoredRecords] = []
         features: dict[str, list[torch.Tensor]] = {}
         for window in range(windows):
             read = pq.read_table(self._file(window))
-            rows.append(Rows(*(read[name].to_numpy() for name in Rows._fields)))
+            rows.append(ScoredRecords(*(read[name].to_numpy() for name in ScoredRecords._fields)))
             for name in read.column_names:
                 if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
                     features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
-        joined = Rows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-        return Pool(joined, {name: _joined(tensors) for name, tensors in features.items()})
+        joined = ScoredRecords(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        return ScoredPool(joined, {name: _joined(tensors) for name, tensors in features.items()})
 
     def remove(self) -> None:
         """All windows, once they are not needed any more."""

@@ -11,7 +11,7 @@ from ..errors import LabError
 if TYPE_CHECKING:
     from .recording_trainer import RecordingTrainer
 
-__all__ = ["Budget", "Kind", "learning_rate"]
+__all__ = ["Kind", "RunBudget", "learning_rate"]
 
 Kind = Literal["candidates", "samples", "tokens", "seconds"]
 
@@ -20,7 +20,7 @@ _WARM_UP = 0.05  # of the budget: the learning rate rises
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class RunBudget:
     """How much a run may spend; when it is spent, the run ends, and the learning rate has fallen to 0.
 
     Parameters
@@ -36,7 +36,7 @@ class Budget:
     amount: float
 
     @classmethod
-    def of(cls, kind: str, /, *, order: Sequence[int], train: Sequence[Any], keep: float) -> Budget:
+    def of(cls, kind: str, /, *, order: Sequence[int], train: Sequence[Any], keep: float) -> RunBudget:
         """What choosing by chance would spend on the candidates `order`; seconds are not known beforehand."""
         if kind == "candidates":
             return cls(kind=kind, amount=len(order))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import reference_losses
-from ...scoring.layer_gradients import GhostScorer
+from ...scoring.layer_gradients import LayerGradientScorer
 from ...scoring.validation import ValidationScorer
 from .. import storage
 from ..data.encoding import Collator, Example
@@ -24,7 +24,7 @@ from .run import RunResult, run
 from .settings import Settings
 from .task import Task
 
-__all__ = ["ASIDE", "Provisions", "prepare", "provide", "set_aside"]
+__all__ = ["ASIDE", "PolicyInputs", "prepare", "provide", "set_aside"]
 
 ASIDE = 0.1
 """Share of the training records that is set aside where a policy needs some and nothing else is asked for."""
@@ -34,7 +34,7 @@ _LOSSES = {"rholoss": "reference", "lossdrop": "start"}  # policy -> its option 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Provisions:
+class PolicyInputs:
     """What one run of a policy is given."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -94,19 +94,21 @@ def prepare(
         storage.write(folder / f"{option}.json", json.dumps(costs))  # last: its presence says that all is there
 
 
-def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: Path) -> Provisions:
+def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: Path) -> PolicyInputs:
     """What a run of the policy `spec` is given; `folder` holds what `prepare` wrote."""
     name = _name(spec)
     if name in _LOSSES:
         option = _LOSSES[name]
         costs = json.loads((folder / f"{option}.json").read_text(encoding="utf-8"))
         losses = reference_losses.load(folder / f"{option}.safetensors")
-        return Provisions(options={option: losses}, **costs)
+        return PolicyInputs(options={option: losses}, **costs)
     if name == "greats":
         validation = _Validation(task.aside, task.collator, seed=seed)
-        scorer = ValidationScorer if settings.lora_rank is None else GhostScorer  # LoRA freezes the head
-        return Provisions(selection={"scorer": functools.partial(scorer, validation=validation)}, validation=validation)
-    return Provisions()
+        scorer = ValidationScorer if settings.lora_rank is None else LayerGradientScorer  # LoRA freezes the head
+        return PolicyInputs(
+            selection={"scorer": functools.partial(scorer, validation=validation)}, validation=validation
+        )
+    return PolicyInputs()
 
 
 class _Validation:

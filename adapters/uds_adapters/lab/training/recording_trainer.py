@@ -11,7 +11,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ... import batches
 from ...transformers import UDSTrainer
-from .budget import Budget, learning_rate
+from .budget import RunBudget, learning_rate
 
 __all__ = ["Clock", "Evaluations", "Progress", "RecordingTrainer"]
 
@@ -70,7 +70,7 @@ class RecordingTrainer(UDSTrainer):
     """
 
     def __init__(
-        self, *args: Any, budget: Budget, steps: int, selection: Mapping[str, Any] | None = None, **kwargs: Any
+        self, *args: Any, budget: RunBudget, steps: int, selection: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, selection={"id_field": "index", **(selection or {})}, **kwargs)
         self.remove_callback(PrinterCallback)

@@ -15,7 +15,7 @@ from ..data.encoding import Collator, Example
 from ..evaluation.heldout import HeldOut, Measured
 from ..models import with_lora
 from ..policy_spec import make_policy
-from .budget import Budget
+from .budget import RunBudget
 from .recording_trainer import Evaluations, Progress, RecordingTrainer
 from .settings import Settings
 
@@ -161,11 +161,11 @@ class _Record:
         )
 
 
-def _budget(settings: Settings, *, order: CandidateOrder, train: Sequence[Example], steps: int) -> Budget:
-    kind, amount = Budget.parse(settings.budget)
+def _budget(settings: Settings, *, order: CandidateOrder, train: Sequence[Example], steps: int) -> RunBudget:
+    kind, amount = RunBudget.parse(settings.budget)
     if amount is not None:
-        return Budget(kind=kind, amount=amount)
-    return Budget.of(kind, order=order.first(steps * settings.batch_size), train=train, keep=settings.keep)
+        return RunBudget(kind=kind, amount=amount)
+    return RunBudget.of(kind, order=order.first(steps * settings.batch_size), train=train, keep=settings.keep)
 
 
 def _arguments(settings: Settings, *, steps: int, seed: int, folder: Path) -> transformers.TrainingArguments:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LabError
-from .budget import Budget
+from .budget import RunBudget
 
 __all__ = ["METRICS", "Settings", "check_numbers"]
 
@@ -29,7 +29,7 @@ class Settings:
         Optimizer steps; or None, and `epochs` passes over the training data.
     budget
         What all runs spend alike: ``candidates``, ``samples``, ``tokens`` or ``seconds=120``. Without an amount, what
-        choosing by chance would spend in those steps; the number of steps is then the policy's own. See `Budget`.
+        choosing by chance would spend in those steps; the number of steps is then the policy's own. See `RunBudget`.
     learning_rate
         Its peak: it rises over the first twentieth of the budget and falls linearly to 0.
     lora_rank
@@ -65,7 +65,7 @@ class Settings:
         if unknown or len(set(self.metrics)) < len(self.metrics):
             msg = f"`metric` must be {' or '.join(METRICS)}, each once, got {', '.join(self.metrics)}"
             raise LabError(msg)
-        kind, amount = Budget.parse(self.budget)
+        kind, amount = RunBudget.parse(self.budget)
         if kind == "seconds" and amount is None:
             msg = "`budget` seconds needs an amount: seconds=120 trains for two minutes"
             raise LabError(msg)

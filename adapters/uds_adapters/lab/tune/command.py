@@ -110,12 +110,12 @@ def tune(
 
 def _space(text: str | None, policy: str, settings: Settings) -> "Space":
     from ..policy_spec import make_policy
-    from ..training.budget import Budget
+    from ..training.budget import RunBudget
     from .search_space import default, read
 
     make_policy(policy, keep=settings.keep, seed=0)
     space = read(text or default(policy), policy=policy, settings=settings)
-    if Budget.parse(settings.budget)[0] == "candidates" and "keep" in space:
+    if RunBudget.parse(settings.budget)[0] == "candidates" and "keep" in space:
         msg = "`budget` candidates would let what keeps more train on more: use samples or tokens, or don't search keep"
         raise LabError(msg)
     return space

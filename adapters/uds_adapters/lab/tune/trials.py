@@ -15,7 +15,7 @@ from ..data.candidate_order import CandidateOrder
 from ..errors import LabError
 from ..models import load_model, quiet
 from ..system import threads
-from ..training.budget import Budget
+from ..training.budget import RunBudget
 from ..training.run import run
 from ..training.settings import Settings
 from ..training.task import Task
@@ -49,14 +49,14 @@ class Trials:
     seed: int
 
     @cached_property
-    def budget(self) -> Budget:
+    def budget(self) -> RunBudget:
         """Of a full run: what choosing by chance spends at the default's `keep`."""
-        kind, amount = Budget.parse(self.settings.budget)
+        kind, amount = RunBudget.parse(self.settings.budget)
         if amount is not None:
-            return Budget(kind=kind, amount=amount)
+            return RunBudget(kind=kind, amount=amount)
         order = CandidateOrder(len(self.task.train), batch_size=self.settings.batch_size, seed=self.seed)
         first = order.first(self._steps * self.settings.batch_size)
-        return Budget.of(kind, order=first, train=self.task.train, keep=self.settings.keep)
+        return RunBudget.of(kind, order=first, train=self.task.train, keep=self.settings.keep)
 
     def check(self, share: float, /) -> None:
         """Raise where runs that spend a `share` of the budget would be too short to tell anything."""
@@ -117,7 +117,7 @@ class Trials:
     def _expected(self, share: float, settings: Settings) -> int:
         """Steps in which `settings` spend it, by chance."""
         candidates = self._steps * self.settings.batch_size
-        kind, amount = Budget.parse(self.settings.budget)
+        kind, amount = RunBudget.parse(self.settings.budget)
         if amount is not None and kind == "samples":
             candidates = amount / self.settings.keep
         if kind in ("samples", "tokens"):

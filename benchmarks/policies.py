@@ -68,8 +68,11 @@ class Pool:
         """What a policy is given, whatever it asks for."""
         number = len(self.hidden[part])
         logits, mask, labels = head(self.hidden[part]), self.batch["attention_mask"][part], self.labels[part]
-        losses = {"ids": torch.arange(number), "reference_loss": torch.ones(number, device=mask.device)}
-        return uds.Candidates(logits, mask=mask, labels=labels, **losses)
+        columns: dict[str, Any] = {
+            "ids": torch.arange(number),
+            "reference_loss": torch.ones(number, device=mask.device),
+        }
+        return uds.Candidates(logits, mask=mask, labels=labels, **columns)
 
 
 def measured(policy: uds.Policy, pool: Pool, *, frozen: bool, repeat: int) -> dict[str, float]:
@@ -88,7 +91,7 @@ def measured(policy: uds.Policy, pool: Pool, *, frozen: bool, repeat: int) -> di
     features = examine()
     _, state = policy.choose(None, features)
     return {
-        "passes": (1.5 if validates else 1.0) if policy.needs_logits else 0.0,
+        "passes": (1.5 if validates else 1.0) if policy.needs.logits else 0.0,
         "examine": measure.seconds(examine, repeat=repeat),
         "choose": measure.seconds(lambda: policy.choose(state, features), repeat=repeat),
     }

@@ -15,7 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import measure
 import torch
@@ -32,7 +32,7 @@ Batch = dict[str, torch.Tensor]
 class Looking:
     """A policy that writes down lengths: what is left of `examine` is the scoring pass."""
 
-    needs_logits: ClassVar[bool] = True
+    needs = uds.Needs()
 
     def examine(self, candidates: uds.Candidates, /) -> uds.Features:
         """Lengths."""

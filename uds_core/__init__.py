@@ -38,7 +38,7 @@ from .policies import (
     isometric_alpha,
     published_alpha,
 )
-from .policy import Policy
+from .policy import Needs, Policy
 from .registry import get, name_of, names, register
 from .sketch import FourierSketch, PairedSketch, ShiftedSketch
 from .spectrum import frobenius_norm, nuclear_bounds, nuclear_norm
@@ -70,6 +70,7 @@ __all__ = [
     "MaxGrad",
     "MaxLoss",
     "Memory",
+    "Needs",
     "NuclearOnly",
     "PairedSketch",
     "Policy",

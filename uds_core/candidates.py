@@ -22,16 +22,20 @@ class Candidates:
     Parameters
     ----------
     logits
-        (batch, time, vocab), or ``head(hidden)``; None for policies that look at none (`needs_logits`).
+        (batch, time, vocab), or ``head(hidden)``; None for policies that look at none (`Needs.logits`).
     mask
         (batch, time), true for rows that may be scored. Default: all.
     labels
         (batch, time) integers: the target of each row, already shifted; -100 for none.
+    hidden
+        (batch, time, width): what went into the head, for gradients in its weight where `logits` is an array.
+    layers
+        Layer -> (batch, time, width): outputs of decoder layers, for policies that ask for them (`Needs.layers`).
     ids
         (batch,) whole numbers, the samples' identities in the data set, for policies that remember them. Of any array
         library, or a list.
     **extra
-        Further arrays with leading axis batch, by name, for policies that ask for them; see `Policy`.
+        Further arrays with leading axis batch, by name, for policies that ask for them (`Needs.columns`).
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class Candidates:
         *,
         mask: Array | None = None,
         labels: Array | None = None,
+        hidden: Array | None = None,
+        layers: Mapping[int, Array] | None = None,
         ids: Array | None = None,
         **extra: Any,
     ) -> None:
@@ -63,6 +69,13 @@ class Candidates:
                 msg = f"`labels` must have shape (batch, time) = {self.shape}, got {tuple(labels.shape)}"
                 raise ValueError(msg)
         self.labels, self.ids, self.extra = labels, ids, extra
+        self.hidden, self._layers = hidden, {} if layers is None else dict(layers)
+        for layer, states in self._layers.items():
+            check_device(f"layers[{layer}]", states, like=like, like_name="logits")
+            if tuple(states.shape[:2]) != self.shape:
+                shape = tuple(states.shape)
+                msg = f"`layers[{layer}]` must be (batch, time, width) with (batch, time) = {self.shape}, got {shape}"
+                raise ValueError(msg)
 
     @property
     def logits(self) -> Logits:
@@ -71,6 +84,16 @@ class Candidates:
             msg = "this policy scores `logits`, but the candidates came without them"
             raise ValueError(msg)
         return self._logits
+
+    def layer(self, number: int, /) -> Array:
+        """Output of a decoder layer (batch, time, width); an error where the candidates came without it."""
+        if number not in self._layers:
+            msg = (
+                f"this policy reads the output of layer {number}, but the candidates came with "
+                f"{sorted(self._layers) or 'none'}: name it in the policy's `needs`, as in Needs(layers=({number},))"
+            )
+            raise ValueError(msg)
+        return self._layers[number]
 
     def identity(self) -> Array:
         """(batch,) `ids`, checked, where the other arrays are; the feature ``"id"`` of policies that remember samples.

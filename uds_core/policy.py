@@ -1,33 +1,60 @@
 """The protocol of policies: examine candidates one micro-batch at a time, then choose from the whole pool."""
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from ._array import Array
 from .candidates import Candidates, Features, Selection
 
-__all__ = ["Policy"]
+__all__ = ["Needs", "Policy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a policy asks of its adapter.
+
+    Parameters
+    ----------
+    logits
+        Whether `Candidates.logits` are read: False where lengths are enough, so that no forward pass is needed.
+    layers
+        Numbers of the decoder layers whose output is read with `Candidates.layer`, counted from 0; negative ones from
+        the end.
+    whole_batch
+        Whether features depend on how far the whole batch is padded, so that a batch is never scored in parts.
+    ids
+        Whether `Candidates.ids` are read.
+    columns
+        Entries of a batch, one number for each sample, that are read with `Candidates.column`.
+    """
+
+    logits: bool = True
+    layers: tuple[int, ...] = ()
+    whole_batch: bool = False
+    ids: bool = False
+    columns: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed.
+    """A rule for choosing samples: an immutable value of options. What changes is in the state that it is handed."""
 
-    It may also have an attribute `fields`, a tuple of names: entries of a batch, one number for each sample, that it
-    wants handed over as `Candidates.extra`. And `scores_padding`, True where features depend on how far the whole
-    batch is padded: then a batch is never scored in parts.
-    """
-
-    needs_logits: ClassVar[bool]
-    """False where lengths are enough, so that no forward pass is needed."""
+    @property
+    def needs(self) -> Needs:
+        """What the adapter must provide; a class attribute where no option changes it."""
+        ...
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """Features of each candidate, stateless, and of no influence on one another."""
+        """Return the features of each candidate: stateless, and of no influence on one another."""
         ...
 
     def init(self, features: Features, /) -> Any:
-        """The state before the first choice; `features` tell library, device and sizes."""
+        """Return the state before the first choice; `features` give library, device and sizes."""
         ...
 
     def choose(self, state: Any, features: Features, /, *, groups: Array | None = None) -> tuple[Selection, Any]:
-        """The best of the pool, or of each of its groups, and the next state. `state` None means `init(features)`."""
+        """Choose the best of the pool, or of each of its groups; return the selection and the next state.
+
+        `state` None means `init(features)`.
+        """
         ...

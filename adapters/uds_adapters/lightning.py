@@ -111,7 +111,7 @@ def _language_model(module: torch.nn.Module, name: str | None, policy: uds.Polic
     found = list(_outermost(module, ""))
     if len(found) == 1:
         return found[0][1]
-    if not getattr(policy, "needs_logits", True):
+    if not policy.needs.logits:
         return module
     names = [path for path, _ in found]
     msg = (

@@ -51,7 +51,7 @@ class BatchSelector:
         ``indexer(batch, indices) -> batch``, for batches that cannot be taken apart without you, as with images.
     id_field
         Entry of the batches with each sample's identity in the data set; it is taken out before the model sees them.
-        Whole numbers are handed to the policy, as are the entries that it asks for (`policy.fields`).
+        Whole numbers are handed to the policy, as are the entries that it asks for (`Needs.columns`).
     audit
         An `Audit` that records every candidate's score and fate; with several processes each its own, of its own.
     ranks

@@ -130,7 +130,7 @@ class UDSTrainerMixin(Trainer):
         # called once before the selector is there; the Trainer keeps the list that it made
         selector = getattr(self, "selector", None)
         if selector is not None:
-            wanted = [*getattr(selector.policy, "fields", ()), *([selector.id_field] if selector.id_field else [])]
+            wanted = [*selector.policy.needs.columns, *([selector.id_field] if selector.id_field else [])]
             known = self._signature_columns or []
             self._signature_columns = [*known, *(name for name in wanted if name not in known)]
 

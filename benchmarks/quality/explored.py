@@ -27,7 +27,7 @@ class Matching:
         ``"logits"``: the sketch of UDS. ``"gradient"``: that of DivBS, of the gradient in the LM head.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = uds.Needs()
     keep: float | None = None
     count: int | None = None
     tokens: int | None = None
@@ -135,7 +135,7 @@ class Uncertain(uds.UDS):
 class Spared(uds.Random):
     """By chance, but what the model is surest of comes last: the `share` of the candidates with the lowest entropy."""
 
-    needs_logits: ClassVar[bool] = True
+    needs = uds.Needs()
     share: float = 0.5
 
     def examine(self, candidates: uds.Candidates, /) -> uds.Features:

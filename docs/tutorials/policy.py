@@ -1,7 +1,7 @@
 """A policy of your own."""
 
 # %%
-# A policy is an immutable value with four members. `needs_logits` says whether a forward pass is needed. `examine`
+# A policy is an immutable value with four members. `needs` says what the adapter must provide. `examine`
 # looks at a micro-batch and writes down what it wants to know of each sample. `init` makes the state before the first
 # choice. `choose` sees what was written down of the whole pool, and the state; it hands back a selection and the next
 # state.
@@ -10,7 +10,7 @@
 # what is a given step above it.
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Level(NamedTuple):
 class AboveMean:
     """Keep the samples whose loss is nearest to the running mean plus `step`, in nats."""
 
-    needs_logits: ClassVar[bool] = True
+    needs = uds.Needs()
     keep: float | None = None
     count: int | None = None
     step: float = 0.5

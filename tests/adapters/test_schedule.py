@@ -98,7 +98,7 @@ def test_policies_without_a_share_cannot_be_scheduled():
 class Foreign:
     """A policy of another package, no dataclass."""
 
-    needs_logits = False
+    needs = uds.Needs(logits=False)
     keep = 0.5
 
     def examine(self, candidates, /):

@@ -53,7 +53,7 @@ def test_what_the_card_says_it_needs_it_needs(title):
     for name, word in words.items():
         said = word in card["Needs"] and not (name == "ids" and "Ledger" in card["Needs"])
         assert said is not examined(policy, name), name
-    assert ("no forward pass" in card["Cost"]) is examined(policy, "logits") is not policy.needs_logits
+    assert ("no forward pass" in card["Cost"]) is examined(policy, "logits") is not policy.needs.logits
 
 
 @pytest.mark.parametrize("title", sorted(POLICIES))

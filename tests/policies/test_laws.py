@@ -61,7 +61,7 @@ NOT_BEST = dict.fromkeys(
     "what it keeps is drawn, or picked one after the other, not the highest scores",
 )
 KEEPS_ALL = {"full": "keeps all anyway"}
-NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if not policy.needs_logits}
+NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if not policy.needs.logits}
 
 
 def marks(name, exempt, backend="numpy"):

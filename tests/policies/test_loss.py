@@ -36,7 +36,7 @@ def test_rholoss_keeps_the_highest_loss_above_the_reference(backend, known):
     table = dict(zip(pool.ids.tolist(), pool.reference_loss.tolist(), strict=True))
     book = uds.Ledger.of({**table, 99: 0.0})
     policy = uds.RHOLoss(count=3) if known == "column" else uds.RHOLoss(count=3, reference=book)
-    assert policy.fields == (("reference_loss",) if known == "column" else ())
+    assert policy.needs.columns == (("reference_loss",) if known == "column" else ())
     expected = loss_of(pool) - pool.reference_loss
     indices, selection, _ = pools.picks(policy, backend, None, pool)
     assert indices == reference.best_first(expected, pool.length)[:3]

@@ -63,7 +63,7 @@ def test_lossdrop_may_be_given_the_losses_before_training(backend, known):
         given = pools.candidates(backend, pool)
         given.extra["start_loss"] = backend.array(start, "float32")
         features = policy.examine(given)
-    assert policy.fields == (("start_loss",) if known == "column" else ())
+    assert policy.needs.columns == (("start_loss",) if known == "column" else ())
     selection, state = policy.choose(None, features)
     np.testing.assert_allclose(backend.numpy(selection.scores), loss_of(pool) - start, atol=1e-5)
     assert state.ids.size == 0

@@ -44,7 +44,7 @@ def check(features, model, batch, *, rtol=1e-5, policy=POLICY):
 class Recorded:
     """A policy that remembers which kind of logits it was shown, and of how many samples at a time."""
 
-    needs_logits = True
+    needs = uds.Needs()
 
     def __init__(self):
         self.kinds, self.sizes, self.heads = [], [], []

@@ -9,6 +9,7 @@ from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..logits import Logits
 from ..memory import Distance, Memory, diversity, sound
+from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
@@ -22,7 +23,7 @@ __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
 class _Norm(Ranked):
     """What the two norms share: the options of UDS that say of which matrix a norm is taken."""
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     rows: Rows = "labels"
     length: Length = "sqrt"
     centre: Any = "none"
@@ -117,7 +118,7 @@ class DiversityOnly:
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     rows: Rows = "labels"

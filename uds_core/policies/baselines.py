@@ -10,6 +10,7 @@ from .._array import Array, array_namespace, constant
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
+from ..policy import Needs
 from ..registry import register
 from ._ranked import Ranked, Stateless
 
@@ -21,7 +22,7 @@ __all__ = ["Full", "Longest", "Random", "Shortest", "StepNumber"]
 class Full:
     """Keep everything: plain training behind the same interface. No forward pass."""
 
-    needs_logits: ClassVar[bool] = False
+    needs = Needs(logits=False)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`length`: rows that carry loss."""
@@ -60,7 +61,7 @@ class Random:
         Seed of the draws; draw number n is the same on every library, machine and process.
     """
 
-    needs_logits: ClassVar[bool] = False
+    needs = Needs(logits=False)
     keep: float | None = None
     count: int | None = None
     tokens: int | None = None
@@ -107,7 +108,7 @@ class Longest(Ranked):
         Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     """
 
-    needs_logits: ClassVar[bool] = False
+    needs = Needs(logits=False)
     score_name: ClassVar[str] = "length"
 
     def examine(self, candidates: Candidates, /) -> Features:
@@ -126,7 +127,7 @@ class Shortest(Ranked):
         Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
     """
 
-    needs_logits: ClassVar[bool] = False
+    needs = Needs(logits=False)
     score_name: ClassVar[str] = "shortness"
 
     def examine(self, candidates: Candidates, /) -> Features:

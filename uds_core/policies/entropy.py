@@ -7,6 +7,7 @@ from .. import _options
 from .._array import Array, array_namespace
 from ..candidates import Candidates, Features
 from ..losses import entropy, loss_and_entropy
+from ..policy import Needs
 from ..registry import register
 from ..tradeoff import percentile
 from ._ranked import Ranked
@@ -34,7 +35,7 @@ class Entropy(Ranked):
     Reads no target: labels only tell which rows count. Costs the logits of every candidate, block by block.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     score_name: ClassVar[str] = "entropy"
     rows: Rows = "labels"
 
@@ -72,7 +73,7 @@ class Quadrants(Ranked):
     `MaxLoss` costs. Needs labels. Idea: Q-Tuning's sample selection, whose cut-offs may differ.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     score_name: ClassVar[str] = "corner"
 
     def examine(self, candidates: Candidates, /) -> Features:

@@ -1,7 +1,7 @@
 """Chance, with copies of what was chosen lately last."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..memory import Memory, distances, sound
+from ..policy import Needs
 from ..registry import register
 from ..tradeoff import median
 from ._sketched import check_recipe, fingerprint
@@ -63,7 +64,7 @@ class Fresh:
     memory are those of UDS.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     tokens: int | None = None

@@ -11,6 +11,7 @@ from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, in_turn
 from ..head_gradients import HeadGradients
+from ..policy import Needs
 from ..registry import register
 from ._ranked import Ranked, Stateless
 from .baselines import StepNumber
@@ -42,7 +43,7 @@ class MaxGrad(Ranked):
     last layer's gradient, and its bound); exact for language models here.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     score_name: ClassVar[str] = "gradient"
     gradient: Literal["head", "logits"] = "head"
 
@@ -88,7 +89,7 @@ class GREATS:
     among the features. Source: Wang et al., GREATS, NeurIPS 2024.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     eta: float | Literal["auto"] = "auto"
@@ -181,7 +182,7 @@ class DivBS:
     labels. Source: Hong et al., DivBS, arXiv 2406.04872.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     dim: int = 1024
@@ -267,9 +268,7 @@ def _gradients(candidates: Candidates, policy: str) -> HeadGradients:
     if candidates.labels is None:
         msg = f"{policy} needs `labels`, and the candidates came without them"
         raise ValueError(msg)
-    return HeadGradients(
-        candidates.logits, candidates.labels, mask=candidates.mask, hidden=candidates.extra.get("hidden")
-    )
+    return HeadGradients(candidates.logits, candidates.labels, mask=candidates.mask, hidden=candidates.hidden)
 
 
 def _head_products(candidates: Candidates) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ from .._array import Array, constant, to_numpy
 from ..candidates import Candidates, Features
 from ..ledger import Ledger
 from ..losses import cross_entropy
+from ..policy import Needs
 from ..registry import register
 from ._ranked import Ranked
 
@@ -34,7 +35,7 @@ class MaxLoss(Ranked):
     by block, but never holds them. Needs labels.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     score_name: ClassVar[str] = "loss"
     reduction: Literal["mean", "sum"] = "mean"
 
@@ -74,7 +75,6 @@ class RHOLoss(Ranked):
     costs, and the reference's one pass over the data. Source: RHO-LOSS, arXiv 2206.07137.
     """
 
-    needs_logits: ClassVar[bool] = True
     score_name: ClassVar[str] = "excess"
     reference: Literal["given"] | Ledger = "given"
 
@@ -83,9 +83,9 @@ class RHOLoss(Ranked):
         check_source("reference", self.reference, ("given",))
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Entries of a batch that come as numbers of its samples."""
-        return ("reference_loss",) if self.reference == "given" else ()
+    def needs(self) -> Needs:
+        """The reference's losses, or identities to find them by."""
+        return Needs(columns=("reference_loss",)) if self.reference == "given" else Needs(ids=True)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss` and `reference_loss`: token-mean cross-entropies; `length`: rows that carry loss."""

@@ -1,7 +1,7 @@
 """Policies that remember the loss of each sample, by its identity in the data set."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from .._array import Array, array_namespace, constant, to_numpy
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..ledger import Ledger
+from ..policy import Needs
 from ..registry import register
 from .drawn import draw
 from .loss import check_source, known_loss, token_loss
@@ -46,7 +47,6 @@ class LossDrop:
     round(batch x share) samples of all processes.
     """
 
-    needs_logits: ClassVar[bool] = True
     keep: float | None = None
     count: int | None = None
     start: Literal["seen", "given"] | Ledger = "seen"
@@ -61,9 +61,9 @@ class LossDrop:
         return Budget(keep=self.keep, count=self.count)
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Entries of a batch that come as numbers of its samples."""
-        return ("start_loss",) if self.start == "given" else ()
+    def needs(self) -> Needs:
+        """The first losses, or identities to remember them by."""
+        return Needs(columns=("start_loss",)) if self.start == "given" else Needs(ids=True)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`, or `start_loss`."""
@@ -132,7 +132,7 @@ class LossEMA:
     arXiv 2509.23461, whose formula was not compared with this one.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs(ids=True)
     keep: float | None = None
     count: int | None = None
     blend: float = 0.2

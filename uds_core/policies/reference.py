@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..choice import Budget, top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, sound
+from ..policy import Needs
 from ..registry import register
 from ..spectrum import nuclear_norm
 from ._sketched import Remembered, fingerprint
@@ -66,8 +67,7 @@ class Reference:
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs_logits: ClassVar[bool] = True
-    scores_padding: ClassVar[bool] = True
+    needs = Needs(whole_batch=True)
     keep: float | None = None
     count: int | None = None
     alpha: float = 1.5e-3

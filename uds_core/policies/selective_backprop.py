@@ -1,7 +1,7 @@
 """Selective backpropagation: draws that favour high losses, without forgetting the others."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from .._array import Array, array_namespace, constant, to_numpy
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
+from ..policy import Needs
 from ..registry import register
 from ..tradeoff import nothing_seen, percentile, shift_in
 from .drawn import draw
@@ -59,7 +60,7 @@ class SelectiveBackprop:
     MosaicML Composer (``"rank"``).
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     form: Literal["rank", "history"] = "rank"

@@ -1,7 +1,7 @@
 """Utility-Diversity Sampling."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import _options
 from .._array import Array, array_namespace, device
@@ -9,6 +9,7 @@ from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, greedy, top_k
 from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
+from ..policy import Needs
 from ..registry import register
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
@@ -106,7 +107,7 @@ class UDS:
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs_logits: ClassVar[bool] = True
+    needs = Needs()
     keep: float | None = None
     count: int | None = None
     tokens: int | None = None

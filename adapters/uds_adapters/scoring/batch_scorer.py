@@ -50,17 +50,17 @@ class BatchScorer:
     ) -> None:
         self.model, self.indexer = model, indexer
         self.shift = not models.is_encoder_decoder(models.bare(model))
-        self._id_field, self._fields = id_field, getattr(policy, "fields", ())
-        self._scorer = scorer(model, **options) if policy.needs_logits else None
+        self._id_field, self._columns = id_field, policy.needs.columns
+        self._scorer = scorer(model, **options) if policy.needs.logits else None
         self._special = scorer is not Scorer
-        self._sharded = ShardedScorer(model, ranks, **options) if policy.needs_logits else None
+        self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.logits else None
 
     def view(self, batch: Mapping[str, Any], /) -> tuple[batches.SampleView, list[Any]]:
         """The samples of a batch, and their identities, of which the model knows nothing."""
         ids: list[Any] = []
         beside: dict[str, torch.Tensor] = {}
-        if isinstance(batch, Mapping) and (self._fields or self._id_field):
-            batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._fields)
+        if isinstance(batch, Mapping) and (self._columns or self._id_field):
+            batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._columns)
         samples = batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside)
         entries.check_one_each(len(samples), ids, beside, id_field=self._id_field)
         return samples, ids
@@ -87,6 +87,6 @@ def _without_logits(policy: uds.Policy, samples: batches.SampleView) -> uds.Feat
     if mask is None and labels is None:
         tokens = samples.tokens
         mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
-    beside = dict(samples.beside)
+    beside: dict[str, Any] = dict(samples.beside)
     ids = beside.pop("id", None)
     return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **beside))

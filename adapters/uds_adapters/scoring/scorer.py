@@ -97,7 +97,7 @@ class Scorer:
             try:
                 features = [examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
             except (RuntimeError, MemoryError) as error:
-                whole = len(piece) == 1 or scores_padding(policy)
+                whole = len(piece) == 1 or policy.needs.whole_batch
                 if whole or not _is_out_of_memory(error):
                     raise
                 features = None
@@ -171,13 +171,8 @@ def _of(samples: batches.SampleView, logits: Any, part: slice = slice(None)) -> 
     """Candidates of some of the samples, where their logits are."""
     device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
-    beside = {name: numbers[part] for name, numbers in samples.beside.items()}
+    beside: dict[str, Any] = {name: numbers[part] for name, numbers in samples.beside.items()}
     return uds.Candidates(logits, mask=mask, labels=labels, ids=beside.pop("id", None), **beside)
-
-
-def scores_padding(policy: uds.Policy) -> bool:
-    """Whether features depend on how far the batch is padded, so that it cannot be scored in parts."""
-    return getattr(policy, "scores_padding", False)
 
 
 def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
@@ -188,7 +183,7 @@ def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
     ValueError
         With the remedy.
     """
-    if score_batch_size is not None and scores_padding(policy):
+    if score_batch_size is not None and policy.needs.whole_batch:
         msg = (
             f"`score_batch_size` is {score_batch_size}, and {type(policy).__name__} scores the padding of the whole "
             "batch, which parts of it do not have: leave it None, with fewer candidates if memory is short"

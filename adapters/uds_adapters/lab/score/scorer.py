@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,11 @@ class WithLoss:
     """A policy that writes the token-mean loss down too."""
 
     policy: uds.Policy
-    needs_logits: bool = True
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Of the policy."""
-        return getattr(self.policy, "fields", ())
+    def needs(self) -> uds.Needs:
+        """Those of the policy, and logits."""
+        return replace(self.policy.needs, logits=True)
 
     def examine(self, candidates: uds.Candidates, /) -> uds.Features:
         """The policy's features, and `loss`."""
@@ -213,7 +212,7 @@ class WindowScorer:
     def _beside(self, records: Sequence[data.Record], places: Sequence[int]) -> dict[str, torch.Tensor]:
         """Numbers that the policy reads of the records themselves."""
         found: dict[str, torch.Tensor] = {}
-        for name in getattr(self.policy, "fields", ()):
+        for name in self.policy.needs.columns:
             values = [records[place].raw.get(name) for place in places]
             for value, place in zip(values, places, strict=True):
                 if isinstance(value, bool) or not isinstance(value, (int, float)):

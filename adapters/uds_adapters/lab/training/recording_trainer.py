@@ -116,7 +116,7 @@ class RecordingTrainer(UDSTrainer):
     def _count(self, candidates: Any, kept: Any) -> None:
         number = int(candidates["attention_mask"].sum())
         self.tokens["candidates"] += number
-        self.tokens["forwarded_for_scoring"] += number if self.selector.policy.needs_logits else 0
+        self.tokens["forwarded_for_scoring"] += number if self.selector.policy.needs.logits else 0
         self.tokens["forwarded_for_training"] += int(kept["attention_mask"].sum())
         self.tokens["trained"] += batches.trained_tokens(kept)
 

@@ -387,3 +387,43 @@ class DiversityOnly:
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
         self.memory.extend(sketches[chosen])
         return chosen, scores
+
+
+def glance(token_ids, targets, embeddings, mask, signs=None):
+    """Means of embeddings and counts of each sample, token by token; `signs` (width, dim) project the means."""
+    out = []
+    for ids, labels, own in zip(token_ids, targets, mask, strict=True):
+        answer = [int(label) for label, mine in zip(labels, own, strict=True) if mine and label != -100]
+        first = next((t for t, label in enumerate(labels) if own[t] and label != -100), len(ids))
+        prompt = [int(token) for t, token in enumerate(ids) if own[t] and t <= first]
+        row = []
+        for tokens in (answer, prompt, prompt[-8:]):
+            known = [embeddings[token] for token in tokens if 0 <= token < len(embeddings)]
+            mean = np.mean(known, axis=0) if known else np.zeros(embeddings.shape[1])
+            row += list(mean if signs is None else mean @ signs / signs.shape[1] ** 0.5)
+        shared = sum(token in prompt for token in answer) / max(len(answer), 1)
+        out.append([*row, np.log1p(len(answer)), np.log1p(len(prompt)), 1 / max(len(answer), 1), shared])
+    return np.array(out)
+
+
+def ngrams(tokens, n):
+    """The set of n-grams of one sample; of a short one all that it has."""
+    tokens = tuple(int(token) for token in tokens)
+    return {tokens[i : i + n] for i in range(max(len(tokens) - n + 1, 1))} if tokens else set()
+
+
+def ridge(steps, features, *, forget, penalty):
+    """Predictions of a weighted ridge regression, fitted anew to all `steps`, a list of (features, labels)."""
+    steps = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in steps]
+    steps = [(x, y) for x, y in steps if len(y)]
+    if not steps:
+        return np.zeros(len(features))
+    weight = np.concatenate([np.full(len(y), forget ** (len(steps) - 1 - s)) for s, (_, y) in enumerate(steps)])
+    x, y = np.concatenate([x for x, _ in steps]), np.concatenate([y for _, y in steps])
+    mean, label = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
+    spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
+    scale = np.where(spread > 1e-9, 1 / np.maximum(spread, 1e-9), 0.0)
+    z = (x - mean) * scale
+    system = (z * weight[:, None]).T @ z / weight.sum() + penalty * np.eye(x.shape[1])
+    slope = np.linalg.solve(system, (z * weight[:, None]).T @ (y - label) / weight.sum())
+    return (features - mean) * scale @ slope + label

@@ -7,13 +7,16 @@ from ._array import Array
 from .candidates import Candidates, Features, Selection, pool
 from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
+from .glance import glance, glance_width
 from .gumbel import Drawn, gumbel_top_k
 from .head import Head
 from .head_gradients import HeadGradients
 from .layer_gradients import layer_products
+from .learner import Learner, LearnerState
 from .ledger import Ledger
 from .losses import cross_entropy, entropy
 from .memory import Memory, Reservoir, diversity
+from .ngrams import jaccard, ngram_sketch
 from .policies import (
     GREATS,
     UDS,
@@ -63,6 +66,8 @@ __all__ = [
     "Full",
     "Head",
     "HeadGradients",
+    "Learner",
+    "LearnerState",
     "Ledger",
     "Longest",
     "LossDrop",
@@ -93,12 +98,16 @@ __all__ = [
     "fourier_rank",
     "frobenius_norm",
     "get",
+    "glance",
+    "glance_width",
     "greedy",
     "gumbel_top_k",
     "isometric_alpha",
+    "jaccard",
     "layer_products",
     "name_of",
     "names",
+    "ngram_sketch",
     "nuclear_bounds",
     "nuclear_norm",
     "pool",

@@ -27,6 +27,8 @@ class Stream(IntEnum):
     RANDOM = 7
     GUMBEL = 8
     WIDTH = 9
+    GLANCE = 10
+    NGRAMS = 11
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:

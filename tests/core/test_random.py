@@ -29,8 +29,9 @@ def test_a_stream_is_four_words_of_its_own():
 
 
 def test_numbers_of_streams_stay_as_saved_sketches_have_them():
-    assert [Stream(number).name for number in range(9)] == [
-        "TIME", "VOCAB", "FREQUENCIES", "FOLD", "RELEASED", "SUBSPACE", "RESERVOIR", "RANDOM", "GUMBEL"
+    assert [Stream(number).name for number in range(12)] == [
+        "TIME", "VOCAB", "FREQUENCIES", "FOLD", "RELEASED", "SUBSPACE", "RESERVOIR", "RANDOM", "GUMBEL",
+        "WIDTH", "GLANCE", "NGRAMS"
     ]  # fmt: skip
 
 

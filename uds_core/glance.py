@@ -1,0 +1,179 @@
+"""Glances: what is known of a sample before any layer runs, from its token ids and the input embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _options, _random
+from ._array import Array, array_namespace, check_device, constant, device, widen
+from ._random import Stream
+from .rows import IGNORE, check_mask
+
+__all__ = ["glance", "glance_width"]
+
+_LAST = 8  # tokens before the first target that have a mean of their own
+_COUNTS = 4  # features beside the means
+
+
+def glance(
+    token_ids: Array,
+    targets: Array,
+    embeddings: Array,
+    /,
+    *,
+    mask: Array | None = None,
+    prompt: Array | None = None,
+    dim: int = 64,
+    seed: int = 0,
+) -> Array:
+    r"""Describe each sample by its tokens and their input embeddings alone; no layer runs.
+
+    .. math:: g_i = \bigl(\bar e(Y_i),\; \bar e(X_i),\; \bar e(X_i^{\text{last }8}),\;
+        \log(1 + n_i),\; \log(1 + m_i),\; 1 / \max(n_i, 1),\; |Y_i \cap X_i| / n_i\bigr)
+
+    Y_i: the n_i target tokens of sample i. X_i: the m_i tokens before the first of them. e: mean input embedding,
+    projected to `dim` numbers by random signs where the table is wider.
+
+    Parameters
+    ----------
+    token_ids
+        (batch, time) whole numbers. Those that the table does not have, such as placeholders of images, count as
+        tokens but have no embedding.
+    targets
+        (batch, time) whole numbers: the target of each row, already shifted; -100 for none. Of an encoder-decoder model
+        (batch, any time).
+    embeddings
+        (vocab, width), the input embedding table.
+    mask
+        (batch, time), true for a sample's own tokens. Default: all.
+    prompt
+        (batch, time), true for the tokens before the first target. Default: those up to the row that predicts the first
+        target; all of the mask where there is no target, and where `targets` has another length than `token_ids`.
+    dim
+        Numbers that a mean embedding is projected to, at most.
+    seed
+        Of the projection.
+
+    Returns
+    -------
+    array (batch, `glance_width`)
+        In the dtype of `embeddings`, float32 for half floats. A sample's row depends on its own tokens alone: not on
+        padding, on its place in a row, or on other samples. Zeros stand for means of no tokens.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where shapes, dtypes or devices do not fit.
+
+    Notes
+    -----
+    O(batch time width) for the means, O(batch time log time) for the tokens in common. Source: this library.
+    """
+    xp = array_namespace(token_ids, targets, embeddings)
+    _check(token_ids, targets, embeddings, dim=dim)
+    own = check_mask(mask, tuple(token_ids.shape), like=token_ids)
+    own = xp.ones(token_ids.shape, dtype=xp.bool, device=device(token_ids)) if own is None else own
+    trained = targets != IGNORE
+    if targets.shape == token_ids.shape:
+        trained = trained & own
+    if prompt is None:
+        before = _before(own, trained) if targets.shape == token_ids.shape else own
+    else:
+        given: Any = check_mask(prompt, tuple(token_ids.shape), like=token_ids, name="prompt")
+        before = given & own
+    last = before & (_count_after(before) < _LAST)
+    means = [
+        _mean(targets, trained, embeddings),
+        _mean(token_ids, before, embeddings),
+        _mean(token_ids, last, embeddings),
+    ]
+    dtype = means[0].dtype
+    number, prefix = (xp.sum(xp.astype(rows, dtype), axis=1) for rows in (trained, before))
+    at_least_one = xp.where(number > 0, number, xp.ones_like(number))
+    shared = _in_common(targets, trained, token_ids, before, dtype=dtype) / at_least_one
+    counts = xp.stack([xp.log1p(number), xp.log1p(prefix), 1 / at_least_one, shared], axis=1)
+    projected = [_projected(mean, dim=dim, seed=seed) for mean in means]
+    return xp.concat([*projected, counts], axis=1)
+
+
+def glance_width(width: int, /, *, dim: int = 64) -> int:
+    """Return the number of features in a glance at a table of `width` columns."""
+    return 3 * min(width, dim) + _COUNTS
+
+
+def _check(token_ids: Array, targets: Array, embeddings: Array, *, dim: int) -> None:
+    xp = array_namespace(token_ids)
+    _options.whole("dim", dim)
+    for name, ids in (("token_ids", token_ids), ("targets", targets)):
+        if ids.ndim != 2 or not xp.isdtype(ids.dtype, "integral"):
+            msg = f"`{name}` must be whole numbers (batch, time), got {ids.dtype} of shape {tuple(ids.shape)}"
+            raise ValueError(msg)
+        check_device(name, ids, like=embeddings, like_name="embeddings")
+    if targets.shape[0] != token_ids.shape[0]:
+        msg = f"`targets` must have a row for each of the {token_ids.shape[0]} samples, got {targets.shape[0]}"
+        raise ValueError(msg)
+    if embeddings.ndim != 2:
+        msg = f"`embeddings` must be a table (vocab, width), got shape {tuple(embeddings.shape)}"
+        raise ValueError(msg)
+
+
+def _before(own: Array, trained: Array) -> Array:
+    """Own tokens up to the row that predicts the first target."""
+    xp = array_namespace(own)
+    if not own.shape[1]:
+        return own
+    place = xp.arange(own.shape[1], dtype=xp.int32, device=device(own))[None, :]
+    first = xp.min(xp.where(trained, place, xp.full_like(place, own.shape[1])), axis=1, keepdims=True)
+    return own & (place <= first)
+
+
+def _count_after(rows: Array) -> Array:
+    """How many of `rows` (batch, time) stand after each place."""
+    xp = array_namespace(rows)
+    if not rows.shape[1]:
+        return xp.zeros(rows.shape, dtype=xp.int32, device=device(rows))
+    number = xp.astype(rows, xp.int32)
+    return xp.sum(number, axis=1, keepdims=True, dtype=xp.int32) - xp.cumulative_sum(number, axis=1, dtype=xp.int32)
+
+
+def _mean(ids: Array, rows: Array, embeddings: Array) -> Array:
+    """Mean embedding (batch, width) of the tokens in `rows`; zeros where there are none."""
+    xp = array_namespace(ids)
+    batch, time = ids.shape
+    vocab, width = embeddings.shape
+    known = rows & (ids >= 0) & (ids < vocab)
+    if not (time and vocab):
+        return xp.zeros((batch, width), dtype=widen(embeddings[:0, :]).dtype, device=device(ids))
+    index = xp.where(known, ids, xp.zeros_like(ids))
+    taken = widen(xp.reshape(xp.take(embeddings, xp.reshape(index, (-1,)), axis=0), (batch, time, width)))
+    weight = xp.astype(known, taken.dtype)
+    total = xp.matmul(weight[:, None, :], taken)[:, 0, :]
+    number = xp.sum(weight, axis=1, keepdims=True)
+    return total / xp.where(number > 0, number, xp.ones_like(number))
+
+
+def _projected(mean: Array, *, dim: int, seed: int) -> Array:
+    """(batch, width) as at most `dim` numbers; lengths are kept on average."""
+    width = mean.shape[1]
+    if width <= dim:
+        return mean
+    signs = _random.signs(seed, Stream.GLANCE, 0, (width, dim))
+    return mean @ constant(signs / dim**0.5, like=mean, dtype=mean.dtype)
+
+
+def _in_common(targets: Array, trained: Array, token_ids: Array, before: Array, *, dtype: Any) -> Array:
+    """Number (batch,) of target tokens that also stand in the prompt."""
+    xp = array_namespace(targets)
+    batch = targets.shape[0]
+    counts = [xp.zeros((1,), dtype=dtype, device=device(targets))] * batch
+    if not (targets.shape[1] and token_ids.shape[1]):
+        return xp.concat(counts, axis=0) if batch else xp.zeros((0,), dtype=dtype, device=device(targets))
+    # ids outside of a prompt become one that no target has
+    outside = xp.full_like(token_ids, -1)
+    ordered = xp.sort(xp.where(before, token_ids, outside), axis=1)
+    for i in range(batch):
+        place = xp.searchsorted(ordered[i, :], targets[i, :])
+        last = xp.full_like(place, token_ids.shape[1] - 1)
+        found = xp.take(ordered[i, :], xp.where(place < token_ids.shape[1], place, last), axis=0) == targets[i, :]
+        counts[i] = xp.sum(xp.astype(found & trained[i, :], dtype))[None]
+    return xp.concat(counts, axis=0) if batch else xp.zeros((0,), dtype=dtype, device=device(targets))

@@ -1,6 +1,8 @@
 """Laws that every policy keeps, on every library. What each alone promises is in the test file of its family."""
 
+import ast
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,17 @@ def law(exempt: dict[str, str] | None = None):
 
 def is_one_of(policy, names):
     return any(policy is POLICIES[name] for name in names)
+
+
+FAMILIES = sorted(Path(uds.__file__).parent.glob("policies/*.py"))
+
+
+@pytest.mark.parametrize("file", [file for file in FAMILIES if file.stem != "__init__"], ids=lambda file: file.stem)
+def test_no_policy_imports_a_sibling_policy(file):
+    """What policies share is in files with a leading underscore."""
+    nodes = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    siblings = {node.module or "" for node in nodes if node.level == 1}
+    assert all(name.startswith("_") for name in siblings), siblings
 
 
 def test_every_policy_is_in_the_table():

@@ -8,7 +8,7 @@ import reference
 from pools import BATCH, TIME, WEIGHT, WIDTH, Pool, candidates, low, picks, samples, warm
 
 import uds_core as uds
-from uds_core.policies.uds import sketch_recipe
+from uds_core.policies._sketched import make_sketch
 
 
 @pytest.mark.parametrize("policy", [uds.UDS(keep=0.5, dim=8), uds.UDS(tokens=9, dim=8)], ids=["share", "tokens"])
@@ -232,7 +232,7 @@ def test_options_reach_what_they_name(backend):
     reservoir = uds.UDS(count=1, memory=4, dim=4, replace="reservoir", seed=5)
     state: Any = reservoir.choose(None, given(backend, np.ones(4), np.eye(4)))[1]
     assert state.memory.seed == 5
-    fourier: Any = sketch_recipe("fourier", dim=1024, seed=3, vocab=4096)
+    fourier: Any = make_sketch("fourier", dim=1024, seed=3, vocab=4096)
     assert (fourier.rank, fourier.seed) == ((8, 128), 3)
 
 

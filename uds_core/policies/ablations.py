@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .. import _options
 from .._array import Array, array_namespace
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import top_k
 from ..logits import Logits
 from ..memory import Distance, Memory, diversity, sound
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
-from ._sketched import Remembered, fingerprint
-from .uds import Length, Rows, SketchKind, check_words, length_divisor, sketched
+from ._sketched import Length, Rows, Sketched, SketchState, check_words, length_divisor
 
 __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
 
@@ -53,7 +51,7 @@ class Frobenius(_Norm):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     rows, length, centre
         As in `UDS`.
 
@@ -79,7 +77,7 @@ class NuclearOnly(_Norm):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     rows, length, centre, method
         As in `UDS`.
 
@@ -99,7 +97,7 @@ class NuclearOnly(_Norm):
 
 @register("diversityonly")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DiversityOnly:
+class DiversityOnly(Sketched):
     r"""Keep the samples that are farthest from what was chosen lately: UDS without utility, as in the paper's ablation.
 
     .. math:: s_i = \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
@@ -107,7 +105,7 @@ class DiversityOnly:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     rows, length, centre, memory, distance, sketch, dim, seed
         As in `UDS`.
 
@@ -119,42 +117,16 @@ class DiversityOnly:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
-    rows: Rows = "labels"
-    length: Length = "sqrt"
-    centre: Any = "none"
-    memory: int = 1024
     distance: Distance = "nearest"
-    sketch: SketchKind = "paired"
-    dim: int = 1024
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        _ = self.budget
-        check_words(self)
-        _options.whole("memory", self.memory)
-        _options.whole("dim", self.dim)
-        _options.seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
-
-    def examine(self, candidates: Candidates, /) -> Features:
-        """`sketch` (batch, dim), and `length`: scored rows."""
-        return sketched(candidates, self)
-
-    def init(self, features: Features, /) -> Remembered:
+    def init(self, features: Features, /) -> SketchState:
         """An empty memory."""
         sketch = features["sketch"]
-        recipe = fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
-        return Remembered(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
+        return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), self.fingerprint())
 
     def choose(
-        self, state: Remembered | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Remembered]:
+        self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, SketchState]:
         """Scores are distances to the memory, which the chosen enter afterwards."""
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
@@ -165,4 +137,4 @@ class DiversityOnly:
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
         memory = state.memory.push(sound(sketch, indices, finite & (length > 0)))
-        return selection, Remembered(memory, state.recipe)
+        return selection, SketchState(memory, state.recipe)

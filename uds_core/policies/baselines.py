@@ -1,7 +1,7 @@
 """What any selection has to beat, without a forward pass: everything, chance, and length."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -9,12 +9,13 @@ from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import top_k
 from ..policy import Needs
 from ..registry import register
-from ._ranked import Ranked, Stateless
+from ._budgeted import TokenBudgeted
+from ._ranked import Ranked, Stateless, StepNumber
 
-__all__ = ["Full", "Longest", "Random", "Shortest", "StepNumber"]
+__all__ = ["Full", "Longest", "Random", "Shortest"]
 
 
 @register("full")
@@ -42,39 +43,25 @@ class Full:
         return Selection(indices=indices, scores=scores), Stateless()
 
 
-class StepNumber(NamedTuple):
-    """The state of a policy that counts its choices."""
-
-    step: int
-
-
 @register("random")
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class Random(TokenBudgeted):
     """Keep a random part. No forward pass: the control that costs nothing.
 
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     seed
         Seed of the draws; draw number n is the same on every library, machine and process.
     """
 
     needs = Needs(logits=False)
-    keep: float | None = None
-    count: int | None = None
-    tokens: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         _options.seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`length`: rows that carry loss."""
@@ -105,7 +92,7 @@ class Longest(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     """
 
     needs = Needs(logits=False)
@@ -124,7 +111,7 @@ class Shortest(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     """
 
     needs = Needs(logits=False)

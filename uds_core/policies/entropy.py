@@ -10,8 +10,9 @@ from ..losses import entropy, loss_and_entropy
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import percentile
+from ._losses import required_labels
 from ._ranked import Ranked
-from .uds import Rows
+from ._sketched import Rows
 
 __all__ = ["Entropy", "Quadrants"]
 
@@ -26,7 +27,7 @@ class Entropy(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     rows
         ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
 
@@ -63,7 +64,7 @@ class Quadrants(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
 
     Notes
     -----
@@ -78,10 +79,8 @@ class Quadrants(Ranked):
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`, the logarithm of the perplexity, and `entropy`: token means; `length`: rows that carry loss."""
-        if candidates.labels is None:
-            msg = "Quadrants needs `labels`, and the candidates came without them"
-            raise ValueError(msg)
-        loss, unsure = loss_and_entropy(candidates.logits, candidates.labels, mask=candidates.mask)
+        labels = required_labels(candidates, self)
+        loss, unsure = loss_and_entropy(candidates.logits, labels, mask=candidates.mask)
         return {"loss": loss, "entropy": unsure, "length": candidates.lengths()}
 
     def score(self, features: Features, /) -> Array:

@@ -8,14 +8,14 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, accumulation_dtype, array_namespace, constant, device
 from .._random import Stream
-from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..candidates import Features, Selection
+from ..choice import top_k
 from ..memory import Memory, distances, sound
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import median
-from ._sketched import check_recipe, fingerprint
-from .uds import Length, Rows, SketchKind, check_words, sketched
+from ._budgeted import TokenBudgeted
+from ._sketched import Sketched, check_fingerprint
 
 __all__ = ["Fresh"]
 
@@ -31,12 +31,12 @@ class FreshState(NamedTuple):
 
     def check(self, template: "FreshState", /) -> None:
         """Raise where the restored sketches cannot be compared with those that are still to come."""
-        check_recipe(self.recipe, template.recipe)
+        check_fingerprint(self.recipe, template.recipe)
 
 
 @register("fresh")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fresh:
+class Fresh(Sketched, TokenBudgeted):
     r"""Keep a random part, and copies of what was chosen lately last.
 
     .. math:: s_i = u_i - \left[\, d_i < c\, \tilde d \,\right]
@@ -48,7 +48,7 @@ class Fresh:
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     share
         c: below this share of the usual distance a sample counts as a copy.
     rows, length, centre, memory, sketch, dim
@@ -65,40 +65,16 @@ class Fresh:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
-    tokens: int | None = None
     share: float = 0.5
-    rows: Rows = "labels"
-    length: Length = "sqrt"
-    centre: Any = "none"
-    memory: int = 1024
-    sketch: SketchKind = "paired"
-    dim: int = 1024
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.budget
-        check_words(self)
+        super().__post_init__()
         _options.number("share", self.share, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
-        _options.whole("memory", self.memory)
-        _options.whole("dim", self.dim)
-        _options.seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        """How much is kept."""
-        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
-
-    def examine(self, candidates: Candidates, /) -> Features:
-        """`sketch` (batch, dim), and `length`: scored rows."""
-        return sketched(candidates, self)
 
     def init(self, features: Features, /) -> FreshState:
         """An empty memory, and step 0."""
         sketch = features["sketch"]
-        recipe = fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
-        return FreshState(Memory.empty(self.memory, sketch.shape[1], like=sketch), 0, recipe)
+        return FreshState(Memory.empty(self.memory, sketch.shape[1], like=sketch), 0, self.fingerprint())
 
     def choose(
         self, state: FreshState | None, features: Features, /, *, groups: Array | None = None

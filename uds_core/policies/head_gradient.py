@@ -9,12 +9,13 @@ from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, in_turn
+from ..choice import in_turn
 from ..head_gradients import HeadGradients
 from ..policy import Needs
 from ..registry import register
-from ._ranked import Ranked, Stateless
-from .baselines import StepNumber
+from ._budgeted import Budgeted
+from ._losses import required_labels
+from ._ranked import Ranked, Stateless, StepNumber
 
 __all__ = ["GREATS", "DivBS", "MaxGrad"]
 
@@ -31,7 +32,7 @@ class MaxGrad(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     gradient
         ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it but for the size of the
         hidden states; it costs half, and needs no hidden states.
@@ -53,14 +54,14 @@ class MaxGrad(Ranked):
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`gradient`: its norm; `length`: rows that carry loss."""
-        gradients = _gradients(candidates, "MaxGrad")
+        gradients = _gradients(candidates, self)
         norms = gradients.norms() if self.gradient == "head" else gradients.logit_norms()
         return {"gradient": norms, "length": candidates.lengths()}
 
 
 @register("greats")
 @dataclass(frozen=True, kw_only=True)
-class GREATS:
+class GREATS(Budgeted):
     r"""Keep the samples whose step together lowers the loss of validation samples the most.
 
     .. math:: u_i(S) = \eta \, \langle g_i, \bar v \rangle - \eta^2 \sum_{k \in S} \langle g_i, g_k \rangle
@@ -71,7 +72,7 @@ class GREATS:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     eta
         Learning rate of the series. ``"auto"``: `weight` times the step that the series itself finds best for one
         sample, sum |<g_i, v>| / sum |g_i|^2 over the pool, so that neither term drowns the other.
@@ -90,27 +91,20 @@ class GREATS:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
     eta: float | Literal["auto"] = "auto"
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         if self.eta != "auto":
             _options.number("eta", self.eta, "positive and finite, or 'auto'", fits=lambda eta: 0 < eta < float("inf"))
         _options.number("weight", self.weight, "finite, at least 0", fits=lambda weight: 0 <= weight < float("inf"))
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`alignment` (batch,), <g_i, v>; `products` (batch, batch); `length`: rows that carry loss."""
         products, across = (candidates.extra.get(name) for name in ("products", "validation_products"))
         if products is None or across is None:
-            products, across = _head_products(candidates)
+            products, across = _head_products(candidates, self)
         xp = array_namespace(products)
         sound = xp.any(~xp.isnan(across), axis=0)  # NaN with all of them: it is the validation sample that is broken
         number = xp.sum(xp.astype(sound, across.dtype))
@@ -158,7 +152,7 @@ class GREATS:
 
 @register("divbs")
 @dataclass(frozen=True, kw_only=True)
-class DivBS:
+class DivBS(Budgeted):
     r"""Keep the samples that together stand for the sum of all candidates' gradients, none for what another stands for.
 
     .. math:: s_i(S) = \frac{|\langle h_i, r \rangle|}{\|h_i\|}, \qquad h_i = g_i - Q Q^T g_i
@@ -169,7 +163,7 @@ class DivBS:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     dim
         Numbers in the sketch of a gradient, which stands for it.
     seed
@@ -183,24 +177,17 @@ class DivBS:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
     dim: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         _options.whole("dim", self.dim)
         _options.seed(self.seed)
 
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
-
     def examine(self, candidates: Candidates, /) -> Features:
         """`sketch` (batch, dim) of the gradient; `length`: rows that carry loss."""
-        sketch = _gradients(candidates, "DivBS").sketch(dim=self.dim, seed=self.seed)
+        sketch = _gradients(candidates, self).sketch(dim=self.dim, seed=self.seed)
         return {"sketch": sketch, "length": candidates.lengths()}
 
     def init(self, features: Features, /) -> StepNumber:
@@ -264,14 +251,12 @@ def _among_all(products: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | No
     return every
 
 
-def _gradients(candidates: Candidates, policy: str) -> HeadGradients:
-    if candidates.labels is None:
-        msg = f"{policy} needs `labels`, and the candidates came without them"
-        raise ValueError(msg)
-    return HeadGradients(candidates.logits, candidates.labels, mask=candidates.mask, hidden=candidates.hidden)
+def _gradients(candidates: Candidates, policy: object) -> HeadGradients:
+    labels = required_labels(candidates, policy)
+    return HeadGradients(candidates.logits, labels, mask=candidates.mask, hidden=candidates.hidden)
 
 
-def _head_products(candidates: Candidates) -> tuple[Array, Array]:
+def _head_products(candidates: Candidates, policy: GREATS) -> tuple[Array, Array]:
     validation: Any = candidates.extra.get("validation")
     if validation is None:
         msg = (
@@ -279,7 +264,7 @@ def _head_products(candidates: Candidates) -> tuple[Array, Array]:
             "its `scorer`, a `ValidationScorer`"
         )
         raise ValueError(msg)
-    gradients = _gradients(candidates, "GREATS")
-    products = gradients.products(gradients, _gradients(validation, "GREATS"))
+    gradients = _gradients(candidates, policy)
+    products = gradients.products(gradients, _gradients(validation, policy))
     batch = products.shape[0]
     return products[:, :batch], products[:, batch:]

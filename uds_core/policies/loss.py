@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .. import _options
-from .._array import Array, constant, to_numpy
+from .._array import Array
 from ..candidates import Candidates, Features
 from ..ledger import Ledger
-from ..losses import cross_entropy
 from ..policy import Needs
 from ..registry import register
+from ._losses import check_source, recorded_loss, token_loss
 from ._ranked import Ranked
 
-__all__ = ["MaxLoss", "RHOLoss", "known_loss", "token_loss"]
+__all__ = ["MaxLoss", "RHOLoss"]
 
 
 @register("maxloss")
@@ -25,7 +25,7 @@ class MaxLoss(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     reduction
         ``"mean"`` over the sample's tokens, or their ``"sum"``, which favours long samples.
 
@@ -58,7 +58,7 @@ class RHOLoss(Ranked):
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or rows with loss (`Budget`); default: all.
+        The budget; see `Budget`.
     reference
         ``"given"``: the reference's losses come with the candidates, as ``reference_loss``. A `Ledger`: they are found
         in it by the samples' `ids`.
@@ -91,37 +91,10 @@ class RHOLoss(Ranked):
         """`loss` and `reference_loss`: token-mean cross-entropies; `length`: rows that carry loss."""
         return {
             "loss": token_loss(candidates, self),
-            "reference_loss": known_loss(candidates, self.reference, "reference_loss"),
+            "reference_loss": recorded_loss(candidates, self.reference, "reference_loss"),
             "length": candidates.lengths(),
         }
 
     def score(self, features: Features, /) -> Array:
         """(batch,) loss less the reference's."""
         return features["loss"] - features["reference_loss"]
-
-
-def token_loss(candidates: Candidates, policy: object, /, *, reduction: Literal["mean", "sum"] = "mean") -> Array:
-    """(batch,) cross-entropy of the candidates' scored rows; an error that names `policy` where labels are missing."""
-    if candidates.labels is None:
-        msg = f"{type(policy).__name__} needs `labels`, and the candidates came without them"
-        raise ValueError(msg)
-    return cross_entropy(candidates.logits, candidates.labels, mask=candidates.mask, reduction=reduction)
-
-
-def known_loss(candidates: Candidates, source: str | Ledger, name: str, /) -> Array:
-    """(batch,) losses that were measured before: those that came as `name`, or those of a ledger."""
-    if isinstance(source, str):
-        return candidates.column(name)
-    ids = to_numpy(candidates.identity())
-    losses = source.look_up(ids)
-    missing = ids[losses != losses]  # noqa: PLR0124 - NaN
-    if missing.size:
-        msg = f"the ledger has no {name} for {missing.size} of {ids.size} samples, such as {missing[0]}: measure them"
-        raise ValueError(msg)
-    return constant(losses, like=candidates.like)
-
-
-def check_source(name: str, source: object, words: tuple[str, ...], /) -> None:
-    """Raise where an option is neither one of `words` nor a ledger."""
-    expected = f"{' or '.join(map(repr, words))} or a Ledger"
-    _options.check(name, source, expected, kind=(str, Ledger), fits=lambda s: isinstance(s, Ledger) or s in words)

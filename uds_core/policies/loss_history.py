@@ -8,19 +8,20 @@ import numpy as np
 from .. import _options
 from .._array import Array, array_namespace, constant, to_numpy
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import top_k
 from ..ledger import Ledger
 from ..policy import Needs
 from ..registry import register
-from .drawn import draw
-from .loss import check_source, known_loss, token_loss
+from ._budgeted import Budgeted
+from ._drawn import draw
+from ._losses import check_source, recorded_loss, token_loss
 
 __all__ = ["Averages", "LossDrop", "LossEMA"]
 
 
 @register("lossdrop")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LossDrop:
+class LossDrop(Budgeted):
     r"""Leave out the samples whose loss dropped most since the start: keep what is learnt least.
 
     .. math:: s_i = \ell_i(\theta) - \ell_i(\theta_0)
@@ -28,7 +29,7 @@ class LossDrop:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     start
         Where the losses at the start come from. ``"seen"``: a sample's start is when it is first a candidate.
         ``"given"``: they come with the candidates, as ``start_loss``, measured before training. A `Ledger`: so
@@ -47,18 +48,11 @@ class LossDrop:
     round(batch x share) samples of all processes.
     """
 
-    keep: float | None = None
-    count: int | None = None
     start: Literal["seen", "given"] | Ledger = "seen"
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         check_source("start", self.start, ("seen", "given"))
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
 
     @property
     def needs(self) -> Needs:
@@ -70,7 +64,7 @@ class LossDrop:
         known = (
             {"id": candidates.identity()}
             if self.start == "seen"
-            else {"start_loss": known_loss(candidates, self.start, "start_loss")}
+            else {"start_loss": recorded_loss(candidates, self.start, "start_loss")}
         )
         return {"loss": token_loss(candidates, self), "length": candidates.lengths(), **known}
 
@@ -108,7 +102,7 @@ class Averages(NamedTuple):
 
 @register("lossema")
 @dataclass(frozen=True, kw_only=True)
-class LossEMA:
+class LossEMA(Budgeted):
     r"""Draw samples in proportion to their loss, now and on average over the past.
 
     .. math:: w_i = b\, a_i + (1 - b)\, \ell_i, \qquad a_i \leftarrow d\, a_i + (1 - d)\, \ell_i
@@ -116,7 +110,7 @@ class LossEMA:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     blend
         b in [0, 1]: 0 goes by the loss now alone, 1 by the average alone.
     decay
@@ -133,22 +127,15 @@ class LossEMA:
     """
 
     needs = Needs(ids=True)
-    keep: float | None = None
-    count: int | None = None
     blend: float = 0.2
     decay: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         _options.number("blend", self.blend, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
         _options.number("decay", self.decay, "in [0, 1)", fits=lambda d: 0 <= d < 1)
         _options.seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`."""

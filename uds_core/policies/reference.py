@@ -10,21 +10,22 @@ from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, sound
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import nuclear_norm
-from ._sketched import Remembered, fingerprint
+from ._budgeted import Budgeted
+from ._sketched import SketchState, fingerprint
 
 __all__ = ["Reference", "isometric_alpha", "published_alpha"]
 
 
 @register("reference")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
+class Reference(Budgeted):
     r"""Keep what the authors' released code keeps, given the same signs and indices.
 
     .. math:: s_i = \|L_i\|_* + \alpha \frac1m \sum_{j=1}^m \|z_i - q_j\|_2, \quad
@@ -36,7 +37,7 @@ class Reference:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept; default: all.
+        The budget; see `Budget`.
     alpha
         Factor on diversity as published; `isometric_alpha` turns it into one for `UDS`.
     memory
@@ -68,8 +69,6 @@ class Reference:
     """
 
     needs = Needs(whole_batch=True)
-    keep: float | None = None
-    count: int | None = None
     alpha: float = 1.5e-3
     memory: int = 1024
     time: int = 512
@@ -79,7 +78,7 @@ class Reference:
     indices: tuple[Any, Any] | None = None
 
     def __post_init__(self) -> None:
-        Budget(keep=self.keep, count=self.count)
+        super().__post_init__()
         _options.number("alpha", self.alpha, "a number of at least 0", fits=lambda a: 0 <= a < float("inf"))
         _options.check("rank", self.rank, "two whole numbers", kind=(tuple, list), fits=lambda given: len(given) == 2)
         sizes = {"memory": self.memory, "time": self.time, "rank[0]": self.rank[0], "rank[1]": self.rank[1]}
@@ -105,24 +104,24 @@ class Reference:
             "length": candidates.lengths("all"),
         }
 
-    def init(self, features: Features, /) -> Remembered:
+    def init(self, features: Features, /) -> SketchState:
         """An empty memory."""
         sketch = features["sketch"]
         recipe = fingerprint(self.time, self.rank, self.seed, self.signs, self.indices)
-        return Remembered(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
+        return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
 
     def choose(
-        self, state: Remembered | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Remembered]:
+        self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, SketchState]:
         """Scores are utility + alpha x diversity; the chosen enter the memory best first."""
         state = self.init(features) if state is None else state
         utility, sketch, length = features["utility"], features["sketch"], features["length"]
         far = diversity(sketch, state.memory)
         scores = utility + float(self.alpha) * far
-        indices = top_k(scores, length, budget=Budget(keep=self.keep, count=self.count), groups=groups)
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
         known = array_namespace(scores).isfinite(scores)
-        return selection, Remembered(state.memory.push(sound(sketch, indices, known)), state.recipe)
+        return selection, SketchState(state.memory.push(sound(sketch, indices, known)), state.recipe)
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":
         _, rows, vocab = logits.shape

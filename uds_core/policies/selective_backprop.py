@@ -13,8 +13,9 @@ from ..choice import Budget, top_k
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import nothing_seen, percentile, shift_in
-from .drawn import draw
-from .loss import token_loss
+from ._budgeted import Budgeted
+from ._drawn import draw
+from ._losses import token_loss
 
 __all__ = ["Seen", "SelectiveBackprop"]
 
@@ -28,7 +29,7 @@ class Seen(NamedTuple):
 
 @register("selectivebackprop")
 @dataclass(frozen=True, kw_only=True)
-class SelectiveBackprop:
+class SelectiveBackprop(Budgeted):
     r"""Draw samples, those with a high loss more often.
 
     .. math:: p_i \propto u_i^{\beta} \quad \text{or} \quad p_i = u_i^{\beta}, \qquad
@@ -39,8 +40,7 @@ class SelectiveBackprop:
     Parameters
     ----------
     keep, count
-        Share in (0, 1], or number, of the candidates that are kept. Default: all; with ``form="history"`` and a `beta`,
-        all that are accepted.
+        The budget; see `Budget`. Neither is needed with ``form="history"`` and a `beta`: all accepted samples are kept.
     form
         ``"rank"``: percentiles within the pool, and K samples drawn without replacement. ``"history"``: percentiles
         among the latest losses, the pool's included; each sample is accepted with its own probability.
@@ -61,25 +61,18 @@ class SelectiveBackprop:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
     form: Literal["rank", "history"] = "rank"
     beta: float | None = None
     window: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         _options.word("form", self.form, ("rank", "history"))
         if self.beta is not None:
             _options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
         _options.whole("window", self.window)
         _options.seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        """How many are kept."""
-        return Budget(keep=self.keep, count=self.count)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`: token-mean cross-entropy; `length`: rows that carry loss."""

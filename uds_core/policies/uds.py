@@ -1,39 +1,22 @@
 """Utility-Diversity Sampling."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple
 
 from .. import _options
 from .._array import Array, array_namespace, device
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, greedy, top_k
+from ..choice import greedy, top_k
 from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
 from ..policy import Needs
 from ..registry import register
-from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
-from ._sketched import check_recipe, fingerprint
+from ._budgeted import TokenBudgeted
+from ._sketched import Sketched, check_fingerprint, length_divisor
 
-__all__ = [
-    "UDS",
-    "Length",
-    "Rows",
-    "SketchKind",
-    "UDSState",
-    "check_words",
-    "length_divisor",
-    "sketch_recipe",
-    "sketched",
-]
-
-Rows: TypeAlias = Literal["labels", "tokens"]
-Length: TypeAlias = Literal["none", "sqrt", "mean"]
-SketchKind: TypeAlias = Literal["paired", "shifted", "fourier"]
-
-_FOURIER_TIME = 512  # the paper's length of the time side
-_FOURIER_TIME_RANK = 8  # and the paper's rank of it
+__all__ = ["UDS", "UDSState"]
 
 
 class UDSState(NamedTuple):
@@ -48,12 +31,12 @@ class UDSState(NamedTuple):
 
     def check(self, template: "UDSState", /) -> None:
         """Raise where the restored sketches cannot be compared with those that are still to come."""
-        check_recipe(self.recipe, template.recipe)
+        check_fingerprint(self.recipe, template.recipe)
 
 
 @register("uds")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class UDS:
+class UDS(Sketched, TokenBudgeted):
     r"""Keep the samples with the best utility and diversity.
 
     .. math:: s_i = \|L_i\|_* + \alpha \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
@@ -64,7 +47,7 @@ class UDS:
     Parameters
     ----------
     keep, count, tokens
-        Share in (0, 1], or number, of the candidates that are kept, or of their scored rows; default: all.
+        The budget; see `Budget`.
     alpha
         Factor on diversity, a pure number; ``"auto"`` puts both terms in units of their spread over past candidates, so
         that one setting travels between models; ``"rank"`` adds ranks within the pool.
@@ -108,43 +91,33 @@ class UDS:
     """
 
     needs = Needs()
-    keep: float | None = None
-    count: int | None = None
-    tokens: int | None = None
     alpha: Alpha = "auto"
     weight: float = 1.0
     frobenius: float = 0.0
-    rows: Rows = "labels"
-    length: Length = "sqrt"
-    centre: Any = "none"
     in_batch: Literal["none", "mean", "greedy"] = "none"
-    memory: int = 1024
     replace: Literal["fifo", "reservoir"] = "fifo"
     distance: Distance = "nearest"
-    sketch: SketchKind = "paired"
-    dim: int = 1024
     method: NuclearMethod = "auto"
     temperature: float | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_words(self)
-        _check_numbers(self)
-
-    @property
-    def budget(self) -> Budget:
-        """How much is kept."""
-        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
+        super().__post_init__()
+        check_alpha(self.alpha)
+        check_weight(self.weight)
+        _options.number("frobenius", self.frobenius, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
+        if self.temperature is None:
+            return
+        _options.number("temperature", self.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
+        if self.in_batch == "greedy" or self.tokens is not None:
+            msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
+            raise ValueError(msg)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`sketch` (batch, dim), `length` (batch,); `utility` and `frobenius` (batch,), each where it is asked for."""
-        mask = candidates.scored(self.rows)
-        logits = candidates.logits.centred(self.centre)
+        logits, mask = candidates.logits.centred(self.centre), candidates.scored(self.rows)
         length = candidates.lengths(self.rows)
         divisor = length_divisor(length, self.length, dtype=logits.dtype)
-        sketch = sketch_recipe(self.sketch, dim=self.dim, seed=self.seed, vocab=logits.shape[2])(logits, mask=mask)
-        sketch = sketch / divisor[:, None]
-        features = {"sketch": sketch, "length": length}
+        features = {"sketch": self.sketches(logits, mask, length), "length": length}
         if self.frobenius > 0:
             features["frobenius"] = frobenius_norm(logits, mask=mask) / divisor
         if self.frobenius < 1:
@@ -159,7 +132,7 @@ class UDS:
         else:
             memory = Reservoir.empty(self.memory, sketch.shape[1], like=sketch, seed=self.seed)
         nothing = nothing_seen(like=sketch)
-        return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0, self._fingerprint())
+        return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0, self.fingerprint())
 
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
@@ -230,35 +203,6 @@ class UDS:
             return greedy(scores, features["sketch"], length, budget=self.budget, radius=radius, groups=groups), None
         return top_k(scores, length, budget=self.budget, groups=groups), None
 
-    def _fingerprint(self) -> int:
-        return fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
-
-
-def sketch_recipe(kind: SketchKind, /, *, dim: int, seed: int, vocab: int) -> Sketch:
-    """The recipe that the option `sketch` names."""
-    if kind != "fourier":
-        recipe = PairedSketch if kind == "paired" else ShiftedSketch
-        return recipe(time=_FOURIER_TIME, vocab=vocab, dim=dim, seed=seed)
-    rank = (min(_FOURIER_TIME_RANK, dim), max(1, dim // _FOURIER_TIME_RANK))
-    return FourierSketch(time=_FOURIER_TIME, vocab=vocab, rank=rank, seed=seed)
-
-
-def sketched(candidates: Candidates, policy: Any, /) -> Features:
-    """`sketch` (batch, dim) and `length` (batch,) alone, by the options of UDS that `policy` has too."""
-    mask, length = candidates.scored(policy.rows), candidates.lengths(policy.rows)
-    logits = candidates.logits.centred(policy.centre)
-    recipe = sketch_recipe(policy.sketch, dim=policy.dim, seed=policy.seed, vocab=logits.shape[2])
-    divisor = length_divisor(length, policy.length, dtype=logits.dtype)
-    return {"sketch": recipe(logits, mask=mask) / divisor[:, None], "length": length}
-
-
-def length_divisor(length: Array, option: Length, /, *, dtype: Any) -> Array:
-    """(batch,) what the option `length` divides by; 1 for an empty sample."""
-    xp = array_namespace(length)
-    length = xp.astype(length, dtype, copy=False)
-    length = xp.where(length > 0, length, xp.ones_like(length))
-    return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[option]
-
 
 def _known(values: Array, present: Array) -> Array:
     """`values` (batch,), NaN for samples without rows: they tell nothing of how the others compare."""
@@ -280,41 +224,3 @@ def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     mean = total / xp.where(number > 0, number, xp.ones_like(number))
     nearest = xp.min(xp.where(others, apart, xp.full_like(apart, xp.inf)), axis=1)
     return xp.astype(mean, sketch.dtype, copy=False), xp.where(able, nearest, xp.full_like(nearest, xp.nan))
-
-
-_WORDS = {
-    "rows": get_args(Rows),
-    "length": get_args(Length),
-    "in_batch": ("none", "mean", "greedy"),
-    "replace": ("fifo", "reservoir"),
-    "distance": get_args(Distance),
-    "sketch": get_args(SketchKind),
-    "method": get_args(NuclearMethod),
-}
-
-
-def check_words(policy: Any, /) -> None:
-    """Raise where an option of UDS that `policy` has too, and that is a word, is none that is known."""
-    for name, known in _WORDS.items():
-        if hasattr(policy, name):
-            _options.word(name, getattr(policy, name), known)
-    if isinstance(policy.centre, str) or not hasattr(policy.centre, "shape"):
-        _options.check(
-            "centre", policy.centre, "'none', 'row' or an array", kind=str, fits=lambda given: given in ("none", "row")
-        )
-
-
-def _check_numbers(policy: UDS) -> None:
-    _ = policy.budget
-    check_alpha(policy.alpha)
-    check_weight(policy.weight)
-    _options.whole("memory", policy.memory)
-    _options.whole("dim", policy.dim)
-    _options.seed(policy.seed)
-    _options.number("frobenius", policy.frobenius, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
-    if policy.temperature is None:
-        return
-    _options.number("temperature", policy.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
-    if policy.in_batch == "greedy" or policy.tokens is not None:
-        msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
-        raise ValueError(msg)

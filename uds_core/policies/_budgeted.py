@@ -1,0 +1,41 @@
+"""Budget options that policies share."""
+
+from dataclasses import dataclass
+
+from ..choice import Budget
+
+__all__ = ["Budgeted", "TokenBudgeted"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Budgeted:
+    """Policy that keeps a fraction of the candidates, or a number of them.
+
+    Parameters
+    ----------
+    keep, count
+        The budget; see `Budget`. None given: all candidates are kept.
+    """
+
+    keep: float | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.budget  # checks its options
+
+    @property
+    def budget(self) -> Budget:
+        """How much is kept."""
+        return Budget(keep=self.keep, count=self.count)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBudgeted(Budgeted):
+    """Policy whose budget may also be a number of scored rows, `tokens`; see `Budget`."""
+
+    tokens: int | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """How much is kept."""
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)

@@ -1,152 +1,153 @@
-"""The tables of rooms in docs/pages/architecture.md, read; and their pictures, made of nothing else.
+"""Tables of the architecture page: the layers, which are the rule, and the files, which are written from the code.
 
-python docs/drawings/rooms.py    # draws docs/figures/rooms_core.svg and rooms_adapters.svg anew
+python docs/drawings/rooms.py             # draw docs/figures/rooms_*.svg from the tables of layers
+python docs/drawings/rooms.py --update    # first write the tables of files from the code
 """
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+import file_imports
+import layer_picture
+
 DOCS = Path(__file__).parents[1]
 PAGE = DOCS / "pages" / "architecture.md"
-COLOURS = {  # what a room imports from outside, the rarest first
-    "lightning": ("#ede9fe", "#6d28d9"),
-    "trl": ("#fef9c3", "#a16207"),
-    "transformers": ("#fef9c3", "#a16207"),
-    "pyarrow": ("#dcfce7", "#15803d"),
-    "torch": ("#ffedd5", "#c2410c"),
-    "": ("#f1f5f9", "#475569"),
+PARTS = {  # heading of a pair of tables -> package, and its folder
+    "uds_core": ("uds_core", ""),
+    "uds_adapters": ("uds_adapters", ""),
+    "uds_adapters/lab": ("uds_adapters", "lab/"),
 }
-LEGEND = "uds_adapters: orange imports PyTorch, yellow Hugging Face, violet Lightning, green pyarrow, grey nothing"
-CORE = ("#dbeafe", "#1d4ed8")
-FONT = 'font-family="Helvetica, Arial, sans-serif" font-size="15"'
-WIDTH, BOX, HEIGHT, FLOOR = 1040, 122, 40, 92
+TITLES = {
+    "uds_core": "uds_core: mathematics on arrays",
+    "uds_adapters": "uds_adapters: policies in training loops",
+    "uds_adapters/lab": "uds_adapters/lab: the uds command",
+}
+_LAYERS = r"^\| layer of `{}` \|.*\n\|[-|]+\|\n((?:\|.*\n)+)"
+_FILES = r"(<!-- files of {}: [^>]*-->\n\n)((?:\|.*\n)*)"
 
 
-class Room(NamedTuple):
-    """A row of a table: what a file may import."""
+class Layer(NamedTuple):
+    """A row of a table of layers."""
 
-    ours: frozenset[str]
-    outside: frozenset[str]
+    members: tuple[str, ...]  # files without their ending, folders with a slash, patterns with a star
+    below: tuple[str, ...]  # layers that it may import, and with them all that those may import
+    outside: frozenset[str]  # packages from outside that it may import
 
 
-def tables(page: str) -> dict[str, dict[str, Room]]:
-    """Package -> file without its ending -> what it imports, as the page's tables say; folders are left out."""
-    found: dict[str, dict[str, Room]] = {}
-    for package, body in re.findall(r"^\| file of `(\w+)` \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page, flags=re.MULTILINE):
-        rows = [[cell.strip("`| ") for cell in line.split(" | ")] for line in body.splitlines()]
-        found[package] = {
-            file.removesuffix(".py"): Room(_names(ours), _names(*outside))
-            for file, _, ours, *outside in rows
-            if file.endswith(".py")
-        }
+def layers(page: str, part: str) -> dict[str, Layer]:
+    """Read the table of layers of a part; its rows stand from the top to the bottom."""
+    (body,) = re.findall(_LAYERS.format(part), page, flags=re.MULTILINE)
+    found = {}
+    for line in body.splitlines():
+        name, members, below, outside = (_names(cell) for cell in line.strip("|").split(" | "))
+        found[name[0]] = Layer(tuple(members), tuple(below), frozenset(outside))
     return found
 
 
-def picture(rooms: dict[str, Room], *, title: str, roof: str = "") -> str:
-    """The rooms as SVG: each stands above all that it imports; an arrow that others imply is left out."""
-    floors = _floors(rooms)
-    places = _places(floors, rooms, top=110 if roof else 50)
-    height = max(y for _, y in places.values()) + HEIGHT + 30
-    edges = [(name, below) for name in rooms for below in sorted(_direct(name, rooms))]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {FONT}>',
-        f"  <title>{title}</title>",
-        f'  <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'  <text x="24" y="30" fill="#64748b" font-size="14">{title}</text>',
+def files(part: str) -> dict[str, str]:
+    """Return each file of a part, as its tables name it -> file of its package; `lab/` is a part of its own."""
+    package, folder = PARTS[part]
+    names = [name for name in file_imports.files(package) if name.startswith(folder)]
+    others = [
+        other for other, (of, inner) in PARTS.items() if of == package and inner.startswith(folder) and other != part
     ]
-    if roof:
-        parts += [
-            f'  <rect x="24" y="50" width="{WIDTH - 48}" height="{HEIGHT}" rx="8" fill="#1d4ed8"/>',
-            f'  <text x="{WIDTH // 2}" y="75" text-anchor="middle" fill="#ffffff" font-weight="bold">{roof}</text>',
-        ]
-    parts += [_line(places[above], places[below]) for above, below in edges]
-    parts += [_box(name, places[name], _colour(rooms[name]) if not roof else CORE) for name in rooms]
-    return "\n".join([*parts, "</svg>", ""])
+    inner = tuple(PARTS[other][1] for other in others)
+    return {name.removeprefix(folder): name for name in names if not (inner and name.startswith(inner))}
 
 
-def pictures(page: str) -> dict[str, str]:
-    """File of docs/figures -> what is to be in it."""
-    found = tables(page)
-    core = picture(found["uds_core"], title="uds_core: a line leads down to what a file imports", roof="policies/")
-    adapters = picture(found["uds_adapters"], title=LEGEND)
-    return {"rooms_core.svg": core, "rooms_adapters.svg": adapters}
+def layer_of(name: str, found: dict[str, Layer]) -> str | None:
+    """Return the layer of a file: the one whose table names it, its folder or a pattern of it most exactly."""
+    members = [(member, layer) for layer, row in found.items() for member in row.members]
+    fits = [pair for pair in members if fnmatch(name, pair[0] + "*" * pair[0].endswith("/"))]
+    return max(fits, key=lambda pair: (pair[0] == name, len(pair[0])))[1] if fits else None
 
 
-def _names(*cells: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", " ".join(cells)))
+def allowed(layer: str, found: dict[str, Layer]) -> set[str]:
+    """Return the layers that a layer may import, near and far, itself included."""
+    return {layer}.union(*(allowed(below, found) for below in found[layer].below if below in found))
 
 
-def _below(name: str, rooms: dict[str, Room]) -> set[str]:
-    """All that a room stands on, near and far."""
-    near = rooms[name].ours & set(rooms)
-    return set(near).union(*(_below(other, rooms) for other in near))
+def written(part: str) -> str:
+    """Return the table of files of a part, as the code is now."""
+    package, folder = PARTS[part]
+    read = file_imports.imports(package)
+    outside = part != "uds_core"
+    lines = [
+        f"| file of `{part}` | holds | imports of ours |" + " from outside |" * outside,
+        "|---|---|---|" + "---|" * outside,
+    ]
+    for short, name in sorted(files(part).items(), key=lambda item: _order(item[0])):
+        holds = file_imports.summary(file_imports.files(package)[name])
+        cells = [f"**{holds}**" if short.endswith("/__init__") else holds]
+        cells.append(_list(_shown(other, folder) for other in read[name].ours))
+        if outside:
+            cells.append(_list(read[name].outside - {"uds_core"}))
+        lines.append(f"{cell(short)} {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
-def _direct(name: str, rooms: dict[str, Room]) -> set[str]:
-    near = rooms[name].ours & set(rooms)
-    return {other for other in near if not any(other in _below(between, rooms) for between in near - {other})}
+def table(page: str, part: str) -> str:
+    """Return the table of files of a part, as the page has it."""
+    return re.findall(_FILES.format(part), page)[0][1]
 
 
-def _floors(rooms: dict[str, Room]) -> list[list[str]]:
-    """From the top: a room stands right below the lowest that imports it."""
-    height: dict[str, int] = {}
-    users = {name: [other for other in rooms if name in rooms[other].ours] for name in rooms}
-
-    def depth(name: str) -> int:
-        return 1 + max((depth(other) for other in rooms[name].ours & set(rooms)), default=-1)
-
-    def of(name: str) -> int:
-        if name not in height:
-            height[name] = min((of(other) for other in users[name]), default=depth(name) + 1) - 1
-        return height[name]
-
-    top = max(map(of, rooms))
-    return [[name for name in rooms if height[name] == floor] for floor in range(top, -1, -1)]
+def updated(page: str) -> str:
+    """Return the page with its tables of files written anew."""
+    for part in PARTS:
+        text = written(part)
+        page = re.sub(_FILES.format(part), lambda match, text=text: match[1] + text, page)
+    return page
 
 
-def _places(floors: list[list[str]], rooms: dict[str, Room], *, top: int) -> dict[str, tuple[float, float]]:
-    """The middle of the upper side of each box; floors are ordered so that lines cross little."""
-    x = {name: (i + 0.5) / len(floor) for floor in floors for i, name in enumerate(floor)}
-    joined = {name: _direct(name, rooms) | {n for n in rooms if name in _direct(n, rooms)} for name in rooms}
-    for _ in range(40):
-        for floor in floors:
-            near = {name: [x[n] for n in joined[name]] or [x[name]] for name in floor}
-            want = {name: sum(near[name]) / len(near[name]) for name in floor}
-            for i, name in enumerate(sorted(floor, key=lambda name: (want[name], name))):
-                x[name] = (i + 0.5) / len(floor)
-    left, room = 24 + BOX / 2, WIDTH - 48 - BOX
-    places = {}
-    for row, floor in enumerate(floors):
-        step = room / max(len(floor) - 1, 1) if len(floor) > 4 else room / (len(floor) + 1)
-        start = left if len(floor) > 4 else left + step
-        for i, name in enumerate(sorted(floor, key=x.__getitem__)):
-            places[name] = (round(start + i * step, 1), top + row * FLOOR)
-    return places
+def picture(page: str, part: str) -> tuple[str, str]:
+    """Return a file of docs/figures and its content: layers above those that they may import, with their files."""
+    found = layers(page, part)
+    read = file_imports.imports(PARTS[part][0])
+    boxes: dict[str, dict[str, frozenset[str]]] = {layer: {} for layer in found}
+    for short, name in sorted(files(part).items(), key=lambda item: item[0].endswith("__init__")):
+        box, is_face = boxes[str(layer_of(short, found))], short.endswith("__init__")
+        if not is_face or all(other.endswith("__init__") for other in box):
+            box[short if is_face else short.rsplit("/", 1)[-1]] = read[name].outside
+    graph = {layer: list(row.below) for layer, row in found.items()}
+    name = part.rsplit("/", 1)[-1].removeprefix("uds_")
+    return f"rooms_{name}.svg", layer_picture.drawn(boxes, graph, title=TITLES[part])
 
 
-def _line(above: tuple[float, float], below: tuple[float, float]) -> str:
-    (x, y), (to_x, to_y) = (above[0], above[1] + HEIGHT), below
-    bend = (to_y - y) / 2
-    path = f"M{x} {y} C{x} {y + bend} {to_x} {to_y - bend} {to_x} {to_y}"
-    return f'  <path d="{path}" fill="none" stroke="#94a3b8" stroke-width="1.5"/>'
+def cell(short: str) -> str:
+    """Return the first cell of a file's line; a folder's `__init__` stands for the folder."""
+    folder = short.removesuffix("__init__")
+    return f"| **`{folder}`** |" if folder.endswith("/") else f"| `{short}.py` |"
 
 
-def _box(name: str, place: tuple[float, float], colours: tuple[str, str]) -> str:
-    (x, y), (fill, line) = place, colours
-    size = ' font-size="13"' if len(name) > 12 else ""
-    return (
-        f'  <rect x="{x - BOX / 2}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="8" fill="{fill}" stroke="{line}"/>\n'
-        f'  <text x="{x}" y="{y + 25}" text-anchor="middle" fill="#0f172a"{size}>{name}</text>'
-    )
+def _names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
 
 
-def _colour(room: Room) -> tuple[str, str]:
-    return next(colour for name, colour in COLOURS.items() if name in room.outside or not name)
+def _order(short: str) -> tuple[bool, str, bool, str]:
+    """Files before folders, and a folder's own line before its files."""
+    folder, _, file = short.rpartition("/")
+    return (bool(folder), folder, file != "__init__", file)
+
+
+def _shown(name: str, folder: str) -> str:
+    """Return a file as the table names it: in a folder's table, files outside of the folder with their package."""
+    inside = name.removeprefix(folder) if name.startswith(folder) else f"uds_adapters/{name}"
+    return inside.removesuffix("/__init__") + "/" * inside.endswith("/__init__")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "-"
 
 
 if __name__ == "__main__":
-    for file, text in pictures(PAGE.read_text(encoding="utf-8")).items():
+    if "--update" in sys.argv[1:]:
+        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in TITLES:
+        file, text = picture(PAGE.read_text(encoding="utf-8"), name)
         (DOCS / "figures" / file).write_text(text, encoding="utf-8")

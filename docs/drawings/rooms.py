@@ -61,11 +61,11 @@ def files(part: str) -> dict[str, str]:
     return {name.removeprefix(folder): name for name in names if not (inner and name.startswith(inner))}
 
 
-def layer_of(name: str, found: dict[str, Layer]) -> str | None:
-    """Return the layer of a file: the one whose table names it, its folder or a pattern of it most exactly."""
+def layer_of(name: str, found: dict[str, Layer]) -> str:
+    """Return the layer with the most exact member for a file (itself, a pattern or its folder), or "" for none."""
     members = [(member, layer) for layer, row in found.items() for member in row.members]
     fits = [pair for pair in members if fnmatch(name, pair[0] + "*" * pair[0].endswith("/"))]
-    return max(fits, key=lambda pair: (pair[0] == name, len(pair[0])))[1] if fits else None
+    return max(fits, key=lambda pair: (pair[0] == name, len(pair[0])))[1] if fits else ""
 
 
 def allowed(layer: str, found: dict[str, Layer]) -> set[str]:
@@ -111,7 +111,7 @@ def picture(page: str, part: str) -> tuple[str, str]:
     read = file_imports.imports(PARTS[part][0])
     boxes: dict[str, dict[str, frozenset[str]]] = {layer: {} for layer in found}
     for short, name in sorted(files(part).items(), key=lambda item: item[0].endswith("__init__")):
-        box, is_face = boxes[str(layer_of(short, found))], short.endswith("__init__")
+        box, is_face = boxes[layer_of(short, found)], short.endswith("__init__")
         if not is_face or all(other.endswith("__init__") for other in box):
             box[short if is_face else short.rsplit("/", 1)[-1]] = read[name].outside
     graph = {layer: list(row.below) for layer, row in found.items()}

@@ -19,6 +19,17 @@ def short(page):
     return page.relative_to(PAGES).as_posix()
 
 
+def module_of(name):
+    """The file of a dotted name, and what is left of the name after it."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        path = ROOT / "adapters" / "/".join(parts[:end])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file, ".".join(parts[end:])
+    return None, name
+
+
 def public(module):
     """`__all__` of a file, read and not run: a framework may be missing."""
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
@@ -30,8 +41,10 @@ def public(module):
 def places(text):
     """Anchors of a page: headings, and names that the reference shows, with those in a module that is shown whole."""
     shown = re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)
-    modules = {name: ROOT / "adapters" / f"{name.replace('.', '/')}.py" for name in shown}
-    members = {f"{name}.{member}" for name, file in modules.items() if file.is_file() for member in public(file)}
+    modules = {name: module_of(name) for name in shown}
+    members = {
+        f"{name}.{member}" for name, (file, rest) in modules.items() if file and not rest for member in public(file)
+    }
     return repository.anchors(text) | {*shown} | members
 
 
@@ -40,23 +53,24 @@ def test_every_public_name_of_the_core_is_in_the_reference_once():
     assert sorted(listed) == sorted(uds.__all__)
 
 
-@pytest.mark.parametrize(
-    "module", sorted((ROOT / "adapters" / "uds_adapters").glob("[!_]*.py")), ids=lambda module: module.stem
-)
+ADAPTERS = ROOT / "adapters" / "uds_adapters"
+MODULES = [file for file in sorted(ADAPTERS.rglob("[!_]*.py")) if "lab" not in file.parts]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(ADAPTERS).with_suffix("").as_posix())
 def test_every_public_name_of_an_adapter_is_in_the_reference(module):
-    whole = f"uds_adapters.{module.stem}"
-    assert public(module), "a module tells its public names in `__all__`"
+    whole = ".".join(module.relative_to(ADAPTERS.parent).with_suffix("").parts)
+    assert public(module), "a module lists its public names in `__all__`"
     if whole not in SHOWN:
         assert {f"{whole}.{name}" for name in public(module)} <= SHOWN
 
 
 def test_the_reference_shows_nothing_that_is_gone():
     for name in SHOWN:
-        package, _, rest = name.partition(".")
-        if package == "uds_adapters":
-            module, _, member = rest.partition(".")
-            file = ROOT / "adapters" / "uds_adapters" / f"{module}.py"
-            assert file.is_file(), name
+        if name.startswith("uds_adapters."):
+            file, member = module_of(name)
+            assert file, name
+            assert file != ADAPTERS / "__init__.py", name
             assert not member or member in public(file), name
 
 

@@ -111,7 +111,11 @@ def picture(page: str, part: str) -> tuple[str, str]:
     read = file_imports.imports(PARTS[part][0])
     boxes: dict[str, dict[str, frozenset[str]]] = {layer: {} for layer in found}
     for short, name in sorted(files(part).items(), key=lambda item: item[0].endswith("__init__")):
-        box, is_face = boxes[layer_of(short, found)], short.endswith("__init__")
+        layer, is_face = layer_of(short, found), short.endswith("__init__")
+        if not layer:
+            msg = f"{short}.py is in no layer of {PAGE.name}: add it to a line of the table `layer of {part}`"
+            raise SystemExit(msg)
+        box = boxes[layer]
         if not is_face or all(other.endswith("__init__") for other in box):
             box[short if is_face else short.rsplit("/", 1)[-1]] = read[name].outside
     graph = {layer: list(row.below) for layer, row in found.items()}

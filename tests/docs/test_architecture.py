@@ -90,7 +90,8 @@ def test_layers_are_in_no_circle(part):
 
 @every_module
 def test_no_file_imports_itself_by_way_of_others(package, name):
-    assert not file_imports.circle(IMPORTS[package], name)
+    circle = file_imports.circle(IMPORTS[package], name)
+    assert not circle, " imports ".join(circle)
 
 
 def test_adapters_outside_of_lab_do_not_import_lab():

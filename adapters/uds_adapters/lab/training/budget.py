@@ -1,35 +1,32 @@
-"""What runs have in common, whatever they choose: a number of candidates, samples, tokens or seconds."""
+"""Budgets that end a training run, and the learning rate that follows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from ..errors import LabError
-
-if TYPE_CHECKING:
-    from .recording_trainer import RecordingTrainer
 
 __all__ = ["Kind", "RunBudget", "learning_rate"]
 
 Kind = Literal["candidates", "samples", "tokens", "seconds"]
 
 _KINDS = get_args(Kind)
-_WARM_UP = 0.05  # of the budget: the learning rate rises
+_WARM_UP = 0.05  # fraction of the budget over which the learning rate rises
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunBudget:
-    """How much a run may spend; when it is spent, the run ends, and the learning rate has fallen to 0.
+    """How much a run may spend; the run ends when it is spent, and the learning rate has then fallen to 0.
 
     Parameters
     ----------
     kind
-        `candidates`: all runs see the same candidates. `samples`, `tokens` (with loss): all train on as many, however
-        many candidates that takes. `seconds`: all train as long, scoring included.
+        `candidates`: all runs see the same candidates. `samples`, `tokens` (with loss): all train on equally many,
+        whatever number of candidates that takes. `seconds`: all train equally long, scoring included.
     amount
-        Of that kind, more than 0.
+        Of that kind, greater than 0.
     """
 
     kind: Kind
@@ -37,7 +34,7 @@ class RunBudget:
 
     @classmethod
     def of(cls, kind: str, /, *, order: Sequence[int], train: Sequence[Any], keep: float) -> RunBudget:
-        """What choosing by chance would spend on the candidates `order`; seconds are not known beforehand."""
+        """Return what random selection would spend on the candidates `order`; seconds are not known in advance."""
         if kind == "candidates":
             return cls(kind=kind, amount=len(order))
         if kind == "samples":
@@ -52,7 +49,7 @@ class RunBudget:
 
     @classmethod
     def parse(cls, text: str, /) -> tuple[Kind, float | None]:
-        """Kind and amount of ``tokens``, ``tokens=50000`` or ``seconds=120``; no amount: what chance would spend."""
+        """Return kind and amount of ``tokens``, ``tokens=50000`` or ``seconds=120``; None: what random would spend."""
         kind, given, number = (part.strip() for part in text.partition("="))
         if kind not in _KINDS:
             msg = f"`budget` must be one of {', '.join(_KINDS)}, with or without an amount, got {text!r}"
@@ -68,17 +65,12 @@ class RunBudget:
             raise LabError(msg)
         return cast("Kind", kind), amount
 
-    def spent(self, trainer: RecordingTrainer) -> float:
-        """The share of it that `trainer` has spent; 1 and more: the run is over."""
-        if self.kind == "candidates":
-            return trainer.candidates / self.amount
-        if self.kind == "samples":
-            return trainer.samples / self.amount
-        if self.kind == "tokens":
-            return trainer.tokens["trained"] / self.amount
-        return trainer.clock.elapsed() / self.amount
+    def spent(self, *, candidates: int, samples: int, tokens: int, seconds: float) -> float:
+        """Return the fraction of the budget that a run has spent; from 1 on, the run is over."""
+        used = {"candidates": candidates, "samples": samples, "tokens": tokens, "seconds": seconds}
+        return used[self.kind] / self.amount
 
 
 def learning_rate(spent: float, /) -> float:
-    """Of its peak: it rises over the first twentieth of the budget, then falls to 0 at the end."""
+    """Return the fraction of the peak: it rises over the first twentieth of the budget, then falls linearly to 0."""
     return max(0.0, min(spent / _WARM_UP, (1.0 - spent) / (1.0 - _WARM_UP)))

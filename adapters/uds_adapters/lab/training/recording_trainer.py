@@ -93,9 +93,18 @@ class RecordingTrainer(UDSTrainer):
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return self.lr_scheduler
 
+    def spent(self) -> float:
+        """Return the fraction of the budget that is spent."""
+        return self.budget.spent(
+            candidates=self.candidates,
+            samples=self.samples,
+            tokens=self.tokens["trained"],
+            seconds=self.clock.elapsed() if self.budget.kind == "seconds" else 0.0,  # reading it waits for the device
+        )
+
     def _learning_rate(self, step: int) -> float:
         """That of the middle of the coming step."""
-        spent = self.budget.spent(self) if step else 0.0
+        spent = self.spent() if step else 0.0
         return learning_rate(spent + 0.5 * (spent / step if step else 1.0 / self.expected_steps))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -137,7 +146,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
         """A step is done."""
-        spent = self.trainer.budget.spent(self.trainer)
+        spent = self.trainer.spent()
         if self.told is not None:
             self.told(min(round(spent * self.trainer.expected_steps), self.trainer.expected_steps))
         if spent >= 1.0:
@@ -169,7 +178,7 @@ class Evaluations(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """After a step, when it is time."""
-        spent = self.trainer.budget.spent(self.trainer)
+        spent = self.trainer.spent()
         passed = int(spent * self.trainer.expected_steps + 1e-6) // self.every
         if passed > self._measured or spent >= 1.0:
             self._measured = passed

@@ -353,8 +353,8 @@ class SelectiveBackprop:
 class Fresh:
     """Chance, with a deque to look for copies in, pair by pair."""
 
-    def __init__(self, *, keep, share, memory, dim, seed):
-        self.keep, self.share, self.dim, self.seed, self.number = keep, share, dim, seed, 0
+    def __init__(self, *, keep, threshold, memory, dim, seed):
+        self.keep, self.threshold, self.dim, self.seed, self.number = keep, threshold, dim, seed, 0
         self.memory = deque(maxlen=memory)
 
     def step(self, logits, mask):
@@ -366,7 +366,7 @@ class Fresh:
         self.number += 1
         for i in there:
             others = [*self.memory, *(sketches[j] for j in there if j < i)]
-            if any(np.linalg.norm(sketches[i] - other) < self.share * np.median(apart) for other in others):
+            if any(np.linalg.norm(sketches[i] - other) < self.threshold * np.median(apart) for other in others):
                 scores[i] -= 1
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
         self.memory.extend(sketches[i] for i in chosen if i in there)

@@ -8,7 +8,7 @@ from .candidates import Candidates, Features, Selection, pool
 from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .glance import glance, glance_width
-from .gumbel import Drawn, gumbel_top_k
+from .gumbel import GumbelSelection, gumbel_top_k
 from .head import Head
 from .head_gradients import HeadGradients
 from .layer_gradients import layer_products
@@ -57,13 +57,13 @@ __all__ = [
     "Distortion",
     "DivBS",
     "DiversityOnly",
-    "Drawn",
     "Entropy",
     "Features",
     "FourierSketch",
     "Fresh",
     "Frobenius",
     "Full",
+    "GumbelSelection",
     "Head",
     "HeadGradients",
     "Learner",

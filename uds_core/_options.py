@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check", "number", "seed", "whole", "word"]
+__all__ = ["check", "number", "one_of", "seed", "whole"]
 
 _SEEDS = 2**63  # what a saved state's int64 holds; two words of 32 bits, see `draws.generator`
 
@@ -53,7 +53,7 @@ def seed(value: object, /) -> None:
     check("seed", value, expected, kind=Real, fits=lambda n: _is_whole(n) and 0 <= n < _SEEDS)
 
 
-def word(name: str, value: object, known: tuple[str, ...], /) -> None:
+def one_of(name: str, value: object, known: tuple[str, ...], /) -> None:
     """One of the words `known`."""
     check(name, value, f"one of {', '.join(map(repr, known))}", kind=str, fits=lambda given: given in known)
 

@@ -9,10 +9,10 @@ from ._array import Array, array_namespace, constant, to_numpy
 from ._random import Stream
 from .choice import Budget, check_scores
 
-__all__ = ["Drawn", "gumbel_top_k"]
+__all__ = ["GumbelSelection", "gumbel_top_k"]
 
 
-class Drawn(NamedTuple):
+class GumbelSelection(NamedTuple):
     """Indices (k,) and importance weights (k,): a weighted sum over the chosen estimates the sum over the pool."""
 
     indices: Array
@@ -28,7 +28,7 @@ def gumbel_top_k(
     temperature: float,
     seed: tuple[int, int],
     groups: Array | None = None,
-) -> Drawn:
+) -> GumbelSelection:
     r"""Draw samples without replacement, each next one with probability proportional to exp(score / temperature).
 
     .. math::
@@ -49,7 +49,7 @@ def gumbel_top_k(
 
     Returns
     -------
-    Drawn
+    GumbelSelection
         With weights for which sum w_i f_i over the chosen is an unbiased estimate of the sum of f over the pool (of
         each group, over those that can be drawn): 1 / (k p_i) is not.
 
@@ -82,10 +82,10 @@ def gumbel_top_k(
         )
         indices.append(xp.take(members, drawn.indices))
         weights.append(drawn.weights)
-    return Drawn(xp.concat(indices), xp.concat(weights))
+    return GumbelSelection(xp.concat(indices), xp.concat(weights))
 
 
-def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperature: float) -> Drawn:
+def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperature: float) -> GumbelSelection:
     """The draw of one group: indices into it, and weights."""
     xp = array_namespace(scores)
     lowest = xp.full_like(scores, -xp.inf)
@@ -98,7 +98,7 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     order = xp.argsort(noisy, descending=True, stable=True)
     indices = xp.astype(order[:k], xp.int32, copy=False)
     if k == scores.shape[0]:
-        return Drawn(indices, xp.astype(xp.take(able, indices), scores.dtype))
+        return GumbelSelection(indices, xp.astype(xp.take(able, indices), scores.dtype))
     floor = xp.full_like(phi, -1e30)  # stands for minus infinity, from which none can be taken
     kappa = xp.maximum(xp.take(noisy, order[k : k + 1]), floor[:1])
     excess = xp.maximum(xp.take(phi, indices), floor[:k]) - kappa
@@ -106,4 +106,4 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     chance = -xp.expm1(-xp.exp(xp.minimum(excess, xp.full_like(excess, 30.0))))
     drawable = xp.take(able, indices)
     weights = 1 / xp.where(drawable, chance, xp.ones_like(chance))
-    return Drawn(indices, xp.where(drawable, weights, xp.zeros_like(chance)))
+    return GumbelSelection(indices, xp.where(drawable, weights, xp.zeros_like(chance)))

@@ -17,7 +17,7 @@ from ._array import (
     wide_dtype,
     widen,
 )
-from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, is_row_centre, sound_rows
+from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, clean_rows, is_row_centre
 
 __all__ = ["Head", "HeadLogits"]
 
@@ -211,7 +211,7 @@ class HeadLogits:
             # the common row of logits holds the bias once, as every row does: less it, none is left
             ones = xp.ones if self.common is None else xp.zeros
             rows = xp.concat([rows, ones((*rows.shape[:2], 1), dtype=self.dtype, device=device(rows))], axis=2)
-        return sound_rows(rows, self.mask)
+        return clean_rows(rows, self.mask)
 
     @property
     def derives(self) -> bool:

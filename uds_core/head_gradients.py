@@ -12,7 +12,7 @@ from ._array import Array, accumulation_dtype, array_namespace, check_device, co
 from ._random import Stream
 from .head import HeadLogits
 from .logits import Logits, as_logits
-from .rows import BLOCK_BYTES, IGNORE, block_items, sound_rows
+from .rows import BLOCK_BYTES, IGNORE, block_items, clean_rows
 
 __all__ = ["HeadGradients"]
 
@@ -188,7 +188,7 @@ class HeadGradients:
             raise ValueError(msg)
         xp = array_namespace(self._hidden)
         rows = xp.astype(widen(self._hidden), self.logits.dtype, copy=False)
-        return sound_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
+        return clean_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
 
     def _softmax(self, block_bytes: int) -> _Softmax:
         """What the softmax of each row is made of, in one pass over the vocabulary."""

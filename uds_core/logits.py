@@ -12,7 +12,16 @@ from typing import Any, TypeAlias
 
 from ._array import Array, array_namespace, wide_dtype, widen
 from .head import HeadLogits
-from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, finite_rows, held_rows, is_row_centre
+from .rows import (
+    BLOCK_BYTES,
+    block_items,
+    both_masks,
+    check_centre,
+    check_mask,
+    finite_rows,
+    is_row_centre,
+    masked_rows,
+)
 
 __all__ = ["DenseLogits", "Logits", "as_logits"]
 
@@ -121,4 +130,4 @@ def as_logits(logits: Any, /) -> Logits:
 
 def _finished(values: Array, shift: Array | None, mask: Array | None, finite: Array | None) -> Array:
     values = widen(values)
-    return held_rows(values if shift is None else values - shift, mask, finite)
+    return masked_rows(values if shift is None else values - shift, mask, finite)

@@ -20,7 +20,7 @@ from ._array import (
 )
 from ._random import Stream
 
-__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "sound"]
+__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "storable"]
 
 _BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
 _PAIR_NUMBERS = 2**20  # numbers of near pairs that are subtracted at a time
@@ -153,7 +153,7 @@ def diversity(
     -----
     O(batch m dim), matrix products; a block of rows is widened at a time.
     """
-    _options.word("distance", distance, get_args(Distance))
+    _options.one_of("distance", distance, get_args(Distance))
     _options.whole("neighbours", neighbours)
     _options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     rows = memory.filled if isinstance(memory, (Memory, Reservoir)) else memory
@@ -210,7 +210,7 @@ def direct_distances(points: Array, rows: Array, /) -> Array:
     return xp.sqrt(xp.sum(apart * apart, axis=1))
 
 
-def sound(sketches: Array, indices: Array, known: Array, /) -> Array:
+def storable(sketches: Array, indices: Array, known: Array, /) -> Array:
     """The sketches at `indices` (k,), in order, that may be remembered: one that is not finite spoils all distances.
 
     `known`: (batch,), false for samples that have no score, or no row.

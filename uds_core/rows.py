@@ -12,11 +12,11 @@ __all__ = [
     "both_masks",
     "check_centre",
     "check_mask",
+    "clean_rows",
     "finite_rows",
-    "held_rows",
     "is_row_centre",
+    "masked_rows",
     "positions",
-    "sound_rows",
 ]
 
 IGNORE = -100  # the target of a row that carries no loss
@@ -48,9 +48,9 @@ def positions(mask: Array, /) -> Array:
     return xp.where(after > 0, after, xp.zeros_like(after))
 
 
-def sound_rows(rows: Array, mask: Array | None) -> Array:
+def clean_rows(rows: Array, mask: Array | None) -> Array:
     """Zeros outside `mask`, where rows may hold anything; NaN in rows that are not finite: nothing warns of them."""
-    return held_rows(rows, mask, finite_rows(rows))
+    return masked_rows(rows, mask, finite_rows(rows))
 
 
 def finite_rows(rows: Array, /) -> Array:
@@ -60,7 +60,7 @@ def finite_rows(rows: Array, /) -> Array:
     return xp.isfinite(xp.max(rows, axis=-1, keepdims=True)) & xp.isfinite(xp.min(rows, axis=-1, keepdims=True))
 
 
-def held_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
+def masked_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
     """Zeros outside `mask`, NaN in rows that are not `finite` (batch, time, 1); None says that all are: one pass."""
     xp = array_namespace(rows)
     if mask is None:

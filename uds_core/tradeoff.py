@@ -15,8 +15,8 @@ __all__ = [
     "check_alpha",
     "check_weight",
     "combine",
+    "empty_window",
     "median",
-    "nothing_seen",
     "percentile",
     "rank",
     "shift_in",
@@ -37,10 +37,10 @@ class Spreads(NamedTuple):
     @classmethod
     def empty(cls, *, like: Array, window: int = _WINDOW) -> "Spreads":
         """No candidates seen yet; of the library, dtype and device of `like`."""
-        nothing = nothing_seen(like=like, window=window)
+        nothing = empty_window(like=like, window=window)
         return cls(nothing, nothing)
 
-    def seen(self, utility: Array, diversity: Array | None) -> "Spreads":
+    def updated(self, utility: Array, diversity: Array | None) -> "Spreads":
         """The windows after a pool of candidates; `diversity` is None while the memory is empty."""
         return Spreads(
             shift_in(self.utility, utility),
@@ -157,7 +157,7 @@ def percentile(values: Array, among: Array, /) -> Array:
     return xp.where(finite, share, xp.full_like(share, xp.nan))
 
 
-def nothing_seen(*, like: Array, window: int = _WINDOW) -> Array:
+def empty_window(*, like: Array, window: int = _WINDOW) -> Array:
     """A window (window,) of latest values, before the first; of the library, dtype and device of `like`."""
     _options.whole("window", window)
     xp = array_namespace(like)

@@ -54,7 +54,7 @@ def test_what_has_no_rows_yet_grows():
 
 def test_survives_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    policy = uds.UDS(memory=4, dim=8)
+    policy = uds.UDS(keep=1.0, memory=4, dim=8)
     features = policy.examine(uds.Candidates(np.random.default_rng(0).normal(size=(3, 4, 9)).astype(np.float32)))
     _, state = policy.choose(None, features)
     safetensors.save_file(uds.flatten(state), tmp_path / "state.safetensors")

@@ -27,10 +27,10 @@ def test_windows_hold_the_latest_oldest_first(backend):
     spreads = Spreads.empty(like=backend.array([0.0], "float32"), window=3)
     for i in range(1, 4):
         values = backend.array([i, i + 0.5], "float32")
-        spreads = spreads.seen(values, values if i > 1 else None)
+        spreads = spreads.updated(values, values if i > 1 else None)
     np.testing.assert_array_equal(backend.numpy(spreads.utility), [2.5, 3, 3.5])
     np.testing.assert_array_equal(backend.numpy(spreads.diversity), [2.5, 3, 3.5])
-    wide = spreads.seen(backend.array(np.arange(9), "float32"), None)
+    wide = spreads.updated(backend.array(np.arange(9), "float32"), None)
     np.testing.assert_array_equal(backend.numpy(wide.utility), [0, 3, 6])  # of all, not of the last alone
     np.testing.assert_array_equal(backend.numpy(wide.diversity), [2.5, 3, 3.5])
 
@@ -50,7 +50,7 @@ def test_auto_ranks_alike_when_all_logits_are_multiplied(backend, seed, weight, 
     scores = []
     for times in (1.0, factor):
         x, y = backend.array(times * u, "float32"), backend.array(times * d, "float32")
-        spreads = Spreads.empty(like=x).seen(x, y)
+        spreads = Spreads.empty(like=x).updated(x, y)
         scores.append(backend.numpy(combine(x, y, alpha="auto", weight=weight, spreads=spreads).scores))
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
     iqr = reference.interquartile_range
@@ -60,11 +60,11 @@ def test_auto_ranks_alike_when_all_logits_are_multiplied(backend, seed, weight, 
 def test_a_term_without_spread_is_left_out(backend):
     u = backend.array([1.0, 2.0, 4.0, 8.0], "float32")
     same = backend.array([3.0, 3.0, 3.0, 3.0], "float32")
-    spreads = Spreads.empty(like=u).seen(u, same)
+    spreads = Spreads.empty(like=u).updated(u, same)
     got = combine(u, same, alpha="auto", spreads=spreads)
     np.testing.assert_array_equal(np.argsort(backend.numpy(got.scores)), [0, 1, 2, 3])
     assert float(backend.numpy(got.alpha)) == 0
-    got = combine(same, u, alpha="auto", spreads=Spreads.empty(like=u).seen(same, None))
+    got = combine(same, u, alpha="auto", spreads=Spreads.empty(like=u).updated(same, None))
     np.testing.assert_array_equal(backend.numpy(got.scores), np.zeros(4))
     assert np.isfinite(backend.numpy(got.alpha))
 
@@ -92,10 +92,10 @@ def test_ranks_are_shared_by_equals_and_leave_out_the_unknown(backend, values):
 @pytest.mark.parametrize("alpha", [0.5, "rank", "auto"])
 def test_scores_and_alpha_are_of_the_kind_of_the_utility(backend, alpha):
     u = backend.array([1.0, 2.0, 4.0], "float32")
-    got = combine(u, u, alpha=alpha, spreads=Spreads.empty(like=u).seen(u, u))
+    got = combine(u, u, alpha=alpha, spreads=Spreads.empty(like=u).updated(u, u))
     for array in got:
         assert (array.dtype, device(array)) == (u.dtype, device(u))
-    same = combine(u, u, alpha=alpha, weight=1.0, spreads=Spreads.empty(like=u).seen(u, u))
+    same = combine(u, u, alpha=alpha, weight=1.0, spreads=Spreads.empty(like=u).updated(u, u))
     np.testing.assert_array_equal(backend.numpy(got.scores), backend.numpy(same.scores))
     assert Spreads.empty(like=u).utility.dtype == u.dtype
 
@@ -113,7 +113,7 @@ def test_rank_fusion_adds_ranks(backend):
 
 def test_what_is_unknown_stays_unknown_where_its_term_is_left_out(backend):
     u = backend.array([np.nan, 2.0, 2.0], "float32")
-    got = combine(u, 0 * u, alpha="auto", spreads=Spreads.empty(like=u).seen(u, None))
+    got = combine(u, 0 * u, alpha="auto", spreads=Spreads.empty(like=u).updated(u, None))
     np.testing.assert_array_equal(np.isnan(backend.numpy(got.scores)), [True, False, False])
 
 

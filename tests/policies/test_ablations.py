@@ -53,7 +53,7 @@ def test_diversity_neither_prefers_nor_remembers_what_is_broken_or_empty(backend
     pool = pools.samples(0)
     pool.hidden[0, 1] = np.nan
     pool.labels[1] = -100
-    policy = uds.DiversityOnly(memory=8, dim=16)
+    policy = uds.DiversityOnly(keep=1.0, memory=8, dim=16)
     indices, selection, state = pools.picks(policy, backend, None, pool)
     assert indices == [2, 3, 4, 5, 1, 0]
     assert np.isnan(backend.numpy(selection.scores)).tolist() == [True] + [False] * 5
@@ -63,7 +63,7 @@ def test_diversity_neither_prefers_nor_remembers_what_is_broken_or_empty(backend
 @pytest.mark.parametrize("options", [{"seed": 1}, {"length": "none"}, {"sketch": "shifted"}, {"rows": "tokens"}])
 def test_a_memory_of_other_sketches_is_refused(options):
     features = {"sketch": np.ones((2, 8)), "length": np.ones(2)}
-    policy = uds.DiversityOnly(memory=4, dim=8)
+    policy = uds.DiversityOnly(keep=1.0, memory=4, dim=8)
     saved = uds.flatten(policy.choose(None, features)[1])
     assert uds.restore(policy.init(features), saved).memory.size == 2
     with pytest.raises(ValueError, match="the saved sketches were made with other options"):

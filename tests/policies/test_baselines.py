@@ -20,7 +20,7 @@ def test_shortest_keeps_the_fewest_rows_with_loss_but_some(backend):
     pool = samples(0, time=9)
     pool.labels[2] = -100
     length = pool.length
-    indices, selection, _ = picks(uds.Shortest(), backend, None, pool)
+    indices, selection, _ = picks(uds.Shortest(keep=1.0), backend, None, pool)
     assert indices == reference.best_first(-length, length)
     assert indices[-1] == 2
     assert backend.numpy(selection.scores).tolist() == (-length).tolist()

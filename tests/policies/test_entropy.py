@@ -23,7 +23,7 @@ def test_entropy_keeps_the_least_sure(backend, rows):
 def test_entropy_reads_no_target(backend):
     pool = pools.samples(0)
     other = pool._replace(labels=np.where(pool.labels == -100, -100, 0))
-    got = [backend.numpy(pools.picks(uds.Entropy(), backend, None, p)[1].scores) for p in (pool, other)]
+    got = [backend.numpy(pools.picks(uds.Entropy(keep=1.0), backend, None, p)[1].scores) for p in (pool, other)]
     np.testing.assert_array_equal(*got)
 
 
@@ -51,9 +51,9 @@ def test_quadrants_keep_what_is_surely_wrong_and_what_is_unsurely_right():
 
 def test_empty_and_broken_samples_move_no_percentile(backend):
     pool = pools.samples(0)
-    _, alone, _ = pools.picks(uds.Quadrants(), backend, None, pool)
+    _, alone, _ = pools.picks(uds.Quadrants(keep=1.0), backend, None, pool)
     more = pools.Pool(*(np.concatenate([a, b[:2]]) for a, b in zip(pool, pools.samples(1), strict=True)))
     more.labels[-2] = -100
     more.hidden[-1, 1] = np.nan
-    _, beside, _ = pools.picks(uds.Quadrants(), backend, None, more)
+    _, beside, _ = pools.picks(uds.Quadrants(keep=1.0), backend, None, more)
     np.testing.assert_allclose(backend.numpy(beside.scores)[: pools.BATCH], backend.numpy(alone.scores), atol=1e-6)

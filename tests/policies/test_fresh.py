@@ -24,7 +24,7 @@ def repeated(step):
 
 def test_twenty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backend):
     policy = uds.Fresh(keep=0.5, memory=8, dim=16, seed=4)
-    slow, state, copies = reference.Fresh(keep=0.5, share=0.5, memory=8, dim=16, seed=4), None, 0
+    slow, state, copies = reference.Fresh(keep=0.5, threshold=0.5, memory=8, dim=16, seed=4), None, 0
     for step in range(20):
         pool = repeated(step)
         if step % 5 == 4:
@@ -36,7 +36,7 @@ def test_twenty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backe
         expected, scores = slow.step(pool.logits, pool.scored)
         assert backend.numpy(selection.indices).tolist() == expected, step
         np.testing.assert_allclose(backend.numpy(selection.scores), scores, rtol=1e-5)
-        copies += backend.numpy(selection.parts["copy"]).sum()
+        copies += backend.numpy(selection.parts["near_duplicate"]).sum()
     assert 20 < copies < 60  # some, not all
 
 
@@ -69,15 +69,15 @@ def test_a_whole_data_set_may_be_one_pool(monkeypatch):
     monkeypatch.setattr("uds_core.policies.fresh._BLOCK", 7)
     parts, _ = uds.Fresh(count=35, dim=16).choose(None, features)
     np.testing.assert_array_equal(parts.indices, whole.indices)
-    assert whole.parts["copy"].sum() == 15
+    assert whole.parts["near_duplicate"].sum() == 15
 
 
 @pytest.mark.parametrize("options", [{"seed": 1}, {"length": "none"}, {"sketch": "shifted"}, {"rows": "tokens"}])
 def test_a_memory_of_other_sketches_is_refused(options):
     features = {"sketch": np.ones((2, 8)), "length": np.ones(2)}
-    policy = uds.Fresh(memory=4, dim=8)
+    policy = uds.Fresh(keep=1.0, memory=4, dim=8)
     saved = uds.flatten(policy.choose(None, features)[1])
-    assert uds.restore(replace(policy, share=0.1).init(features), saved).step == 1
+    assert uds.restore(replace(policy, threshold=0.1).init(features), saved).step == 1
     with pytest.raises(ValueError, match="the saved sketches were made with other options"):
         uds.restore(replace(policy, **options).init(features), saved)
 
@@ -85,7 +85,7 @@ def test_a_memory_of_other_sketches_is_refused(options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"share": -0.1}, "`share` must be a number of at least 0"),
+        ({"threshold": -0.1}, "`threshold` must be a number of at least 0"),
         ({"memory": 0}, "`memory` must be a whole number"),
         ({"rows": "all"}, "`rows` must be one of"),
         ({"keep": 0.5, "count": 1}, "give one of"),

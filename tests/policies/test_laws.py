@@ -1,6 +1,8 @@
 """Laws that every policy keeps, on every library. What each alone promises is in the test file of its family."""
 
 import ast
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,22 @@ def test_no_policy_imports_a_sibling_policy(file):
     nodes = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
     siblings = {node.module or "" for node in nodes if node.level == 1}
     assert all(name.startswith("_") for name in siblings), siblings
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in ("full", "selectivebackprop history")])
+def test_without_a_budget_everything_is_kept_with_a_warning(name):
+    policy, pool = replace(POLICIES[name], keep=None, count=None), samples(0)
+    features = policy.examine(candidates(BACKENDS[0].values[0], pool))
+    with pytest.warns(UserWarning, match=r"has no budget, so all candidates are kept: give `keep`"):
+        selection, _ = policy.choose(None, features)
+    assert sorted(BACKENDS[0].values[0].numpy(selection.indices).tolist()) == list(range(BATCH))
+    replace(policy, keep=1.0).choose(None, features)  # warns of nothing
+
+
+def test_the_warning_points_at_the_line_that_calls_choose():
+    code = "import numpy as np, uds_core as uds\nuds.Random().choose(None, {'length': np.ones(2, np.float32)})\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.startswith("<string>:2: UserWarning: Random has no budget")
 
 
 def test_every_policy_is_in_the_table():

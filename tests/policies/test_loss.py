@@ -51,7 +51,7 @@ def test_the_reference_is_measured_as_the_policy_measures(backend):
     candidates = pools.candidates(backend, pool)
     losses = backend.numpy(uds.MaxLoss().examine(candidates)["loss"])
     book = uds.Ledger.of(dict(zip(pool.ids.tolist(), losses.tolist(), strict=True)))
-    _, selection, _ = pools.picks(uds.RHOLoss(reference=book), backend, None, pool)
+    _, selection, _ = pools.picks(uds.RHOLoss(keep=1.0, reference=book), backend, None, pool)
     assert backend.numpy(selection.scores).tolist() == [0.0] * pools.BATCH
 
 
@@ -66,7 +66,7 @@ def test_a_sample_without_a_reference_is_named():
 def test_a_reference_that_is_not_finite_ranks_its_sample_last(backend):
     pool = pools.samples(0)
     pool.reference_loss[:2] = np.nan, -np.inf
-    indices, selection, _ = pools.picks(uds.RHOLoss(), backend, None, pool)
+    indices, selection, _ = pools.picks(uds.RHOLoss(keep=1.0), backend, None, pool)
     assert indices[-1] == 0
     assert np.isnan(backend.numpy(selection.scores)[0])
 

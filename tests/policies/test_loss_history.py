@@ -56,10 +56,10 @@ def test_lossdrop_may_be_given_the_losses_before_training(backend, known):
     start = pool.reference_loss.astype(np.float32)
     features: Any
     if known == "ledger":
-        policy = uds.LossDrop(start=uds.Ledger.of(dict(zip(pool.ids.tolist(), start.tolist(), strict=True))))
+        policy = uds.LossDrop(keep=1.0, start=uds.Ledger.of(dict(zip(pool.ids.tolist(), start.tolist(), strict=True))))
         features = policy.examine(pools.candidates(backend, pool))
     else:
-        policy = uds.LossDrop(start="given")
+        policy = uds.LossDrop(keep=1.0, start="given")
         given = pools.candidates(backend, pool)
         given.extra["start_loss"] = backend.array(start, "float32")
         features = policy.examine(given)
@@ -72,7 +72,7 @@ def test_lossdrop_may_be_given_the_losses_before_training(backend, known):
 def test_lossema_favours_what_had_a_high_loss():
     ids, length = np.arange(4), np.ones(4, np.float32)
     now = np.array([1, 1, 1, 1], np.float32)
-    state = uds.LossEMA().choose(None, {"loss": now * [0.1, 0.1, 0.1, 9], "length": length, "id": ids})[1]
+    state = uds.LossEMA(keep=1.0).choose(None, {"loss": now * [0.1, 0.1, 0.1, 9], "length": length, "id": ids})[1]
     policy, counts = uds.LossEMA(count=1, blend=0.8), np.zeros(4)
     for seed in range(400):
         one = uds.LossEMA(count=1, blend=0.8, seed=seed)
@@ -83,7 +83,7 @@ def test_lossema_favours_what_had_a_high_loss():
     assert policy.budget.size(4) == 1
 
 
-@pytest.mark.parametrize("policy", [uds.LossDrop(), uds.LossEMA()], ids=["lossdrop", "lossema"])
+@pytest.mark.parametrize("policy", [uds.LossDrop(keep=1.0), uds.LossEMA(keep=1.0)], ids=["lossdrop", "lossema"])
 def test_a_sample_seen_twice_in_one_pool_and_what_cannot_be_remembered(policy):
     loss = np.array([3.0, 2.0, np.nan, 0.0], np.float32)
     features = {"loss": loss, "length": np.array([2, 2, 2, 0], np.float32), "id": np.array([7, 7, 8, 9])}

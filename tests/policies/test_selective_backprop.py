@@ -53,7 +53,7 @@ def test_the_history_form_accepts_each_sample_with_its_own_chance(backend, windo
         selection, state = policy.choose(state, given)
         accepted, chance, limit = slow.step(loss_of(pool))
         np.testing.assert_allclose(backend.numpy(selection.scores), chance / limit, rtol=1e-4)
-        np.testing.assert_allclose(backend.numpy(selection.parts["chance"]), chance, rtol=1e-4)
+        np.testing.assert_allclose(backend.numpy(selection.parts["probability"]), chance, rtol=1e-4)
         got = backend.numpy(selection.indices).tolist()
         assert sorted(got) == accepted or (not accepted and len(got) == 1)
         numbers.add(len(got))
@@ -102,11 +102,11 @@ def test_each_group_has_one_at_least():
 
 @pytest.mark.parametrize("form", ["rank", "history"])
 def test_samples_without_rows_move_no_percentile(form):
-    policy = uds.SelectiveBackprop(form=form, beta=1.0)
+    policy = uds.SelectiveBackprop(keep=None if form == "history" else 1.0, form=form, beta=1.0)
     alone, _ = policy.choose(None, features([4, 1, 3, 2]))
     more = {"loss": np.array([4, 1, 3, 2, 0, 0], np.float32), "length": np.array([1, 1, 1, 1, 0, 0], np.float32)}
     beside, state = policy.choose(None, more)
-    np.testing.assert_array_equal(beside.parts["chance"][:4], alone.parts["chance"])
+    np.testing.assert_array_equal(beside.parts["probability"][:4], alone.parts["probability"])
     assert np.isnan(state.losses[-2:]).all() or form == "rank"
     assert state.losses.shape == ((1,) if form == "rank" else (1024,))
 
@@ -118,7 +118,8 @@ def test_a_count_beyond_the_pool_favours_nobody():
 
 def test_without_a_share_everything_is_kept():
     for form in ("rank", "history"):
-        selection, _ = uds.SelectiveBackprop(form=form).choose(None, features([4, 1, 3, 2]))
+        with pytest.warns(UserWarning, match="SelectiveBackprop has no budget"):
+            selection, _ = uds.SelectiveBackprop(form=form).choose(None, features([4, 1, 3, 2]))
         assert sorted(selection.indices.tolist()) == [0, 1, 2, 3]
 
 

@@ -27,7 +27,7 @@ def test_a_memory_of_other_sketches_is_refused(options):
     from dataclasses import replace
 
     features = {"utility": np.ones(2), "sketch": np.ones((2, 8)), "length": np.ones(2)}
-    policy = uds.UDS(memory=4, dim=8)
+    policy = uds.UDS(keep=1.0, memory=4, dim=8)
     saved = uds.flatten(policy.choose(None, features)[1])
     assert uds.restore(replace(policy, keep=0.5, alpha=1.0).init(features), saved).memory.size == 2
     with pytest.raises(ValueError, match="the saved sketches were made with other options"):

@@ -1,5 +1,6 @@
 """Budget options that policies share."""
 
+import warnings
 from dataclasses import dataclass
 
 from ..choice import Budget
@@ -14,7 +15,7 @@ class Budgeted:
     Parameters
     ----------
     keep, count
-        The budget; see `Budget`. None given: all candidates are kept.
+        The budget; see `Budget`. None given: all candidates are kept, and `choose` warns.
     """
 
     keep: float | None = None
@@ -27,6 +28,15 @@ class Budgeted:
     def budget(self) -> Budget:
         """How much is kept."""
         return Budget(keep=self.keep, count=self.count)
+
+    def warn_without_budget(self) -> None:
+        """Warn the caller of `choose` where no budget is given, so that all candidates are kept."""
+        if self.budget == Budget():
+            msg = (
+                f"{type(self).__name__} has no budget, so all candidates are kept: give `keep` (a fraction of the "
+                "samples) or `count` (a number of them); `keep=1.0` keeps all without this warning"
+            )
+            warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -45,6 +45,7 @@ class Ranked(TokenBudgeted):
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
         """Choose by score; `parts` are the features (batch,) and the score."""
+        self.warn_without_budget()
         scores, length = self.score(features), features["length"]
         numbers = {name: feature for name, feature in features.items() if name != "length" and feature.ndim == 1}
         indices = top_k(scores, length, budget=self.budget, groups=groups)

@@ -118,7 +118,7 @@ def check_words(policy: Any, /) -> None:
     """Raise where `policy` has an option of `UDS` that is a word, with an unknown value."""
     for name, known in _WORDS.items():
         if hasattr(policy, name):
-            _options.word(name, getattr(policy, name), known)
+            _options.one_of(name, getattr(policy, name), known)
     if isinstance(policy.centre, str) or not hasattr(policy.centre, "shape"):
         _options.check(
             "centre", policy.centre, "'none', 'row' or an array", kind=str, fits=lambda given: given in ("none", "row")

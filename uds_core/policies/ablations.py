@@ -7,7 +7,7 @@ from .._array import Array, array_namespace
 from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
 from ..logits import Logits
-from ..memory import Distance, Memory, diversity, sound
+from ..memory import Distance, Memory, diversity, storable
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
@@ -128,6 +128,7 @@ class DiversityOnly(Sketched):
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, SketchState]:
         """Scores are distances to the memory, which the chosen enter afterwards."""
+        self.warn_without_budget()
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
@@ -136,5 +137,5 @@ class DiversityOnly(Sketched):
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
-        memory = state.memory.push(sound(sketch, indices, finite & (length > 0)))
+        memory = state.memory.push(storable(sketch, indices, finite & (length > 0)))
         return selection, SketchState(memory, state.recipe)

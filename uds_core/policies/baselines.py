@@ -75,6 +75,7 @@ class Random(TokenBudgeted):
         self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, StepNumber]:
         """Scores are uniform in [0, 1), keyed by seed and step."""
+        self.warn_without_budget()
         step = 0 if state is None else state.step
         length = features["length"]
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)

@@ -42,7 +42,7 @@ class Entropy(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _options.word("rows", self.rows, ("labels", "tokens"))
+        _options.one_of("rows", self.rows, ("labels", "tokens"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`entropy`: its mean over the rows; `length`: how many they are."""

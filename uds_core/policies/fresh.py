@@ -1,4 +1,4 @@
-"""Chance, with copies of what was chosen lately last."""
+"""Random selection that puts near-duplicates last."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from .._array import Array, accumulation_dtype, array_namespace, constant, devic
 from .._random import Stream
 from ..candidates import Features, Selection
 from ..choice import top_k
-from ..memory import Memory, distances, sound
+from ..memory import Memory, distances, storable
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import median
@@ -23,34 +23,34 @@ _BLOCK = 512  # candidates whose distances to all others are taken at a time
 
 
 class FreshState(NamedTuple):
-    """What Fresh remembers between choices."""
+    """State of Fresh."""
 
     memory: Memory
     step: int
     recipe: int
 
     def check(self, template: "FreshState", /) -> None:
-        """Raise where the restored sketches cannot be compared with those that are still to come."""
+        """Raise where the restored sketches cannot be compared with new ones."""
         check_fingerprint(self.recipe, template.recipe)
 
 
 @register("fresh")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fresh(Sketched, TokenBudgeted):
-    r"""Keep a random part, and copies of what was chosen lately last.
+    r"""Keep a random part, near-duplicates of recently chosen samples last.
 
     .. math:: s_i = u_i - \left[\, d_i < c\, \tilde d \,\right]
 
-    u_i: drawn from [0, 1). d_i: distance of the sample's sketch to the nearest one that was chosen lately, or that
-    stands before it in the pool. The bracket is 1 where that is less than c times the median distance of the pool's
-    samples from each other, else 0.
+    u_i: uniform in [0, 1). d_i: distance of the sample's sketch to the nearest sketch that was recently chosen, or that
+    comes before it in the pool. The bracket is 1 where d_i is less than c times the median distance between samples of
+    the pool, else 0.
 
     Parameters
     ----------
     keep, count, tokens
         The budget; see `Budget`.
-    share
-        c: below this share of the usual distance a sample counts as a copy.
+    threshold
+        c: a sample nearer than this fraction of the median distance counts as a near-duplicate.
     rows, length, centre, memory, sketch, dim
         As in `UDS`.
     seed
@@ -58,49 +58,51 @@ class Fresh(Sketched, TokenBudgeted):
 
     Notes
     -----
-    On data without copies this is `Random`, at the price of a forward pass. The rule was found in one search and tested
-    on other seeds and tasks: docs/pages/evidence.md. `examine` costs O(batch time width dim) through a prepared head,
-    `choose` O(batch (memory + batch) dim), in memory O(batch (memory + 512)). Source: this library; the sketch and the
-    memory are those of UDS.
+    On data without near-duplicates this is `Random`, at the price of a forward pass. The rule is the result of one
+    search, and was tested on other seeds and tasks: docs/pages/evidence.md. `examine` costs O(batch time width dim)
+    through a prepared head, `choose` O(batch (memory + batch) dim), and O(batch (memory + 512)) of memory.
+    Source: this library; the sketch and the memory are those of UDS.
     """
 
     needs = Needs()
-    share: float = 0.5
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _options.number("share", self.share, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
+        _options.number("threshold", self.threshold, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
 
     def init(self, features: Features, /) -> FreshState:
-        """An empty memory, and step 0."""
+        """Return an empty memory, and step 0."""
         sketch = features["sketch"]
         return FreshState(Memory.empty(self.memory, sketch.shape[1], like=sketch), 0, self.fingerprint())
 
     def choose(
         self, state: FreshState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, FreshState]:
-        """Scores are those of chance, less 1 for copies; the chosen enter the memory afterwards."""
+        """Choose by random scores, less 1 for near-duplicates; then add the chosen to the memory."""
+        self.warn_without_budget()
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
         finite = xp.all(xp.isfinite(sketch), axis=1)
         able = finite & (length > 0)
         points = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
-        near, usual = _nearest(points, able, state.memory), _usual(points, able)
+        near, median_distance = _nearest(points, able, state.memory), _median_distance(points, able)
         generator: Any = _random.generator(self.seed, Stream.RANDOM, state.step)
         drawn = constant(generator.random(sketch.shape[0], dtype=np.float32), like=sketch, dtype=sketch.dtype)
-        copy = xp.astype(near < float(self.share) * usual, sketch.dtype)
-        scores = xp.where(finite, drawn - copy, xp.full_like(drawn, xp.nan))
+        duplicate = xp.astype(near < float(self.threshold) * median_distance, sketch.dtype)
+        scores = xp.where(finite, drawn - duplicate, xp.full_like(drawn, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
-        selection = Selection(indices=indices, scores=scores, parts={"chance": drawn, "copy": copy})
-        memory = state.memory.push(sound(sketch, indices, able))
+        selection = Selection(indices=indices, scores=scores, parts={"random": drawn, "near_duplicate": duplicate})
+        memory = state.memory.push(storable(sketch, indices, able))
         return selection, FreshState(memory, state.step + 1, state.recipe)
 
 
 def _nearest(sketch: Array, able: Array, memory: Memory) -> Array:
-    """Of those `able` (batch,), the distance (batch,) to the nearest sketch that is remembered or stands before it.
+    """Return each sample's distance (batch,) to the nearest sketch that is remembered or comes before it.
 
-    Infinite where there is none. A block of the pool at a time: whole data sets are scored as one pool.
+    Infinite where there is none, and for samples not `able` (batch,). Taken in blocks of the pool: whole data sets are
+    scored as one pool.
     """
     xp = array_namespace(sketch)
     batch = sketch.shape[0]
@@ -116,10 +118,10 @@ def _nearest(sketch: Array, able: Array, memory: Memory) -> Array:
     return xp.where(able, near, xp.full_like(near, xp.inf))
 
 
-def _usual(sketch: Array, able: Array) -> Array:
-    """Median distance () of the candidates `able` (batch,) from each other; 0 where there are no two.
+def _median_distance(sketch: Array, able: Array) -> Array:
+    """Return the median distance () between candidates that are `able` (batch,); 0 where there are fewer than two.
 
-    Of a pool longer than a block, as many at even distances.
+    Of a pool longer than a block, evenly spaced candidates stand for all.
     """
     xp = array_namespace(sketch)
     batch = sketch.shape[0]

@@ -50,7 +50,7 @@ class MaxGrad(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _options.word("gradient", self.gradient, ("head", "logits"))
+        _options.one_of("gradient", self.gradient, ("head", "logits"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`gradient`: its norm; `length`: rows that carry loss."""
@@ -120,6 +120,7 @@ class GREATS(Budgeted):
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
         """Scores are those of the first pick, <g_i, v>; a ValueError where the pool is not one batch."""
+        self.warn_without_budget()
         alignment, length = features["alignment"], to_numpy(features["length"])
         belongs = None if groups is None else to_numpy(groups)
         products = _among_all(to_numpy(features["products"]).astype(np.float64), belongs)
@@ -198,6 +199,7 @@ class DivBS(Budgeted):
         self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, StepNumber]:
         """Scores are those of the first pick."""
+        self.warn_without_budget()
         step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
         left = _Residual(to_numpy(sketch).astype(np.float64), _random.generator(self.seed, Stream.RANDOM, step))
         first = np.maximum(left.scores(), 0)  # NaN stays

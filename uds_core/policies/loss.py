@@ -41,7 +41,7 @@ class MaxLoss(Ranked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _options.word("reduction", self.reduction, ("mean", "sum"))
+        _options.one_of("reduction", self.reduction, ("mean", "sum"))
 
     def examine(self, candidates: Candidates, /) -> Features:
         """`loss`: cross-entropy; `length`: rows that carry loss."""

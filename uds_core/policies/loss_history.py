@@ -16,7 +16,7 @@ from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import check_source, recorded_loss, token_loss
 
-__all__ = ["Averages", "LossDrop", "LossEMA"]
+__all__ = ["LossAverages", "LossDrop", "LossEMA"]
 
 
 @register("lossdrop")
@@ -76,6 +76,7 @@ class LossDrop(Budgeted):
         self, state: Ledger | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Ledger]:
         """Scores are what is left of the loss: negative where it dropped."""
+        self.warn_without_budget()
         state = self.init(features) if state is None else state
         loss, length = features["loss"], features["length"]
         if self.start == "seen":
@@ -93,7 +94,7 @@ class LossDrop(Budgeted):
         return Selection(indices=indices, scores=scores, parts=parts), state
 
 
-class Averages(NamedTuple):
+class LossAverages(NamedTuple):
     """What LossEMA remembers between choices."""
 
     averages: Ledger
@@ -145,14 +146,15 @@ class LossEMA(Budgeted):
             "id": candidates.identity(),
         }
 
-    def init(self, features: Features, /) -> Averages:
+    def init(self, features: Features, /) -> LossAverages:
         """No sample seen."""
-        return Averages(Ledger.empty(), 0)
+        return LossAverages(Ledger.empty(), 0)
 
     def choose(
-        self, state: Averages | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Averages]:
+        self, state: LossAverages | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, LossAverages]:
         """Scores are the weights that the draw goes by."""
+        self.warn_without_budget()
         state = self.init(features) if state is None else state
         ids, now = to_numpy(features["id"]), to_numpy(features["loss"])
         seen = state.averages.look_up(ids)
@@ -164,4 +166,4 @@ class LossEMA(Budgeted):
         indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
         after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
         selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})
-        return selection, Averages(state.averages.enter(ids, after), state.step + 1)
+        return selection, LossAverages(state.averages.enter(ids, after), state.step + 1)

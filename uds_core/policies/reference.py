@@ -13,7 +13,7 @@ from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
-from ..memory import Memory, diversity, sound
+from ..memory import Memory, diversity, storable
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import nuclear_norm
@@ -114,6 +114,7 @@ class Reference(Budgeted):
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, SketchState]:
         """Scores are utility + alpha x diversity; the chosen enter the memory best first."""
+        self.warn_without_budget()
         state = self.init(features) if state is None else state
         utility, sketch, length = features["utility"], features["sketch"], features["length"]
         far = diversity(sketch, state.memory)
@@ -121,7 +122,7 @@ class Reference(Budgeted):
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
         known = array_namespace(scores).isfinite(scores)
-        return selection, SketchState(state.memory.push(sound(sketch, indices, known)), state.recipe)
+        return selection, SketchState(state.memory.push(storable(sketch, indices, known)), state.recipe)
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":
         _, rows, vocab = logits.shape

@@ -12,15 +12,15 @@ from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..policy import Needs
 from ..registry import register
-from ..tradeoff import nothing_seen, percentile, shift_in
+from ..tradeoff import empty_window, percentile, shift_in
 from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import token_loss
 
-__all__ = ["Seen", "SelectiveBackprop"]
+__all__ = ["LossWindow", "SelectiveBackprop"]
 
 
-class Seen(NamedTuple):
+class LossWindow(NamedTuple):
     """What SelectiveBackprop remembers between choices."""
 
     losses: Array  # (window,): of the latest candidates, NaN where there are none yet
@@ -68,7 +68,7 @@ class SelectiveBackprop(Budgeted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _options.word("form", self.form, ("rank", "history"))
+        _options.one_of("form", self.form, ("rank", "history"))
         if self.beta is not None:
             _options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
         _options.whole("window", self.window)
@@ -78,30 +78,32 @@ class SelectiveBackprop(Budgeted):
         """`loss`: token-mean cross-entropy; `length`: rows that carry loss."""
         return {"loss": token_loss(candidates, self), "length": candidates.lengths()}
 
-    def init(self, features: Features, /) -> Seen:
+    def init(self, features: Features, /) -> LossWindow:
         """No losses seen."""
-        return Seen(nothing_seen(like=features["loss"], window=self.window if self.form == "history" else 1), 0)
+        return LossWindow(empty_window(like=features["loss"], window=self.window if self.form == "history" else 1), 0)
 
     def choose(
-        self, state: Seen | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Seen]:
+        self, state: LossWindow | None, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, LossWindow]:
         """Scores are p_i up to a factor (``"rank"``), or p_i / r_i (``"history"``)."""
+        if self.form == "rank" or self.beta is None:
+            self.warn_without_budget()
         state = self.init(features) if state is None else state
         xp = array_namespace(features["loss"])
         loss, length = features["loss"], features["length"]
         present = xp.where(length > 0, loss, xp.full_like(loss, xp.nan))
         losses = shift_in(state.losses, present)
         among = present if self.form == "rank" else losses
-        share = percentile(loss, among)
-        chance = share ** self._exponent(loss.shape[0], groups)
-        chance = xp.where(xp.isnan(share), share, chance)  # NaN to the power of 0 is 1
+        rank = percentile(loss, among)
+        probability = rank ** self._exponent(loss.shape[0], groups)
+        probability = xp.where(xp.isnan(rank), rank, probability)  # NaN to the power of 0 is 1
         if self.form == "rank":
-            scores, seed = chance, (self.seed, state.step)
-            indices = draw(chance, length, budget=self.budget, seed=seed, groups=groups)
+            scores, seed = probability, (self.seed, state.step)
+            indices = draw(probability, length, budget=self.budget, seed=seed, groups=groups)
         else:
-            indices, scores = self._accept(chance, length, state.step, groups)
-        parts = {"loss": loss, "chance": chance}
-        return Selection(indices=indices, scores=scores, parts=parts), Seen(losses, state.step + 1)
+            indices, scores = self._accept(probability, length, state.step, groups)
+        parts = {"loss": loss, "probability": probability}
+        return Selection(indices=indices, scores=scores, parts=parts), LossWindow(losses, state.step + 1)
 
     def _exponent(self, batch: int, groups: Array | None) -> float:
         if self.beta is not None:
@@ -111,16 +113,16 @@ class SelectiveBackprop(Budgeted):
         size = batch if groups is None else batch / np.unique(to_numpy(groups)).size
         return float(max(size / self.count - 1.0, 0.0))
 
-    def _accept(self, chance: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
+    def _accept(self, probability: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
-        limit = 1.0 - generator.random(chance.shape[0], dtype=np.float32)  # in (0, 1]
-        scores = chance / constant(limit, like=chance, dtype=chance.dtype)
+        limit = 1.0 - generator.random(probability.shape[0], dtype=np.float32)  # in (0, 1]
+        scores = probability / constant(limit, like=probability, dtype=probability.dtype)
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         if self.budget != Budget():
             return indices, scores
         accepted = to_numpy(scores) >= 1
-        names = np.zeros(chance.shape[0], np.int64) if groups is None else to_numpy(groups)
+        names = np.zeros(probability.shape[0], np.int64) if groups is None else to_numpy(groups)
         order = to_numpy(indices)
         best = {int(order[first]) for first in np.unique(names[order], return_index=True)[1]}  # one of each at least
         kept = [i for i in order.tolist() if accepted[i] or i in best]
-        return constant(np.asarray(kept, dtype=np.int32), like=chance), scores
+        return constant(np.asarray(kept, dtype=np.int32), like=probability), scores

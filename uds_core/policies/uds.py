@@ -8,11 +8,11 @@ from .._array import Array, array_namespace, device
 from ..candidates import Candidates, Features, Selection
 from ..choice import greedy, top_k
 from ..gumbel import gumbel_top_k
-from ..memory import Distance, Memory, Reservoir, distances, diversity, sound
+from ..memory import Distance, Memory, Reservoir, distances, diversity, storable
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
-from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, median, nothing_seen, shift_in
+from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty_window, median, shift_in
 from ._budgeted import TokenBudgeted
 from ._sketched import Sketched, check_fingerprint, length_divisor
 
@@ -131,20 +131,21 @@ class UDS(Sketched, TokenBudgeted):
             memory = Memory.empty(self.memory, sketch.shape[1], like=sketch)
         else:
             memory = Reservoir.empty(self.memory, sketch.shape[1], like=sketch, seed=self.seed)
-        nothing = nothing_seen(like=sketch)
+        nothing = empty_window(like=sketch)
         return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0, self.fingerprint())
 
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, UDSState]:
         """Scores are utility + alpha x diversity; only the chosen enter the memory, and only after the choice."""
+        self.warn_without_budget()
         xp = array_namespace(features["sketch"])
         state = self.init(features) if state is None else state
         utility, ratio = self._utility(state, features)
         far, nearest = self._diversity(state, features)
         present = features["length"] > 0
         known = _known(utility, present), _known(far, present)
-        spreads = state.spreads.seen(known[0], known[1] if state.memory.size or self.in_batch == "mean" else None)
+        spreads = state.spreads.updated(known[0], known[1] if state.memory.size or self.in_batch == "mean" else None)
         combined = combine(*known, alpha=self.alpha, weight=self.weight, spreads=spreads)
         scores = xp.where(present, combined.scores, xp.zeros_like(combined.scores))
         indices, weights = self._pick(state, features, scores, nearest, groups)
@@ -155,7 +156,7 @@ class UDS(Sketched, TokenBudgeted):
             parts={"utility": utility, "diversity": far},
             metrics={"alpha": combined.alpha},
         )
-        memory = state.memory.push(sound(features["sketch"], indices, xp.isfinite(scores) & present))
+        memory = state.memory.push(storable(features["sketch"], indices, xp.isfinite(scores) & present))
         return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:

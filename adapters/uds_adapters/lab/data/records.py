@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import LabError
 from ..storage import check_records
 
-__all__ = ["Fields", "Record", "parse", "read", "split"]
+__all__ = ["Fields", "Record", "parse", "read", "record", "split"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,8 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
     records: list[Record] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            records.append(parse(line, where=f"{path}:{number}", number=number, fields=fields))
+    for number, raw in _objects(path):
+        records.append(record(raw, where=f"{path}:{number}", number=number, fields=fields))
         if len(records) == limit:
             break
     if not records:
@@ -93,6 +92,13 @@ def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[l
     )
 
 
+def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield line number and fields of each record of a file."""
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield number, _object(line, f"{path}:{number}")
+
+
 def _lines(path: Path) -> list[str]:
     check_records(path)
     try:
@@ -103,8 +109,7 @@ def _lines(path: Path) -> list[str]:
         raise LabError(msg) from None
 
 
-def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
-    """The record of one line; `where` is file and line in words, for errors."""
+def _object(line: str, where: str) -> Mapping[str, Any]:
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
@@ -113,6 +118,16 @@ def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
     if not isinstance(raw, dict):
         msg = f"{where}: expected a JSON object, got {type(raw).__name__}"
         raise LabError(msg)
+    return raw
+
+
+def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
+    """Return the record of one line of JSON; `where` names file and line, for errors."""
+    return record(_object(line, where), where=where, number=number, fields=fields)
+
+
+def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields) -> Record:
+    """Return the record with the fields `raw`, whatever format they were read from."""
     common: dict[str, Any] = {"where": where, "line": number, "raw": raw, "choices": _choices(raw.get(fields.choices))}
     if fields.prompt in raw and fields.completion in raw:
         prompt, completion = _text(raw, fields.prompt, where), _completion(raw, fields, where, common["choices"])

@@ -1,4 +1,4 @@
-"""Where array libraries differ. Nothing else in the package knows which library it is computing with."""
+"""Differences between array libraries. No other file depends on which library computes."""
 
 import functools
 from typing import Any, TypeAlias
@@ -31,17 +31,17 @@ _HALF = ("bfloat16", "float16")
 
 
 def array_namespace(*arrays: Array) -> Namespace:
-    """The one array-API namespace that all `arrays` belong to; a TypeError where there is none."""
+    """Return the one array-API namespace that all `arrays` belong to; a TypeError where there is none."""
     return array_api_compat.array_namespace(*arrays)
 
 
 def device(x: Array, /) -> Any:
-    """Where `x` lies; None while JAX traces, when that is not known yet."""
+    """Return the device of `x`; None while JAX traces, when it is not known yet."""
     return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType]
 
 
 def wide_dtype(x: Array, /, *, name: str = "") -> Any:
-    """The dtype `x` is computed in: float32 for half floats, its own otherwise. An error calls `x` by its `name`.
+    """Return the dtype `x` is computed in: float32 for half floats, else its own. Errors call `x` by its `name`.
 
     Half floats are not in the standard, and no library decomposes them (pytorch#98308).
     """
@@ -56,25 +56,25 @@ def wide_dtype(x: Array, /, *, name: str = "") -> Any:
 
 
 def widen(x: Array, /) -> Array:
-    """`x` in `wide_dtype(x)`; no copy where it has that dtype already."""
+    """Return `x` in `wide_dtype(x)`; no copy where it has that dtype already."""
     return array_namespace(x).astype(x, wide_dtype(x), copy=False)
 
 
 def accumulation_dtype(x: Array, /) -> Any:
-    """float64 where the device of `x` has it, else float32 (MPS, JAX without x64)."""
+    """Return float64 where the device of `x` has it, else float32 (MPS, JAX without x64)."""
     xp = array_namespace(x)
     return xp.float64 if has_float64(x) else xp.float32
 
 
 def has_float64(x: Array, /) -> bool:
-    """Whether the device of `x` computes in float64."""
+    """Return whether the device of `x` computes in float64."""
     if array_api_compat.is_cupy_array(x):  # its devices cannot be keys of a cache, and all have it
         return True
     return _has_float64(array_namespace(x), device(x))
 
 
 def is_accelerator(x: Array, /) -> bool:
-    """Whether `x` lies on a device that is much better at matrix products than at decompositions (GPU, TPU)."""
+    """Return whether `x` lies on a device that is much better at matrix products than at decompositions (GPU, TPU)."""
     if array_api_compat.is_jax_array(x):  # a traced array does not say where it will lie: there, JAX's own choice
         places = [device(x), *array_namespace(x).__array_namespace_info__().devices()]
         return next(place.platform for place in places if hasattr(place, "platform")) != "cpu"
@@ -84,9 +84,9 @@ def is_accelerator(x: Array, /) -> bool:
 
 
 def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None) -> Array:
-    """NumPy `values` on the device of `like`, in `dtype` (default: that of `values`), never sharing memory.
+    """Return NumPy `values` on the device of `like`, in `dtype` (default: that of `values`), never sharing memory.
 
-    Converted before the move, so that a device without the dtype of `values` never sees it.
+    Convert before the move: the device may lack the dtype of `values`.
     """
     xp = array_namespace(like)
     if dtype is not None:
@@ -95,10 +95,10 @@ def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None)
 
 
 def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
-    """`x` on the host. A synchronisation: only at the edge (indices, saved state), never on a hot array."""
+    """Return `x` on the host. A synchronisation: only at the edge (indices, saved state), never on a hot array."""
     xp = array_namespace(x)
     if array_api_compat.is_array_api_strict_namespace(xp):
-        # its odd devices refuse NumPy, and know no "cpu"
+        # its test devices refuse NumPy, and know no "cpu"
         x = x.to_device(type(x.device)("CPU_DEVICE"))
     elif not array_api_compat.is_jax_array(x):  # NumPy reads JAX arrays wherever they are
         if array_api_compat.is_torch_array(x):
@@ -108,12 +108,12 @@ def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
 
 
 def is_traced(x: Array, /) -> bool:
-    """Whether `x` stands for an array in a JAX trace, so that keeping it would leak."""
+    """Return whether `x` stands for an array in a JAX trace, so that storing it would leak."""
     return array_api_compat.is_jax_array(x) and device(x) is None
 
 
 def qr_triangle(x: Array, /) -> Array:
-    """R of the QR decomposition of `x` (rows, columns). The standard's `qr` also makes Q, which nobody here reads."""
+    """Return R of the QR decomposition of `x` (rows, columns). The standard's `qr` also computes Q, unused here."""
     xp = array_namespace(x)
     if array_api_compat.is_torch_namespace(xp):
         return xp.linalg.qr(x, mode="r").R
@@ -123,9 +123,9 @@ def qr_triangle(x: Array, /) -> Array:
 
 
 def smallest(x: Array, number: int, /) -> Array:
-    """The `number` smallest in each row of `x` (rows, columns), in any order; NaN counts as the largest.
+    """Return the `number` smallest in each row of `x` (rows, columns), in any order; NaN counts as the largest.
 
-    The standard sorts the rows, which takes PyTorch longer than making distances.
+    The standard offers only a sort, which takes PyTorch longer than computing distances.
     """
     xp = array_namespace(x)
     if array_api_compat.is_torch_namespace(xp):

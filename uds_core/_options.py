@@ -1,4 +1,4 @@
-"""Options, checked where they are given: an error names the option, says what it may be, and shows what came."""
+"""Checks of options: an error names the option, the allowed values and the given one."""
 
 import reprlib
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["check", "number", "one_of", "seed", "whole"]
 
-_SEEDS = 2**63  # what a saved state's int64 holds; two words of 32 bits, see `draws.generator`
+_SEEDS = 2**63  # what a saved state's int64 holds; two words of 32 bits, see `_random.generator`
 
 
 def check(
@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Raise a TypeError where `value` is not of `kind`, a ValueError where it does not fit.
 
-    True and False are of no kind: Python counts them as numbers, but whoever gives one as a number has erred.
+    True and False are refused: Python counts them as numbers, but as the value of a number they are a mistake.
     """
     known = isinstance(value, kind) and not isinstance(value, bool)
     if known and fits(value):
@@ -37,24 +37,24 @@ def check(
 
 
 def number(name: str, value: object, expected: str, /, *, fits: Callable[[Any], bool], remedy: str = "") -> None:
-    """A real number, of Python or NumPy, that `fits`; NaN fits where a comparison with it does, which is nowhere."""
+    """Raise unless `value` is a real number, of Python or NumPy, that `fits`; NaN fits no comparison."""
     check(name, value, expected, kind=Real, fits=fits, remedy=remedy)
 
 
 def whole(name: str, value: object, /, *, least: int = 1, remedy: str = "") -> None:
-    """A whole number of at least `least`: 2, but not 2.0."""
+    """Raise unless `value` is a whole number of at least `least`: 2, not 2.0."""
     expected = f"a whole number of at least {least}"
     check(name, value, expected, kind=Real, fits=lambda n: _is_whole(n) and n >= least, remedy=remedy)
 
 
 def seed(value: object, /) -> None:
-    """A whole number that `draws.generator` takes as a seed."""
+    """Raise unless `value` is a whole number that `_random.generator` takes as a seed."""
     expected = "a whole number of at least 0 and below 2**63"
     check("seed", value, expected, kind=Real, fits=lambda n: _is_whole(n) and 0 <= n < _SEEDS)
 
 
 def one_of(name: str, value: object, known: tuple[str, ...], /) -> None:
-    """One of the words `known`."""
+    """Raise unless `value` is one of the words `known`."""
     check(name, value, f"one of {', '.join(map(repr, known))}", kind=str, fits=lambda given: given in known)
 
 

@@ -1,4 +1,4 @@
-"""Random constants: drawn by NumPy from a seed, so that every library and process has the same."""
+"""Random constants, drawn by NumPy from a seed: the same for every library and process."""
 
 import functools
 from enum import IntEnum
@@ -15,7 +15,7 @@ _POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long 
 
 
 class Stream(IntEnum):
-    """Independent random streams of one seed. A number once given stays: it is part of every sketch ever saved."""
+    """Independent random streams of one seed. Never renumber: saved sketches depend on the numbers."""
 
     TIME = 0
     VOCAB = 1
@@ -32,7 +32,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
-    """A generator of its own for each seed (below 2**63), stream and key (below 2**32).
+    """Return a separate generator for each seed (below 2**63), stream and key (below 2**32).
 
     NumPy cuts numbers into words of 32 bits, one after the other, and fills up with zeros, so that ``[1, 2]``,
     ``[1, 2, 0]`` and ``[1 + 2 * 2**32]`` all start alike. Here the words are always four, each with its own meaning.
@@ -45,12 +45,12 @@ def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
 
 @functools.lru_cache(maxsize=32)
 def signs(seed: int, stream: int, block: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers -1 and 1, int8."""
+    """Return random signs -1 and 1, int8."""
     return generator(seed, stream, block).integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
 
 
 def position_signs(seed: int, length: int, columns: int) -> np.ndarray:
-    """Signs of the positions 0 to `length`, (length, columns); those of a longer sample begin with them."""
+    """Return the signs of the positions 0 to `length`, (length, columns); those of a longer sample begin with them."""
     blocks = range(-(-length // _POSITION_BLOCK))
     drawn = [signs(seed, Stream.TIME, block, (_POSITION_BLOCK, columns)) for block in blocks]
     return np.concatenate([np.empty((0, columns), np.int8), *drawn])[:length]
@@ -58,17 +58,17 @@ def position_signs(seed: int, length: int, columns: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
-    """At most `rank` of `length` rows of a transform, drawn without replacement, in order."""
+    """Draw at most `rank` of `length` rows of a transform without replacement; return them in order."""
     drawn = generator(seed, Stream.FREQUENCIES, side).choice(length, size=min(rank, length), replace=False)
     return np.sort(drawn).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)
 def fold(seed: int, vocab: int, buckets: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """How `vocab` columns are dealt into buckets: a turn for each run of `buckets` columns, a sign for each column.
+    """Assign `vocab` columns to buckets: a shift for each run of `buckets` columns, and a sign for each column.
 
-    Column c falls into bucket (c + the turn of its run) mod buckets, so that two columns of one run never meet, and two
-    of different runs do with probability 1 / buckets, as under a random permutation; but runs are read in order.
+    Column c falls into bucket (c + the shift of its run) mod buckets. Two columns of one run never share a bucket;
+    two of different runs do with probability 1 / buckets, as in a random permutation. Runs are read in order.
     """
     drawing = generator(seed, Stream.FOLD)
     turns = drawing.integers(0, buckets, size=-(-vocab // buckets))

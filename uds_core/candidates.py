@@ -1,4 +1,4 @@
-"""Candidates, what is known of each of them, and the selection made from them."""
+"""Candidates, their features, and the selection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Candidates:
     ) -> None:
         known = next((a for a in (labels, mask) if a is not None), None)
         if logits is None and known is None:
-            msg = "candidates need `logits`, or at least a `mask` or `labels` that tell their lengths"
+            msg = "candidates need `logits`, or at least a `mask` or `labels` that give their lengths"
             raise ValueError(msg)
         self._logits: Logits | None = None if logits is None else as_logits(logits)
         like: Array = known if self._logits is None else self._logits.like
@@ -86,7 +86,7 @@ class Candidates:
         return self._logits
 
     def layer(self, number: int, /) -> Array:
-        """Output of a decoder layer (batch, time, width); an error where the candidates came without it."""
+        """Return the output of a decoder layer (batch, time, width); an error where the candidates came without it."""
         if number not in self._layers:
             msg = (
                 f"this policy reads the output of layer {number}, but the candidates came with "
@@ -96,7 +96,7 @@ class Candidates:
         return self._layers[number]
 
     def identity(self) -> Array:
-        """(batch,) `ids`, checked, where the other arrays are; the feature ``"id"`` of policies that remember samples.
+        """Return `ids` (batch,), checked, on the device of the other arrays: the feature ``"id"``.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Candidates:
         if self.ids is None:
             msg = (
                 "this policy remembers samples by `ids`, and the candidates came without them: "
-                "give the selector the entry that holds them (`id_field`)"
+                "give the selector the name of their entry (`id_field`)"
             )
             raise ValueError(msg)
         ids = self._checked("ids", self.ids)
@@ -123,7 +123,7 @@ class Candidates:
         return ids
 
     def column(self, name: str, /) -> Array:
-        """(batch,) the numbers that came as `name`, checked, where the other arrays are.
+        """Return the numbers (batch,) given as `name`, checked, on the device of the other arrays.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Candidates:
         return constant(to_numpy(numbers), like=self.like, dtype=xp.float32)
 
     def _checked(self, name: str, values: Any) -> Any:
-        """`values` as an array (batch,), of whatever library."""
+        """Return `values` as an array (batch,) of its own library."""
         values = values if hasattr(values, "dtype") else np.asarray(values)
         if tuple(values.shape) != self.shape[:1]:
             msg = f"`{name}` must have shape (batch,) = {self.shape[:1]}, got {tuple(values.shape)}"
@@ -147,11 +147,11 @@ class Candidates:
         return values
 
     def _is_here(self, x: Any) -> bool:
-        """Whether `x` is of the library and on the device of the other arrays, so that it need not come by the host."""
+        """Return whether `x` has the library and device of the other arrays, so that no copy by the host is needed."""
         return array_namespace(x) is array_namespace(self.like) and device(x) == device(self.like)
 
     def scored(self, rows: str = "labels", /) -> Array:
-        """(batch, time), true for the rows that are scored.
+        """Return a mask (batch, time), true for the rows that are scored.
 
         `rows`: ``"labels"``, those of the mask whose target carries loss (all of the mask where there are no labels);
         ``"tokens"``, those of the mask; ``"all"``, every row, padding too.
@@ -168,14 +168,14 @@ class Candidates:
         return mask
 
     def lengths(self, rows: str = "labels", /) -> Array:
-        """(batch,) float32: number of scored rows."""
+        """Return the number of scored rows (batch,), float32."""
         xp = array_namespace(self.like)
         return xp.sum(xp.astype(self.scored(rows), xp.float32), axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """What was chosen, and why."""
+    """Chosen samples, with the scores that led to the choice."""
 
     indices: Array
     """(k,) int32, best first."""
@@ -184,18 +184,18 @@ class Selection:
     weights: Array | None = None
     """(k,) importance weights of the chosen, or None where all count the same."""
     parts: Mapping[str, Array] = field(default_factory=dict[str, Array])
-    """What the scores are made of: name -> (batch,)."""
+    """Components of the scores: name -> (batch,)."""
     metrics: Mapping[str, Array] = field(default_factory=dict[str, Array])
     """Numbers about the whole pool: name -> (); the effective ``alpha``, for one."""
 
     def table(self) -> dict[str, np.ndarray]:
-        """What each candidate scored, for reading: `score` and every part, name -> (batch,) on the host."""
+        """Return each candidate's `score` and parts, name -> (batch,) on the host."""
         columns = {"score": self.scores, **self.parts}
         return {name: to_numpy(_readable(column)) for name, column in columns.items()}
 
 
 def pool(features: Sequence[Features], /) -> Features:
-    """One pool from the features of several micro-batches: concatenation along the batch.
+    """Concatenate the features of several micro-batches along the batch.
 
     Raises
     ------

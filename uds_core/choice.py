@@ -1,4 +1,4 @@
-"""From scores to the samples that are trained on."""
+"""Budgets, and the choice of samples by score."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ __all__ = ["Budget", "check_scores", "greedy", "in_turn", "top_k"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of a pool is kept; nothing given means all of it.
+    """Part of a pool that is kept; all of it by default.
 
     Parameters
     ----------
     keep
-        A share of the samples, in (0, 1]: K = min(B, max(1, floor(keep B + 0.5))).
+        A fraction of the samples, in (0, 1]: K = min(B, max(1, floor(keep B + 0.5))).
     count
         A number of samples.
     tokens
-        A number of scored rows: in score order, what does not fit any more is skipped, as are samples without rows or
+        A number of scored rows: in score order, samples that no longer fit are skipped, as are samples without rows or
         without a score. The best sample is kept even where it alone has more rows.
     """
 
@@ -39,13 +39,15 @@ class Budget:
             raise ValueError(msg)
         if self.keep is not None:
             remedy = "; for a number of samples use `count`"
-            _options.number("keep", self.keep, "a share in (0, 1]", fits=lambda share: 0 < share <= 1, remedy=remedy)
+            _options.number(
+                "keep", self.keep, "a fraction in (0, 1]", fits=lambda fraction: 0 < fraction <= 1, remedy=remedy
+            )
         for name, value in (("count", self.count), ("tokens", self.tokens)):
             if value is not None:
-                _options.whole(name, value, remedy="; for a share use `keep`")
+                _options.whole(name, value, remedy="; for a fraction use `keep`")
 
     def size(self, batch: int, /) -> int:
-        """The most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
+        """Return the most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
         if self.count is not None:
             return min(batch, self.count)
         keep = 1.0 if self.keep is None else self.keep
@@ -53,7 +55,7 @@ class Budget:
 
 
 def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | None = None) -> Array:
-    """Indices of the best scores, best first.
+    """Return indices of the best scores, best first.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def greedy(
     radius: float,
     groups: Array | None = None,
 ) -> Array:
-    r"""Pick the best, lower the scores of what is near to it, pick the next.
+    r"""Pick the best, lower the scores of near samples, pick the next.
 
     .. math:: s_i' = s_i \min\left(1, \frac{n_i}{r}\right)
 
@@ -111,7 +113,7 @@ def greedy(
     length, budget, groups
         As in `top_k`; what was picked counts for all groups.
     radius
-        r: distance from which on a sample is as good as far away; 0: only copies are lowered.
+        r: distance beyond which a score is not lowered; 0: only exact copies are lowered.
 
     Returns
     -------
@@ -133,7 +135,7 @@ def greedy(
         if picked is None:
             return scores
         nearest = xp.minimum(nearest, _finite_distances(sketches, picked))
-        if radius == 0:  # what the formula comes to: a copy counts nothing, all else as much as far away
+        if radius == 0:  # the limit of the formula: a copy scores 0, all others are not lowered
             return scores * xp.astype(nearest > 0, scores.dtype)
         return scores * xp.minimum(nearest / radius, xp.ones_like(nearest))
 
@@ -143,7 +145,7 @@ def greedy(
 def in_turn(
     after: Callable[[int | None], Array], length: Array, /, *, budget: Budget, groups: Array | None = None
 ) -> Array:
-    """Pick the best, score the rest anew, pick the next.
+    """Pick the best, compute the scores of the rest again, pick the next.
 
     Parameters
     ----------
@@ -178,7 +180,7 @@ def in_turn(
 
 
 class _Quota:
-    """What is left of a budget, for each group; lives on the host for the time of one choice."""
+    """Rest of a budget for each group during one choice, on the host."""
 
     def __init__(
         self, budget: Budget, *, length: np.ndarray[Any, Any], able: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]
@@ -201,7 +203,7 @@ class _Quota:
         return not any(self.places.values())
 
     def take(self, index: int) -> bool:
-        """Whether the sample fits; if so, it is charged."""
+        """Return whether the sample fits; if so, count it."""
         group, length = int(self.groups[index]), float(self.length[index])
         # of a budget of tokens nothing is left over that only an empty or a broken sample could take
         beyond = self.by_tokens and (length > self.tokens[group] or not self.able[index])
@@ -227,7 +229,7 @@ def check_scores(scores: Array, length: Array, groups: Array | None, budget: Bud
 
 
 def _best_first(scores: Array, length: Array) -> Array:
-    """All indices: those with a score by score, then the empty ones, then those whose score is NaN."""
+    """Return all indices: samples with a score by score, then empty ones, then those whose score is NaN."""
     xp = array_namespace(scores)
     unknown = xp.isnan(scores)
     by_score = xp.argsort(xp.where(unknown, xp.zeros_like(scores), scores), descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""How large a sketch must be, how its numbers are best dealt to two sides, and how far its distances are off."""
+"""Sketch sizes, and the error of sketched distances."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ __all__ = ["Distortion", "distortion", "fourier_rank", "sketch_size"]
 
 
 def sketch_size(*, vectors: int, epsilon: float, failure: float) -> int:
-    r"""Numbers in a sketch from which on all distances are kept, for maps of independent random signs.
+    r"""Return the sketch size from which on all distances are preserved, for maps of independent random signs.
 
     .. math:: d \ge \frac{4 \ln n + 2 \ln(1 / \delta)}{\epsilon^2 / 2 - \epsilon^3 / 3}
 
@@ -54,7 +54,7 @@ def sketch_size(*, vectors: int, epsilon: float, failure: float) -> int:
 
 
 def fourier_rank(dim: int, /, *, time: int, vocab: int) -> tuple[int, int]:
-    r"""The split of `dim` numbers into (time, vocabulary) ranks of a `FourierSketch` that keeps lengths best.
+    r"""Return the (time, vocabulary) ranks of `dim` numbers with which a `FourierSketch` preserves lengths best.
 
     .. math:: \operatorname{Var} \frac{|z|^2}{|L|_F^2} \approx
         \left(1 + \frac{2}{r_2} \frac{T - r_2}{T - 1}\right) \left(1 + \frac{2}{r_1} \frac{V - r_1}{V - 1}\right) - 1
@@ -91,7 +91,7 @@ def fourier_rank(dim: int, /, *, time: int, vocab: int) -> tuple[int, int]:
 
 
 class Distortion(NamedTuple):
-    """What a sketch makes of the distances between samples. Arrays of shape ()."""
+    """Error of the distances between sketches. Arrays of shape ()."""
 
     ratio: Array  # mean over pairs of sketched / true distance
     spread: Array  # standard deviation of that ratio over pairs
@@ -111,7 +111,7 @@ def distortion(sketches: Array, exact: Any, /) -> Distortion:
         (batch, dim).
     exact
         (batch, ...): what was sketched, rows aligned by position: logits, padded on the right with zero rows, or
-        ``head(hidden)``, whose logits are not made.
+        ``head(hidden)``, whose logits are not computed in full.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def distortion(sketches: Array, exact: Any, /) -> Distortion:
     check_device("exact", exact, like=sketches, like_name="sketches")
     batch = sketches.shape[0]
     if exact.shape[0] != batch or batch < 2:
-        msg = f"`sketches` and `exact` must hold the same 2 or more samples, got {batch} and {exact.shape[0]}"
+        msg = f"`sketches` and `exact` must be of the same 2 or more samples, got {batch} and {exact.shape[0]}"
         raise ValueError(msg)
     found, true = _distances(sketches), _distances(exact)
     counted = (true > 0) & (xp.triu(xp.ones_like(true), k=1) > 0)
@@ -152,7 +152,7 @@ def distortion(sketches: Array, exact: Any, /) -> Distortion:
 
 
 def _distances(points: Array) -> Array:
-    """All distances (batch, batch)."""
+    """Return all distances (batch, batch)."""
     xp = array_namespace(points)
     points = xp.reshape(xp.astype(points, accumulation_dtype(points)), (points.shape[0], math.prod(points.shape[1:])))
     rows = [xp.sqrt(xp.sum((points - points[i, :]) ** 2, axis=1)) for i in range(points.shape[0])]

@@ -17,13 +17,15 @@ from .gram import largest, nonzero, triangle
 __all__ = ["Captured", "by_eigenvalues", "by_polar", "by_polar_of_gram", "by_singular_values", "captured"]
 
 _POLAR_LOWER = 1e-6  # `by_polar` loses at most 0.07 of this, relative to its bound, for each singular value
-_CUSHION = 0.02  # made for all of a long interval, a step would send some large values to almost nothing, into rounding
+_CUSHION = (
+    0.02  # fitted to all of a long interval, a step would send some large values to almost nothing, into rounding
+)
 _MARGIN = 1.01  # the end of an interval would be an unstable fixed point: rounding grew tenfold in each step
-_POWER = 2  # turns of subspace iteration: the gap between kept and lost singular values counts to the fifth power
+_POWER = 2  # turns of subspace iteration: the gap between captured and other singular values counts to the fifth power
 
 
 class Captured(NamedTuple):
-    """What a subspace of `rank` directions holds of each sample, (batch,) both."""
+    """Part of each sample inside a subspace of `rank` directions; both (batch,)."""
 
     nuclear: Array  # nuclear norm inside
     rest: Array  # Frobenius norm outside
@@ -37,9 +39,9 @@ def by_singular_values(matrix: Array, /) -> Array:
 
 
 def by_eigenvalues(gram: Array, /) -> Array:
-    """Sum of the roots of the eigenvalues of `gram` (batch, n, n); what rounding can have made counts as zero.
+    """Sum of the roots of the eigenvalues of `gram` (batch, n, n); values within rounding error count as zero.
 
-    Rounding made at most 7 eps of the largest eigenvalue where n = 1024; the floor is 2 sqrt(n) eps of it.
+    Rounding errors were at most 7 eps of the largest eigenvalue where n = 1024; the floor is 2 sqrt(n) eps of it.
     """
     xp = array_namespace(gram)
     finite, gram = _finite_or_zero(gram)
@@ -75,7 +77,7 @@ def by_polar(matrix: Array, /) -> Array:
 
 
 def by_polar_of_gram(gram: Array, /) -> Array:
-    """As `by_polar`, from the Gram matrix (batch, n, n), in float64: four products of n x n matrices a step.
+    """Return what `by_polar` returns, from Gram matrices (batch, n, n) in float64: four n x n products a step.
 
     Not for float32, where the rounding of the Gram matrix grows past the iteration's reach.
     """
@@ -96,10 +98,10 @@ def by_polar_of_gram(gram: Array, /) -> Array:
 
 
 def captured(pieces: Callable[[], Iterator[tuple[int, Array]]], /, *, columns: int, rank: int, seed: int) -> Captured:
-    """Nuclear norm inside the leading `rank` directions that subspace iteration finds, and what lies outside.
+    """Return the nuclear norm inside the leading `rank` directions of subspace iteration, and the rest outside.
 
-    `pieces` walks (first column, block (batch, time, size)) of the matrices anew at each call. The start is drawn along
-    the columns: which rows there are, and where they stand, changes nothing but rounding.
+    Each call of `pieces` yields (first column, block (batch, time, size)) of the matrices. The start is drawn along the
+    columns: number and order of the rows change nothing but rounding.
     """
     weights = _weights(seed, columns, rank)
 
@@ -131,7 +133,7 @@ def _sum_squares(x: Array, wide: object) -> Array:
 
 
 def _bound(gram: Array) -> Array:
-    """At least the largest eigenvalue of `gram`, and at most n^(1/4) times it: (batch, 1, 1)."""
+    """Return a bound on the largest eigenvalue of `gram`, at most n^(1/4) times it: (batch, 1, 1)."""
     xp = array_namespace(gram)
     size = nonzero(largest(gram))
     square = (gram / size) @ (gram / size)
@@ -140,7 +142,7 @@ def _bound(gram: Array) -> Array:
 
 @functools.lru_cache(maxsize=4)
 def _polar_steps(lower: float) -> tuple[tuple[float, float, float], ...]:
-    """Coefficients (a, b, c) of each step, that bring all of [lower, 1] to 1 within the rounding of float32."""
+    """Return the coefficients (a, b, c) of each step, which take [lower, 1] to 1 within float32 rounding."""
     low, high = lower, 1.0
     steps: list[tuple[float, float, float]] = []
     while high - low > 1e-8:
@@ -153,7 +155,7 @@ def _polar_steps(lower: float) -> tuple[tuple[float, float, float], ...]:
 
 
 def _best_quintic(low: float, high: float) -> tuple[float, float, float]:
-    """The odd polynomial a s + b s^3 + c s^5 that differs least from 1 on [low, high]: Remez exchange."""
+    """Return the odd polynomial a s + b s^3 + c s^5 that differs least from 1 on [low, high]: Remez exchange."""
     if high - low < 1e-3:  # its limit; the exchange would be ill-conditioned
         return 15 / 8, -10 / 8, 3 / 8
     inner = np.array([0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high])
@@ -177,7 +179,7 @@ def _weights(seed: int, columns: int, rank: int) -> np.ndarray:
 
 
 def _finite_or_zero(x: Array) -> tuple[Array, Array]:
-    """Which samples are finite, (batch,), and `x` with zeros for the others, at which solvers would raise."""
+    """Return which samples are finite (batch,), and `x` with zeros for the others, where solvers would raise."""
     xp = array_namespace(x)
     finite = xp.all(xp.isfinite(x), axis=(1, 2))
     return finite, xp.where(finite[:, None, None], x, xp.zeros_like(x))

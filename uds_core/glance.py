@@ -1,4 +1,4 @@
-"""Glances: what is known of a sample before any layer runs, from its token ids and the input embeddings."""
+"""Glances: features of samples from token ids and input embeddings, before any layer runs."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _check(token_ids: Array, targets: Array, embeddings: Array, *, dim: int) -> 
 
 
 def _before(own: Array, trained: Array) -> Array:
-    """Own tokens up to the row that predicts the first target."""
+    """Return the own tokens up to the row that predicts the first target."""
     xp = array_namespace(own)
     if not own.shape[1]:
         return own
@@ -128,7 +128,7 @@ def _before(own: Array, trained: Array) -> Array:
 
 
 def _count_after(rows: Array) -> Array:
-    """How many of `rows` (batch, time) stand after each place."""
+    """Return the number of `rows` (batch, time) after each place."""
     xp = array_namespace(rows)
     if not rows.shape[1]:
         return xp.zeros(rows.shape, dtype=xp.int32, device=device(rows))
@@ -137,7 +137,7 @@ def _count_after(rows: Array) -> Array:
 
 
 def _mean(ids: Array, rows: Array, embeddings: Array) -> Array:
-    """Mean embedding (batch, width) of the tokens in `rows`; zeros where there are none."""
+    """Return the mean embedding (batch, width) of the tokens in `rows`; zeros where there are none."""
     xp = array_namespace(ids)
     batch, time = ids.shape
     vocab, width = embeddings.shape
@@ -153,7 +153,7 @@ def _mean(ids: Array, rows: Array, embeddings: Array) -> Array:
 
 
 def _projected(mean: Array, *, dim: int, seed: int) -> Array:
-    """(batch, width) as at most `dim` numbers; lengths are kept on average."""
+    """Project (batch, width) to at most `dim` numbers, with the same lengths on average."""
     width = mean.shape[1]
     if width <= dim:
         return mean
@@ -162,7 +162,7 @@ def _projected(mean: Array, *, dim: int, seed: int) -> Array:
 
 
 def _in_common(targets: Array, trained: Array, token_ids: Array, before: Array, *, dtype: Any) -> Array:
-    """Number (batch,) of target tokens that also stand in the prompt."""
+    """Return the number (batch,) of target tokens that also occur in the prompt."""
     xp = array_namespace(targets)
     batch = targets.shape[0]
     counts = [xp.zeros((1,), dtype=dtype, device=device(targets))] * batch

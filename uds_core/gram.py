@@ -1,4 +1,4 @@
-"""What the spectrum is read from: small matrices with the same singular values, made of logits block by block."""
+"""Small matrices with the singular values of the logits, computed block by block."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ _COPIES = 6  # of a block in memory, while one is widened, masked, multiplied an
 
 
 def groups(logits: Logits, /, *, block_bytes: int) -> Iterator[Logits]:
-    """Groups of samples that fit into `block_bytes` (one sample at least), through the head's factor where it pays.
+    """Yield groups of samples that fit into `block_bytes` (at least one sample), by the head's factor where cheaper.
 
     Decided for the whole batch: a group on its own might find its samples too few to make the factor for.
     """
@@ -30,7 +30,7 @@ def groups(logits: Logits, /, *, block_bytes: int) -> Iterator[Logits]:
 
 
 def parts(source: Logits, /, *, block_bytes: int) -> Iterator[Array]:
-    """The matrices cut along their longer side, the shorter side first: (batch, n, size), n = min(time, vocab)."""
+    """Yield pieces along the longer side of the matrices: (batch, n, size), n = min(time, vocab)."""
     if isinstance(source, DenseLogits) and source.shape[1] > source.shape[2]:
         xp = array_namespace(source.like)
         yield from (xp.matrix_transpose(strip) for strip in source.strips(block_bytes=_shared(block_bytes)))
@@ -39,12 +39,12 @@ def parts(source: Logits, /, *, block_bytes: int) -> Iterator[Array]:
 
 
 def columns(source: Logits, /, *, block_bytes: int) -> Iterator[tuple[int, Array]]:
-    """Blocks (batch, time, size) of the columns, each with its first column's index."""
+    """Yield blocks (batch, time, size) of the columns, each with its first column's index."""
     return source.blocks(block_bytes=_shared(block_bytes))
 
 
 def gram(source: Logits, /, *, block_bytes: int) -> tuple[Array, Array]:
-    """The smaller Gram matrix of each sample, (batch, n, n), divided by the square of its scale, (batch, 1, 1).
+    """Return the smaller Gram matrix of each sample, (batch, n, n), divided by the square of its scale, (batch, 1, 1).
 
     In float64 where the device has it, else in float32.
     """
@@ -59,7 +59,7 @@ def squares(source: Logits, /, *, block_bytes: int) -> tuple[Array, Array]:
 
 
 def triangle(pieces: Iterable[Array], /) -> Array:
-    """R (batch, n, n) of a QR decomposition of the transposed `pieces` (batch, n, size), one below the other.
+    """Return R (batch, n, n) of a QR decomposition of the transposed `pieces` (batch, n, size), one below the other.
 
     It has their singular values, the small ones too, which a Gram matrix loses.
     """
@@ -72,13 +72,13 @@ def triangle(pieces: Iterable[Array], /) -> Array:
 
 
 def largest(x: Array, /) -> Array:
-    """Largest absolute value of each sample of `x` (batch, rows, columns): (batch, 1, 1); NaN where one is NaN."""
+    """Return the largest absolute value (batch, 1, 1) of each sample of `x`; NaN where one is NaN."""
     xp = array_namespace(x)
     return xp.max(xp.abs(x), axis=(1, 2), keepdims=True)
 
 
 def nonzero(scale: Array, /) -> Array:
-    """`scale` with 1 in place of 0, to divide by."""
+    """Return `scale` with 1 in place of 0, to divide by."""
     xp = array_namespace(scale)
     return xp.where(scale == 0, xp.ones_like(scale), scale)
 

@@ -1,4 +1,4 @@
-"""Samples drawn by chance, the better the likelier, with weights that make up for it."""
+"""Random draws in favour of high scores, with importance weights."""
 
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ def gumbel_top_k(
 
 
 def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperature: float) -> GumbelSelection:
-    """The draw of one group: indices into it, and weights."""
+    """Draw from one group; return indices into it, and weights."""
     xp = array_namespace(scores)
     lowest = xp.full_like(scores, -xp.inf)
     top = xp.max(xp.where(able, scores, lowest))
@@ -102,8 +102,8 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     floor = xp.full_like(phi, -1e30)  # stands for minus infinity, from which none can be taken
     kappa = xp.maximum(xp.take(noisy, order[k : k + 1]), floor[:1])
     excess = xp.maximum(xp.take(phi, indices), floor[:k]) - kappa
-    # beyond e^30 a sample is certain to be drawn; expm1, since a rare one has a small chance and a large weight
-    chance = -xp.expm1(-xp.exp(xp.minimum(excess, xp.full_like(excess, 30.0))))
+    # beyond e^30 a sample is certain to be drawn; expm1, since a rare one has a small probability and a large weight
+    probability = -xp.expm1(-xp.exp(xp.minimum(excess, xp.full_like(excess, 30.0))))
     drawable = xp.take(able, indices)
-    weights = 1 / xp.where(drawable, chance, xp.ones_like(chance))
-    return GumbelSelection(indices, xp.where(drawable, weights, xp.zeros_like(chance)))
+    weights = 1 / xp.where(drawable, probability, xp.ones_like(probability))
+    return GumbelSelection(indices, xp.where(drawable, weights, xp.zeros_like(probability)))

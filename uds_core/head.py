@@ -1,4 +1,4 @@
-"""The LM head as a value, and the logits that it would make of hidden states, which are never multiplied out."""
+"""The LM head as a value, and logits that are never computed in full."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Head:
     scale
         Factor on the logits, the bias included (Cohere's ``logit_scale``; one over Granite's ``logits_scaling``).
     frozen
-        True: what is derived from the weight (its triangular factor, its side of each sketch) is made once and kept.
-        False: the head serves one call, so routes are taken that derive less.
+        True: what is derived from the weight (its triangular factor, its side of each sketch) is computed once and
+        stored. False: the head serves one call, so that deriving less is cheaper.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Head:
         self._memo: dict[Hashable, Array] = {}
 
     def __call__(self, hidden: Array, /) -> HeadLogits:
-        """The logits of `hidden` (batch, time, width), as a value that is never multiplied out."""
+        """Return the logits of `hidden` (batch, time, width), as a value that is never computed in full."""
         array_namespace(hidden, self.weight)
         check_device("hidden", hidden, like=self.weight, like_name="weight")
         wide_dtype(hidden, name="hidden")
@@ -81,10 +81,10 @@ class Head:
         return f"Head({self.vocab} x {self.width}{bias}, scale={self.scale:g}, frozen={self.frozen})"
 
     def moved(self, weight: Array, bias: Array | None = None, /) -> Head:
-        """The same head, whose numbers lie elsewhere now: what was derived of them is kept.
+        """Return the same head with its numbers at another place; what was derived from them stays valid.
 
-        For weights that are in memory for a moment only, as in sharded training: what is derived of a frozen head once
-        serves without them.
+        For weights that are in memory for a moment only, as in sharded training: what was derived once from a frozen
+        head serves without them.
         """
         moved = Head(weight, bias, self.scale, frozen=self.frozen, _offset=self._offset)
         made = {key: one.moved(weight, bias) if isinstance(one, Head) else one for key, one in self._memo.items()}
@@ -102,15 +102,15 @@ class Head:
         return self.weight
 
     def rows(self, start: int, stop: int, /) -> Array:
-        """Rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
+        """Return rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
         return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
 
     def piece(self, start: int, stop: int, /) -> Array:
-        """Columns `start` to `stop` of the transposed augmented head, (columns, n)."""
+        """Return columns `start` to `stop` of the transposed augmented head, (columns, n)."""
         return array_namespace(self.weight).matrix_transpose(self.rows(start, stop))
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """The transposed augmented head in strips (n, vocab), as long as the vocabulary."""
+        """Yield the transposed augmented head in strips (n, vocab), as long as the vocabulary."""
         xp = array_namespace(self.weight)
         step = block_items(self.vocab, block_bytes)
         for start in range(0, self.columns, step):
@@ -122,7 +122,7 @@ class Head:
             yield xp.matrix_transpose(strip if self._offset is None else strip - self._offset[start:stop])
 
     def blocks(self, block_rows: int, /) -> Iterator[tuple[int, Array]]:
-        """The augmented head in blocks of at most `block_rows` rows, each with its first row's index."""
+        """Yield the augmented head in blocks of at most `block_rows` rows, each with its first row's index."""
         for start in range(0, self.vocab, block_rows):
             yield start, self.rows(start, min(start + block_rows, self.vocab))
 
@@ -135,15 +135,15 @@ class Head:
         return self._once("factor", self._make_factor)
 
     def centred(self) -> Head:
-        """The head whose logits have mean zero over the vocabulary in every row: its mean row taken out of it."""
+        """Return the head less its mean row: its logits have mean zero over the vocabulary in every row."""
         return self._once("centred", self._make_centred)
 
     def projection(self, sketch: Any, /) -> Array:
-        """The augmented head's side of a sketch, (columns, features): `sketch.vocabulary` along the vocabulary."""
+        """Return the augmented head's side of a sketch (columns, features): `sketch.vocabulary` of the head."""
         return self._once(sketch, lambda: sketch.vocabulary(self))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        # what JAX makes while it traces belongs to that trace: call once eagerly to have it kept
+        # arrays made in a JAX trace belong to that trace: call once eagerly to have them stored
         if key in self._memo:
             return self._memo[key]
         made = make()
@@ -178,7 +178,7 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class HeadLogits:
-    """Logits that are never made: `head` applied to `hidden` (batch, time, width), rows outside `mask` zero."""
+    """Logits `head(hidden)`, never computed in full; rows outside `mask` (batch, time) are zero."""
 
     hidden: Array
     head: Head
@@ -215,37 +215,37 @@ class HeadLogits:
 
     @property
     def derives(self) -> bool:
-        """Whether making the head's factor costs less than walking its logits in blocks."""
+        """Whether computing the head's factor costs less than the logits in blocks."""
         batch, time, _ = self.shape
         return self.head.frozen or batch * time * (self.head.width + time) > self.head.width**2
 
     def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Array]]:
-        """Blocks (batch, time, size) of the vocabulary, each with its first column's index."""
+        """Yield blocks (batch, time, size) of the vocabulary, each with its first column's index."""
         xp = array_namespace(self.hidden)
         rows = self.rows
         for start, block in self.head.blocks(block_items(rows.shape[0] * rows.shape[1], block_bytes)):
             yield start, rows @ xp.matrix_transpose(xp.astype(block, self.dtype, copy=False))
 
     def compact(self) -> Array:
-        """(batch, time, columns) with the same singular values, and the same products of rows."""
+        """Return (batch, time, columns) with the same singular values, and the same products of rows."""
         return self.rows @ array_namespace(self.hidden).astype(self.head.factor, self.dtype, copy=False)
 
     def projection(self, sketch: Any, /) -> Array:
-        """`sketch.vocabulary` along the vocabulary: (batch, time, features)."""
+        """Return `sketch.vocabulary` along the vocabulary: (batch, time, features)."""
         side = self.head.projection(sketch)
         return self.rows @ array_namespace(self.hidden).astype(side, self.dtype, copy=False)
 
     def centred(self, centre: str | Array) -> HeadLogits:
-        """Less what `centre` names: "none", each "row"'s mean over the vocabulary, or the logits of a hidden row."""
+        """Subtract `centre`: nothing ("none"), each "row"'s mean over the vocabulary, or the logits of a hidden row."""
         if isinstance(centre, str):
             return replace(self, head=self.head.centred()) if is_row_centre(centre) else self
         return replace(self, common=check_centre(centre, self.head.width, like=self.hidden))
 
     def scored(self, mask: Array | None) -> HeadLogits:
-        """With the rows outside `mask` zero."""
+        """Return the logits with zero rows outside `mask`."""
         return replace(self, mask=both_masks(self.mask, check_mask(mask, self.shape[:2], like=self.like)))
 
     def samples(self, start: int, stop: int, /) -> HeadLogits:
-        """Samples `start` to `stop` alone."""
+        """Return samples `start` to `stop` alone."""
         mask = None if self.mask is None else self.mask[start:stop, ...]
         return replace(self, hidden=self.hidden[start:stop, ...], mask=mask)

@@ -16,11 +16,11 @@ from .rows import BLOCK_BYTES, IGNORE, block_items, clean_rows
 
 __all__ = ["HeadGradients"]
 
-_COPIES = 5  # of a block in memory, while one is exponentiated, told its targets, multiplied and summed
+_COPIES = 5  # of a block in memory, while one is exponentiated, compared with targets, multiplied and summed
 
 
 class HeadGradients:
-    r"""The gradient of each sample's mean loss in the head's weight, as a value that is never made.
+    r"""The gradient of each sample's mean loss in the head's weight, as a value that is never computed in full.
 
     .. math:: g_i = \frac{c}{n_i} R_i^T H_i, \qquad R_i = \operatorname{softmax}(L_i) - Y_i
 
@@ -36,8 +36,8 @@ class HeadGradients:
     mask
         (batch, time), true for rows that count, beside those with a target.
     hidden, scale
-        With dense logits: the hidden states (batch, time, width) that the head made them of, and its scale c. Without
-        `hidden`, `logit_norms` is all that can be told.
+        With dense logits: the hidden states (batch, time, width) that they are computed from, and its scale c. Without
+        `hidden`, only `logit_norms` can be computed.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class HeadGradients:
         return self._rows.shape[2]
 
     def logit_norms(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
-        r"""Norm of each sample's gradient in its logits, (batch,), in nats.
+        r"""Return the norm of each sample's gradient in its logits, (batch,), in nats.
 
         .. math:: \frac{1}{n_i} \sqrt{\sum_t q_{it}^2}, \qquad q_{it} = \|\operatorname{softmax}(L_{it}) - y_{it}\|_2
 
@@ -92,7 +92,7 @@ class HeadGradients:
         return xp.sqrt(xp.sum(squares, axis=1)) / self._number
 
     def norms(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
-        r"""Frobenius norm of each sample's gradient, (batch,): the root of <H H^T, R R^T> for short samples.
+        r"""Return the Frobenius norm of each sample's gradient, (batch,): the root of <H H^T, R R^T> for short samples.
 
         O(batch time vocab (width + min(time, width))).
         """
@@ -111,7 +111,7 @@ class HeadGradients:
         return xp.astype(xp.sqrt(xp.maximum(total, xp.zeros_like(total))), self.logits.dtype, copy=False)
 
     def products(self, *others: HeadGradients, block_bytes: int = BLOCK_BYTES) -> Array:
-        """Inner products of each sample's gradient with each of `others`, side by side: (batch, all others).
+        """Return the inner products of each sample's gradient with each of `others`, side by side: (batch, all others).
 
         Default: with each other. O(vocab width (all rows + batch all others)).
         """
@@ -158,9 +158,9 @@ class HeadGradients:
         return xp.sum(side * (rows @ across), axis=1) / float(dim) ** 0.5
 
     def in_hidden(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
-        """Gradient of each sample's mean loss in its hidden states, (batch, time, width): c / n R W.
+        """Return the gradient of each sample's mean loss in its hidden states, (batch, time, width): c / n R W.
 
-        From here on backwards any framework takes it further, and no logits are made. Of ``head(hidden)`` only.
+        Any framework can backpropagate it further; no logits are computed in full. Of ``head(hidden)`` only.
         """
         logits = self.logits
         if not isinstance(logits, HeadLogits):
@@ -179,11 +179,11 @@ class HeadGradients:
 
     @property
     def _rows(self) -> Array:
-        """H_i times c / n_i, zero outside the mask: with the residuals, all that a gradient is made of."""
+        """H_i times c / n_i, zero outside the mask: with the residuals, the two factors of a gradient."""
         if self._hidden is None:
             msg = (
                 "the gradient in the head's weight needs the hidden states: give `head(hidden)`, or dense logits with "
-                "`hidden`; without, `logit_norms` can be told"
+                "`hidden`; without them, only `logit_norms` can be computed"
             )
             raise ValueError(msg)
         xp = array_namespace(self._hidden)
@@ -191,7 +191,7 @@ class HeadGradients:
         return clean_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
 
     def _softmax(self, block_bytes: int) -> _Softmax:
-        """What the softmax of each row is made of, in one pass over the vocabulary."""
+        """Return the parts of each row's softmax, in one pass over the vocabulary."""
         logits = self.logits
         xp = array_namespace(logits.like)
         others = squares = target = xp.zeros(logits.shape[:2], dtype=logits.dtype, device=device(logits.like))
@@ -211,7 +211,7 @@ class HeadGradients:
         return _Softmax(top, others, squares, xp.where(self._counted, inverse, xp.zeros_like(inverse)))
 
     def _residuals(self, step: int, block_bytes: int) -> Iterator[tuple[int, Array]]:
-        """Blocks (batch, time, step) of R, each with its first column's index."""
+        """Yield blocks (batch, time, step) of R, each with its first column's index."""
         xp = array_namespace(self.logits.like)
         softmax = self._softmax(block_bytes)
         others, top, inverse = (x[:, :, None] for x in (softmax.others, softmax.top, softmax.inverse))
@@ -221,20 +221,20 @@ class HeadGradients:
             yield start, xp.where(hit, -others, xp.exp(block - top)) * inverse
 
     def _blocks(self, step: int, block_bytes: int) -> Iterator[Array]:
-        """Blocks (batch, step, width) of the gradients themselves."""
+        """Yield blocks (batch, step, width) of the gradients themselves."""
         xp = array_namespace(self.logits.like)
         rows = self._rows
         for _, residuals in self._residuals(step, block_bytes):
             yield xp.matrix_transpose(residuals) @ rows
 
     def _hits(self, start: int, size: int) -> Array:
-        """(batch, time, size): where the targets are in a block of the vocabulary."""
+        """Return the places (batch, time, size) of the targets in a block of the vocabulary."""
         xp = array_namespace(self.labels)
         columns = xp.arange(size, dtype=self.labels.dtype, device=device(self.labels))
         return columns[None, None, :] == self.labels[:, :, None] - start
 
     def _step(self, width: int, block_bytes: int) -> int:
-        """Columns of the vocabulary in a block, with `width` more numbers for each column and sample."""
+        """Return the columns of the vocabulary in a block, with `width` more numbers for each column and sample."""
         batch, time, vocab = self.logits.shape
         return min(vocab, block_items(batch * (_COPIES * time + 2 * width), block_bytes))
 
@@ -249,7 +249,7 @@ class _Softmax(NamedTuple):
 
 
 def _hidden_of(logits: Logits, hidden: Array | None, scale: float) -> tuple[Array | None, float]:
-    """The hidden states and the scale that logits were made with."""
+    """Return the hidden states and the scale that logits were made with."""
     if isinstance(logits, HeadLogits):
         if hidden is not None or scale != 1.0:
             msg = "`hidden` and `scale` go with dense logits; `head(hidden)` knows its own"
@@ -265,7 +265,7 @@ def _hidden_of(logits: Logits, hidden: Array | None, scale: float) -> tuple[Arra
 
 
 def _vocabulary(vocab: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each token its sign and its bucket, and of each bucket its row of signs."""
+    """Return each token's sign and bucket, and each bucket's row of signs."""
     number = min(2 * dim, vocab)
     turns, signs = _random.fold(seed, vocab, number)
     token = np.arange(vocab)

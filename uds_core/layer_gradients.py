@@ -1,4 +1,4 @@
-"""Products of samples' gradients in linear layers, from what went into the layers and what came back."""
+"""Inner products of samples' gradients in linear layers, from layer inputs and output gradients."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["layer_products"]
 def layer_products(
     layers: Sequence[tuple[Array, Array]], others: Sequence[tuple[Array, Array]] | None = None, /
 ) -> Array:
-    r"""Inner products of each sample's gradient in the layers' weights with each of the others, (batch, others).
+    r"""Return inner products (batch, others) of samples' gradients in the layers' weights with those of others.
 
     .. math::
         \langle G_i, G_k \rangle = \sum_l \langle A_{il} A_{kl}^T, D_{il} D_{kl}^T \rangle, \qquad
@@ -20,8 +20,8 @@ def layer_products(
     Parameters
     ----------
     layers
-        For each layer A (batch, time, in), what went into it, and D (batch, time, out), the gradients of the samples'
-        losses in what came out: zero in rows outside a sample, where A may be anything finite.
+        For each layer A (batch, time, in), its input, and D (batch, time, out), the gradients of the samples'
+        losses in its output: zero in rows outside a sample, where A may be anything finite.
     others
         A and D of other samples, of any length, in the same layers. Default: the same samples.
 
@@ -66,7 +66,7 @@ def _products(mine: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
 
 
 def _flat(inputs: Array, back: Array) -> Array:
-    """The gradients in the weight themselves, each in one row."""
+    """Return the gradients in the weight themselves, each in one row."""
     xp = array_namespace(inputs)
     made = xp.matrix_transpose(back) @ inputs
     return xp.reshape(made, (made.shape[0], made.shape[1] * made.shape[2]))

@@ -1,4 +1,4 @@
-"""A ridge regression that is learnt step by step, and forgets: scores predicted from glances."""
+"""Online ridge regression with forgetting, which predicts scores from glances."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Learner:
 
 
 def _least_spread(state: LearnerState, dtype: Any) -> Array:
-    """Spreads (width,) below which a feature is taken as constant: what rounding leaves of its square."""
+    """Return the spreads (width,) below which a feature counts as constant: the rounding error of its square."""
     xp = array_namespace(state.second)
     size = xp.abs(state.origin) + xp.abs(state.first) / xp.where(
         state.weight > 0, state.weight, xp.ones_like(state.weight)

@@ -1,4 +1,4 @@
-"""One number for each sample, kept by the sample's identity in the data set."""
+"""One number for each sample, by the sample's id in the data set."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -11,10 +11,9 @@ Numbers: TypeAlias = np.ndarray[Any, Any]
 
 
 class Ledger(NamedTuple):
-    """A number for each sample that was entered, found again by its identity. A value: `enter` returns the next one.
+    """Numbers of samples by their ids. A value: `enter` returns the next one.
 
-    It lives on the host, in NumPy, whatever computes the numbers: identities need 64 bits, and any step may bring new
-    ones.
+    It is on the host, in NumPy, for any array library: ids need 64 bits, and any step may bring new ones.
 
     Examples
     --------
@@ -30,35 +29,35 @@ class Ledger(NamedTuple):
 
     @classmethod
     def empty(cls) -> "Ledger":
-        """A ledger without entries."""
+        """Return a ledger without entries."""
         return cls(np.empty(0, np.int64), np.empty(0, np.float32))
 
     @classmethod
     def of(cls, numbers: Mapping[int, float], /) -> "Ledger":
-        """A ledger of ``{identity: number}``.
+        """Return a ledger of ``{id: number}``.
 
         Raises
         ------
         TypeError
-            Where an identity is no whole number.
+            Where an id is not a whole number.
         """
         ids = np.asarray(list(numbers), dtype=np.int64 if not numbers else None)
         if ids.dtype.kind not in "iu":
-            msg = f"`numbers` must map whole numbers, the samples' identities, got {next(iter(numbers))!r} among them"
+            msg = f"`numbers` must map whole numbers, the samples' ids, got {next(iter(numbers))!r} among them"
             raise TypeError(msg)
         return cls.empty().enter(ids.astype(np.int64), np.asarray(list(numbers.values()), dtype=np.float32))
 
     def look_up(self, ids: Numbers, /) -> Numbers:
-        """The numbers of `ids` (batch,): (batch,) float32, NaN where there is no entry. O(batch log n)."""
+        """Return the numbers of `ids` (batch,): (batch,) float32, NaN where there is no entry. O(batch log n)."""
         place: Numbers = np.searchsorted(self.ids, ids)
         ids_there, values_there = (np.append(a, a.dtype.type(0))[place] for a in (self.ids, self.values))
         known: Numbers = (ids_there == ids) & (place < len(self.ids))
         return np.where(known, values_there, np.float32(np.nan))
 
     def enter(self, ids: Numbers, values: Numbers, /) -> "Ledger":
-        """The ledger after `values` (batch,) were entered under `ids`, in place of what stood there. O(n + batch).
+        """Return the ledger after `values` (batch,) were entered under `ids`, replacing earlier ones. O(n + batch).
 
-        NaN is not entered. Of an identity that comes twice, the first value counts.
+        NaN is not entered. Of an id that comes twice, the first value counts.
         """
         sound = ~np.isnan(values)
         ids, first = np.unique(np.asarray(ids, dtype=np.int64)[sound], return_index=True)
@@ -72,7 +71,7 @@ class Ledger(NamedTuple):
         """Raise where a restored ledger cannot be one."""
         if self.ids.ndim != 1 or self.ids.shape != self.values.shape or (self.ids[1:] <= self.ids[:-1]).any():
             msg = (
-                f"the saved ledger holds {self.values.size} numbers for {self.ids.size} identities, or they are not "
+                f"the saved ledger has {self.values.size} numbers for {self.ids.size} ids, or these are not "
                 "ascending: the file is damaged"
             )
             raise ValueError(msg)

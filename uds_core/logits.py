@@ -56,25 +56,25 @@ class DenseLogits:
         return False
 
     def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Array]]:
-        """Blocks (batch, time, size) of the vocabulary, each with its first column's index."""
+        """Yield blocks (batch, time, size) of the vocabulary, each with its first column's index."""
         batch, time, vocab = self.shape
         step = block_items(batch * time, block_bytes)
         for start in range(0, vocab, step):
             yield start, self.piece(start, min(start + step, vocab))
 
     def compact(self) -> Array:
-        """The matrices themselves, widened."""
+        """Return the matrices themselves, widened."""
         return self.piece(0, self.shape[2])
 
     def piece(self, start: int, stop: int, /) -> Array:
-        """Columns `start` to `stop` of the vocabulary, (batch, time, n)."""
+        """Return columns `start` to `stop` of the vocabulary, (batch, time, n)."""
         shift = self.shift
         if shift is not None and shift.shape[2] > 1:
             shift = shift[:, :, start:stop]
         return _finished(self.values[:, :, start:stop], shift, self.mask, self.finite)
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """The matrices in strips of rows (batch, n, vocab), as long as the vocabulary."""
+        """Yield the matrices in strips of rows (batch, n, vocab), as long as the vocabulary."""
         batch, time, vocab = self.shape
         step = block_items(batch * vocab, block_bytes)
         for start in range(0, time, step):
@@ -86,11 +86,11 @@ class DenseLogits:
             yield _finished(self.values[:, here, ...], shift, mask, finite)
 
     def projection(self, sketch: Any, /) -> Array:
-        """`sketch.vocabulary` along the vocabulary: (batch, time, features)."""
+        """Return `sketch.vocabulary` along the vocabulary: (batch, time, features)."""
         return sketch.vocabulary(self)
 
     def centred(self, centre: str | Array) -> DenseLogits:
-        """Less what `centre` names: "none", each "row"'s mean over the vocabulary, or a row of logits (vocab,)."""
+        """Subtract `centre`: nothing ("none"), each "row"'s mean over the vocabulary, or a row of logits (vocab,)."""
         xp = array_namespace(self.values)
         if isinstance(centre, str):
             if not is_row_centre(centre):
@@ -102,11 +102,11 @@ class DenseLogits:
         return replace(self, shift=xp.astype(row, self.dtype, copy=False)[None, None, :])
 
     def scored(self, mask: Array | None) -> DenseLogits:
-        """With the rows outside `mask` zero."""
+        """Return the logits with zero rows outside `mask`."""
         return replace(self, mask=both_masks(self.mask, check_mask(mask, self.shape[:2], like=self.like)))
 
     def samples(self, start: int, stop: int, /) -> DenseLogits:
-        """Samples `start` to `stop` alone."""
+        """Return samples `start` to `stop` alone."""
         mask, finite = (None if x is None else x[start:stop, ...] for x in (self.mask, self.finite))
         shift = self.shift
         if shift is not None and shift.shape[0] == self.shape[0]:
@@ -118,7 +118,7 @@ Logits: TypeAlias = DenseLogits | HeadLogits
 
 
 def as_logits(logits: Any, /) -> Logits:
-    """Either kind of logits, from either or from a dense array (batch, time, vocab)."""
+    """Return either kind of logits, from either or from a dense array (batch, time, vocab)."""
     if isinstance(logits, (DenseLogits, HeadLogits)):
         return logits
     wide_dtype(logits, name="logits")

@@ -18,7 +18,7 @@ def cross_entropy(
     reduction: Literal["mean", "sum"] = "mean",
     block_bytes: int = BLOCK_BYTES,
 ) -> Array:
-    r"""Cross-entropy of each sample, in nats.
+    r"""Return the cross-entropy of each sample, in nats.
 
     .. math:: \ell_i = \frac{1}{n_i} \sum_t \left(\log \sum_v e^{L_{tv}} - L_{t y_t}\right)
 
@@ -64,7 +64,7 @@ def entropy(
     reduction: Literal["mean", "sum"] = "mean",
     block_bytes: int = BLOCK_BYTES,
 ) -> Array:
-    r"""Entropy of each sample's predictions, in nats.
+    r"""Return the entropy of each sample's predictions, in nats.
 
     .. math:: H_i = -\frac{1}{n_i} \sum_t \sum_v p_{tv} \log p_{tv}, \quad p_t = \operatorname{softmax} L_t
 
@@ -102,7 +102,7 @@ def entropy(
 def loss_and_entropy(
     logits: Any, labels: Array, /, *, mask: Array | None = None, block_bytes: int = BLOCK_BYTES
 ) -> tuple[Array, Array]:
-    """`cross_entropy` and `entropy` (batch,) of the rows with a target: token means, for the price of one of them."""
+    """Return token means of `cross_entropy` and `entropy` (batch,) over rows with a target, at the cost of one."""
     logits, targets = _with_targets(logits, labels, mask)
     rows = _walk(logits, targets, block_bytes)
     return _reduced(rows.loss, logits.mask, "mean"), _reduced(rows.entropy, logits.mask, "mean")
@@ -126,7 +126,7 @@ class _Rows(NamedTuple):
 
 
 def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: bool = True) -> _Rows:
-    """Block after block of the vocabulary, with running sums that cannot overflow."""
+    """Reduce the vocabulary block by block, with running sums that cannot overflow."""
     xp = array_namespace(logits.like)
     rows = None
     for start, block in logits.blocks(block_bytes=block_bytes):
@@ -154,7 +154,7 @@ def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: b
 
 
 def _with_targets(logits: Any, labels: Array, mask: Array | None) -> tuple[Logits, Array]:
-    """Logits with the rows that have a target scored, and targets, 0 in the others."""
+    """Return the logits with the rows that have a target scored, and targets, 0 in the others."""
     logits = as_logits(logits)
     xp = array_namespace(logits.like, labels)
     check_device("labels", labels, like=logits.like, like_name="logits")
@@ -182,7 +182,7 @@ def _check_reduction(reduction: str) -> None:
 
 
 def _target_in(block: Array, index: Array) -> Array:
-    """The logit at `index` (batch, time) of a block of the vocabulary; 0 where the target lies in another block."""
+    """Return the logit at `index` (batch, time) of a block of the vocabulary; 0 where it lies in another block."""
     xp = array_namespace(block)
     batch, time, size = block.shape
     inside = (index >= 0) & (index < size)

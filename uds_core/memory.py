@@ -1,4 +1,4 @@
-"""What was chosen lately, and how far a candidate is from it."""
+"""Sketches of chosen samples, and distances to them."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -37,7 +37,7 @@ class Memory(NamedTuple):
 
     @classmethod
     def empty(cls, capacity: int, dim: int, *, like: Array) -> "Memory":
-        """A memory of `capacity` rows of `dim` numbers, none filled, of the library, dtype and device of `like`."""
+        """Return an empty memory of `capacity` rows of `dim` numbers, of the library, dtype and device of `like`."""
         return cls(_no_rows(capacity, dim, like=like), 0, 0)
 
     @property
@@ -46,7 +46,7 @@ class Memory(NamedTuple):
         return self.rows[: self.size, ...]
 
     def push(self, rows: Array, /) -> "Memory":
-        """The memory after `rows` (n, dim) came in, the oldest giving way. O(capacity dim): the ring is copied."""
+        """Return the memory with `rows` (n, dim) in place of the oldest. O(capacity dim): the ring is copied."""
         _check_rows(rows, self.rows)
         capacity, n = self.rows.shape[0], rows.shape[0]
         start = (self.cursor + max(n - capacity, 0)) % capacity
@@ -77,7 +77,7 @@ class Reservoir(NamedTuple):
 
     @classmethod
     def empty(cls, capacity: int, dim: int, *, like: Array, seed: int = 0) -> "Reservoir":
-        """A reservoir of `capacity` rows of `dim` numbers, none filled, of library, dtype and device of `like`."""
+        """Return an empty reservoir of `capacity` rows of `dim` numbers, of the library, dtype and device of `like`."""
         _options.seed(seed)
         return cls(_no_rows(capacity, dim, like=like), 0, 0, int(seed))
 
@@ -87,7 +87,7 @@ class Reservoir(NamedTuple):
         return self.rows[: self.size, ...]
 
     def push(self, rows: Array, /) -> "Reservoir":
-        """The reservoir after `rows` (n, dim) were offered to it. O((capacity + n) dim)."""
+        """Return the reservoir after `rows` (n, dim) were offered to it. O((capacity + n) dim)."""
         _check_rows(rows, self.rows)
         xp = array_namespace(rows)
         capacity, n = self.rows.shape[0], rows.shape[0]
@@ -121,7 +121,7 @@ def diversity(
     neighbours: int = 8,
     temperature: float = 0.1,
 ) -> Array:
-    r"""How far each sketch is from the memory's rows; 0 while that is empty.
+    r"""Return the distance of each sketch to the memory's rows; 0 while the memory is empty.
 
     .. math:: D_i = \frac1m \sum_{j=1}^m \|z_i - q_j\|_2
 
@@ -170,9 +170,9 @@ def diversity(
 
 
 def distances(points: Array, rows: Array, /) -> Array:
-    """Euclidean distance of each of `points` (n, dim) to each of `rows` (m, dim): (n, m), in the widest float.
+    """Return the Euclidean distances (n, m) of `points` (n, dim) to `rows` (m, dim), in the widest float.
 
-    The rows' mean is taken out of both sides first: distances do not change by a shift, and without it the matrix
+    The rows' mean is subtracted from both sides first: distances do not change by a shift, and without it the matrix
     product loses all digits on clusters far from the origin. It still does on pairs that are near to each other and far
     from that mean: those are taken directly. O(n m dim): a matrix product, and dim numbers for each near pair.
     """
@@ -194,14 +194,14 @@ def distances(points: Array, rows: Array, /) -> Array:
         squares = terms - 2.0 * (centred @ xp.matrix_transpose(others))
         # rounding may leave a small negative square; NaN stays NaN
         apart = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
-        # below this share of its terms, less than half of a square's digits are left
+        # below this fraction of its terms, less than half of a square's digits are left
         near = squares < float(xp.finfo(wide).eps) ** 0.5 * terms
         parts.append(_near_directly(apart, near, points, block))
     return xp.concat(parts, axis=1)
 
 
 def direct_distances(points: Array, rows: Array, /) -> Array:
-    """Euclidean distance of each of `points` (n, dim) to its own of `rows` (n, dim), or to one (dim,): (n,).
+    """Return the Euclidean distance of each of `points` (n, dim) to its own of `rows` (n, dim), or to one (dim,): (n,).
 
     Exact zero between equals.
     """
@@ -211,7 +211,7 @@ def direct_distances(points: Array, rows: Array, /) -> Array:
 
 
 def storable(sketches: Array, indices: Array, known: Array, /) -> Array:
-    """The sketches at `indices` (k,), in order, that may be remembered: one that is not finite spoils all distances.
+    """Return the sketches at `indices` (k,), in order, that may be remembered: all that are finite.
 
     `known`: (batch,), false for samples that have no score, or no row.
     """
@@ -230,7 +230,7 @@ def _soft_minimum(apart: Array, temperature: Array) -> Array:
 
 
 def _near_directly(apart: Array, near: Array, points: Array, rows: Array) -> Array:
-    """Distances `apart` (n, m), where `near` (n, m) is true taken anew from `points` and `rows`, without a product."""
+    """Return distances `apart` (n, m), computed again without a product where `near` (n, m) is true."""
     xp = array_namespace(apart)
     if is_traced(apart):  # how many are near is not known there
         return apart

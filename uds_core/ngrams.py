@@ -92,7 +92,7 @@ def _equal(a: Array, b: Array) -> Array:
 
 
 def _grams(ids: Array, own: Array, n: int) -> tuple[Array, Array]:
-    """A hash of the n-gram that begins at each place (batch, time + 1), and whether one does."""
+    """Return a hash of the n-gram that begins at each place (batch, time + 1), and whether one does."""
     xp = array_namespace(ids)
     batch = ids.shape[0]
     # past its last token a sample goes on with a token that none has, so that short samples have n-grams too
@@ -112,14 +112,14 @@ def _grams(ids: Array, own: Array, n: int) -> tuple[Array, Array]:
 
 
 def _mixed(x: Array) -> Array:
-    """Whole numbers of 32 bits, mixed: each bit depends on those above and below it."""
+    """Mix whole numbers of 32 bits: each bit depends on those above and below it."""
     x = (x ^ (x >> 15)) * _MIX[1]
     x = (x ^ (x >> 13)) * _MIX[2]
     return x ^ (x >> 16)
 
 
 def _least(grams: Array, there: Array, factors: Array, offsets: Array) -> Array:
-    """The least hash (batch, dim) of the n-grams that are there, of each hash function."""
+    """Return the least hash (batch, dim) of the n-grams of each sample, for each hash function."""
     xp = array_namespace(grams)
     hashes = _mixed(grams[:, :, None] * factors[None, None, :] + offsets[None, None, :])
     none = xp.full((1, 1, 1), _EMPTY, dtype=xp.int32, device=device(grams))

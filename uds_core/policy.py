@@ -11,7 +11,7 @@ __all__ = ["Needs", "Policy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a policy asks of its adapter.
+    """Inputs that a policy needs from its adapter.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Policy(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What the adapter must provide; a class attribute where no option changes it."""
+        """Inputs that the adapter must provide; a class attribute where no option changes it."""
         ...
 
     def examine(self, candidates: Candidates, /) -> Features:

@@ -19,7 +19,7 @@ _P = TypeVar("_P", bound=Callable[..., Any])
 
 
 def register(name: str, /) -> Callable[[_P], _P]:
-    """Class decorator: make a policy available to `get` under `name` (lower case, no separators).
+    """Make a policy available to `get` under `name` (lower case, no separators).
 
     A package of its own needs no decorator, and need not be imported, if it declares its policies as entry points:
     ``[project.entry-points."uds_core.policies"]``, ``name = "module:Class"``.
@@ -44,7 +44,7 @@ def register(name: str, /) -> Callable[[_P], _P]:
 
 
 def get(name: str, /) -> Callable[..., Policy]:
-    """The policy class registered as `name`, or declared under it by an installed package (see `register`).
+    """Return the policy class registered as `name`, or declared under it by an installed package (see `register`).
 
     Raises
     ------
@@ -64,22 +64,22 @@ def get(name: str, /) -> Callable[..., Policy]:
 
 
 def names() -> list[str]:
-    """The names that `get` knows, sorted, those that installed packages declare among them; imports none of these."""
+    """Return all names that `get` knows, sorted, also those of installed packages, without importing these."""
     return sorted({*_POLICIES, *_declared()})
 
 
 def name_of(policy: Any, /) -> str | None:
-    """The name under which `get` has given out, or would give, the class of `policy`; None where it has none."""
+    """Return the name under which `get` returns the class of `policy`; None where it has none."""
     return next((name for name, known in _POLICIES.items() if known is type(policy)), None)
 
 
 def _declared() -> list[str]:
-    """Names of the policies that installed packages declare, sorted; whether they can be loaded is not known yet."""
+    """Return the sorted names of policies that installed packages declare, whether they can be loaded or not."""
     return sorted({point.name for point in _points()})
 
 
 def _load(name: str, /) -> Any:
-    """What an installed package declares as the policy `name`, imported now.
+    """Import and return the policy that an installed package declares as `name`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rows of logits matrices: which are scored, where they stand in their sample, and what is taken out of them."""
+"""Rows of logits matrices: masks, positions, blocks and centres."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK_BYTES = 64 * 2**20  # enough for fast matrix products, small beside a mode
 
 
 def check_mask(mask: Array | None, shape: tuple[int, ...], /, *, like: Array, name: str = "mask") -> Array | None:
-    """`mask` as booleans, after making sure that it is (batch, time) and lies where `like` does."""
+    """Return `mask` as booleans, after making sure that it is (batch, time) and lies where `like` does."""
     if mask is None:
         return None
     xp = array_namespace(mask, like)
@@ -38,7 +38,7 @@ def check_mask(mask: Array | None, shape: tuple[int, ...], /, *, like: Array, na
 
 
 def positions(mask: Array, /) -> Array:
-    """Each row's position (batch, time), counted from its sample's first scored row, gaps included; 0 before it."""
+    """Return each row's position (batch, time) from its sample's first scored row, gaps included; 0 before it."""
     xp = array_namespace(mask)
     if not mask.shape[1]:
         return xp.zeros(mask.shape, dtype=xp.int32, device=device(mask))
@@ -49,19 +49,19 @@ def positions(mask: Array, /) -> Array:
 
 
 def clean_rows(rows: Array, mask: Array | None) -> Array:
-    """Zeros outside `mask`, where rows may hold anything; NaN in rows that are not finite: nothing warns of them."""
+    """Return `rows` with zeros outside `mask`, where they may hold anything, and NaN in rows that are not finite."""
     return masked_rows(rows, mask, finite_rows(rows))
 
 
 def finite_rows(rows: Array, /) -> Array:
-    """(..., 1): whether all numbers of each row (..., n) are finite. Two reductions, which copy nothing."""
+    """Return whether all numbers of each row (..., n) are finite: (..., 1). Two reductions, which copy nothing."""
     xp = array_namespace(rows)
     # NaN passes through both, an infinity through one of them
     return xp.isfinite(xp.max(rows, axis=-1, keepdims=True)) & xp.isfinite(xp.min(rows, axis=-1, keepdims=True))
 
 
 def masked_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
-    """Zeros outside `mask`, NaN in rows that are not `finite` (batch, time, 1); None says that all are: one pass."""
+    """Return `rows` with zeros outside `mask` and NaN where not `finite` (batch, time, 1); None: all are finite."""
     xp = array_namespace(rows)
     if mask is None:
         return rows if finite is None else xp.where(finite, rows, xp.full_like(rows[..., :1], xp.nan))
@@ -73,20 +73,20 @@ def masked_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
 
 
 def both_masks(first: Array | None, second: Array | None) -> Array | None:
-    """Rows that are scored by both; None scores all."""
+    """Return the rows that both masks score; None scores all."""
     if first is None or second is None:
         return first if second is None else second
     return first & second
 
 
 def block_items(others: int, block_bytes: int) -> int:
-    """How many columns of `others` numbers fit into a block, at least one."""
+    """Return how many columns of `others` numbers fit into a block, at least one."""
     _options.whole("block_bytes", block_bytes)
     return max(1, block_bytes // (8 * max(others, 1)))  # 8: the widest dtype a block is turned into
 
 
 def is_row_centre(centre: str) -> bool:
-    """Whether `centre` names each row's mean, rather than nothing."""
+    """Return whether `centre` names each row's mean, rather than nothing."""
     if centre not in ("none", "row"):
         msg = f"`centre` must be 'none', 'row' or an array, got {centre!r}"
         raise ValueError(msg)
@@ -94,7 +94,7 @@ def is_row_centre(centre: str) -> bool:
 
 
 def check_centre(centre: Array, size: int, *, like: Array) -> Array:
-    """`centre`, after making sure that it is one row (size,) and lies where `like` does."""
+    """Return `centre`, after making sure that it is one row (size,) and lies where `like` does."""
     array_namespace(centre, like)
     check_device("centre", centre, like=like, like_name="logits")
     if tuple(centre.shape) != (size,):

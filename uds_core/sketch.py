@@ -1,4 +1,4 @@
-"""Small random projections of logits matrices that keep distances: frozen recipes (shape, rank, seed).
+"""Random projections of logits matrices that preserve distances; immutable values of shape, rank and seed.
 
 A recipe holds no arrays. Its constants are drawn by NumPy from the seed where the data is, so the same recipe gives the
 same sketch on every library. Rows are keyed by a sample's own positions, counted from its first scored row: neither
@@ -73,7 +73,7 @@ class FourierSketch:
         return xp.reshape(xp.matrix_transpose(table) @ columns, (columns.shape[0], self.dim))
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
-        """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
+        """Apply G1 along the vocabulary of `source`: (..., rank)."""
         xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
         signs = constant(_random.signs(self.seed, Stream.VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
@@ -87,7 +87,7 @@ class FourierSketch:
         return xp.concat(parts, axis=-2) / len(wanted) ** 0.5
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
-        """G2 transposed for positions 0 to `length`: (length, rank)."""
+        """Return G2 transposed for positions 0 to `length`: (length, rank)."""
         wanted = _random.rows(self.seed, Stream.TIME, self.time, self.rank[0]).astype(np.int64)
         at = np.arange(length, dtype=np.int64)
         angle = (at[:, None] % self.time) * wanted[None, :] % self.time * (2 * np.pi / self.time)
@@ -138,7 +138,7 @@ class PairedSketch:
         return array_namespace(columns).sum(columns * table, axis=1)
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
-        """F and all v_j along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
+        """Apply F and all v_j along the vocabulary of `source`: (..., dim)."""
         like, dtype = source.like, source.dtype
         buckets = min(2 * self.dim, self.vocab)
         folded = _folded(source, self.vocab, buckets, seed=self.seed)
@@ -146,7 +146,7 @@ class PairedSketch:
         return folded @ pairs
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
-        """All u_j / sqrt(d) for positions 0 to `length`: (length, dim)."""
+        """Return all u_j / sqrt(d) for positions 0 to `length`: (length, dim)."""
         return constant(_random.position_signs(self.seed, length, self.dim) / self.dim**0.5, like=like, dtype=dtype)
 
 
@@ -197,7 +197,7 @@ class ShiftedSketch:
         return shifted_sum(columns * signs, mask=logits.mask)
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
-        """F^T along the vocabulary of `source`, in place of it the last axis: (..., dim)."""
+        """Apply F^T along the vocabulary of `source`: (..., dim)."""
         xp = array_namespace(source.like)
         # neighbours must not stay neighbours, or rows that are shifted by one would always meet in the same columns
         order = _random.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
@@ -205,7 +205,7 @@ class ShiftedSketch:
         return xp.take(folded, constant(order.astype(np.int32), like=source.like), axis=-1)
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
-        """All s_t for positions 0 to `length`: (length, 1)."""
+        """Return all s_t for positions 0 to `length`: (length, 1)."""
         return constant(_random.position_signs(self.seed, length, 1), like=like, dtype=dtype)
 
 
@@ -213,7 +213,7 @@ Sketch: TypeAlias = FourierSketch | PairedSketch | ShiftedSketch
 
 
 def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Array]:
-    """What a sketch brings together: vocabulary features (batch, time, .) and the time side at each row's position."""
+    """Return both sides of a sketch: vocabulary features (batch, time, .) and the time side at each row's position."""
     logits = as_logits(logits).scored(mask)
     if logits.shape[2] != sketch.vocab:
         msg = f"`logits` have a vocabulary of {logits.shape[2]}, the sketch was made for `vocab`={sketch.vocab}"
@@ -229,7 +229,7 @@ def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Arra
 
 
 def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) -> Array:
-    """Columns of `source` summed into buckets with signs, one run of `buckets` columns after the other: (..., n)."""
+    """Sum the columns of `source` into buckets with signs, one run of `buckets` columns after the other: (..., n)."""
     xp = array_namespace(source.like)
     turns, drawn = _random.fold(seed, vocab, buckets)
     signs = constant(drawn, like=source.like, dtype=source.dtype)
@@ -254,7 +254,7 @@ _BLOCK = 128  # rows shifted at once: more would copy more zeros
 
 
 def shifted_sum(rows: Array, /, *, mask: Array | None = None) -> Array:
-    """Sum over the rows of (batch, time, dim), each shifted cyclically by its position in its sample: (batch, dim).
+    """Sum the rows of (batch, time, dim), each shifted cyclically by its position in its sample: (batch, dim).
 
     `mask`: (batch, time), true for scored rows; all others must be zero. O(batch time dim), all additions.
     """
@@ -280,7 +280,7 @@ def _block_sum(rows: Array) -> Array:
 
 
 def _turned_back(summed: Array, mask: Array) -> Array:
-    """From shifts counted from the batch's first row to shifts counted from each sample's first scored row."""
+    """Turn shifts counted from the batch's first row into shifts counted from each sample's first scored row."""
     xp = array_namespace(summed, mask)
     batch, dim = summed.shape
     first = mask.shape[1] - 1 - positions(mask)[:, -1:]

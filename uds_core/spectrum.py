@@ -1,4 +1,4 @@
-"""Utility: the nuclear norm of each logits matrix, bounds of it, and the Frobenius norm beside it."""
+"""Utility: nuclear norm of each logits matrix with bounds, and Frobenius norm."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
@@ -35,7 +35,7 @@ def nuclear_norm(
     ----------
     logits
         Dense (batch, time, vocab), or ``head(hidden)``: then the spectrum is taken of the time x width matrix with the
-        same singular values, and the logits are never made.
+        same singular values, and the logits are never computed in full.
     mask
         (batch, time), true for the rows that are scored. Default: all.
     method
@@ -88,11 +88,11 @@ def nuclear_bounds(
     seed: int = 0,
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Array, Array]:
-    r"""Lower and upper bound of the nuclear norm, from the leading `rank` directions of each sample.
+    r"""Return a lower and an upper bound of the nuclear norm, from the leading `rank` directions of each sample.
 
     .. math:: \|Q^T L\|_* \;\le\; \|L\|_* \;\le\; \|Q^T L\|_* + \sqrt{n - r}\; \|L - Q Q^T L\|_F
 
-    Q: (time, r) orthonormal, found by subspace iteration from a random start.
+    Q: (time, r) orthonormal, from subspace iteration from a random start.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def nuclear_bounds(
 
 
 def frobenius_norm(logits: Any, /, *, mask: Array | None = None, block_bytes: int = BLOCK_BYTES) -> Array:
-    r"""Root of the sum of squares of each sample's logits, scored rows only: a lower bound of the nuclear norm.
+    r"""Return the Frobenius norm of each sample's logits, scored rows only: a lower bound of the nuclear norm.
 
     .. math:: \|L\|_F = \sqrt{\textstyle\sum_{tv} L_{tv}^2} = \sqrt{\textstyle\sum_k \sigma_k(L)^2}
 
@@ -162,7 +162,7 @@ def frobenius_norm(logits: Any, /, *, mask: Array | None = None, block_bytes: in
 def _each(
     logits: Logits, estimate: Callable[[Logits], Array], block_bytes: int, *, numbers: tuple[int, ...] = ()
 ) -> Array:
-    """`estimate` of each group of samples that fits into `block_bytes`, put together: `numbers` of each sample."""
+    """Apply `estimate` to each group of samples that fits into `block_bytes`; return `numbers` for each sample."""
     xp = array_namespace(logits.like)
     if 0 in logits.shape[:2]:  # no samples, or none with a row
         return xp.zeros((logits.shape[0], *numbers), dtype=logits.dtype, device=device(logits.like))
@@ -171,7 +171,7 @@ def _each(
 
 
 def _fitting(logits: Logits) -> str:
-    """What `"auto"` stands for: exact for float64; no eigen-solver where it is slow or has to do with float32."""
+    """Return the method for `"auto"`: exact for float64; no eigen-solver where it is slow or limited to float32."""
     xp = array_namespace(logits.like)
     if logits.dtype == xp.float64:
         return "svd"
@@ -201,7 +201,7 @@ _ESTIMATES = {"svd": _by_svd, "eigh": _by_eigh, "polar": _by_polar}
 
 
 def _captured(group: Logits, rank: int, seed: int, block_bytes: int) -> tuple[Captured, int]:
-    """What `rank` directions hold of each sample, and how many more there can be."""
+    """Return the part of each sample in `rank` directions, and the number of further directions."""
     full = min(group.shape[1:])
     rank = min(rank, full)
 

@@ -1,4 +1,4 @@
-"""Any policy's state to and from a flat dict of NumPy arrays, ready for safetensors."""
+"""Conversion of policy states to and from flat dicts of NumPy arrays, as safetensors stores."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ _State = TypeVar("_State")
 
 
 def flatten(state: Any, /) -> dict[str, np.ndarray]:
-    """A state as named arrays: nested names are joined by dots, integers become int64 of shape ().
+    """Return `state` as named arrays: nested names are joined by dots, integers become int64 of shape ().
 
     A state is a (nested) NamedTuple of arrays and whole numbers; None, before the first choice, is an empty dict.
     """
@@ -21,7 +21,7 @@ def flatten(state: Any, /) -> dict[str, np.ndarray]:
 
 
 def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
-    """The state that `flatten` wrote as `arrays`, with the structure, library, dtypes and devices of `template`.
+    """Return the state that `flatten` wrote as `arrays`, with the structure, library, dtypes and devices of `template`.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def restore(template: _State, arrays: Mapping[str, Any], /) -> _State:
             )
             raise ValueError(msg)
         if np.asarray(arrays[name]).dtype.kind != array.dtype.kind:
-            msg = f"the saved state's {name!r} holds {np.asarray(arrays[name]).dtype}, not {array.dtype}: it is damaged"
+            msg = f"the saved state's {name!r} is {np.asarray(arrays[name]).dtype}, not {array.dtype}: it is damaged"
             raise ValueError(msg)
     return _rebuild(template, arrays, "")
 

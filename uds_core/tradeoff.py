@@ -1,4 +1,4 @@
-"""Utility + alpha x diversity, and the spreads that let one alpha travel between models."""
+"""Utility + alpha x diversity, and the spreads that make alpha independent of the model."""
 
 from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias
@@ -36,12 +36,12 @@ class Spreads(NamedTuple):
 
     @classmethod
     def empty(cls, *, like: Array, window: int = _WINDOW) -> "Spreads":
-        """No candidates seen yet; of the library, dtype and device of `like`."""
+        """Return empty windows, of the library, dtype and device of `like`."""
         nothing = empty_window(like=like, window=window)
         return cls(nothing, nothing)
 
     def updated(self, utility: Array, diversity: Array | None) -> "Spreads":
-        """The windows after a pool of candidates; `diversity` is None while the memory is empty."""
+        """Return the windows after a pool of candidates; `diversity` is None while the memory is empty."""
         return Spreads(
             shift_in(self.utility, utility),
             self.diversity if diversity is None else shift_in(self.diversity, diversity),
@@ -115,20 +115,20 @@ def check_weight(weight: object, /) -> None:
 
 
 def spread(values: Array, /) -> Array:
-    """Interquartile range (0-d) of the finite entries of `values` (n,); 0 where there are none. O(n log n)."""
+    """Return the interquartile range (0-d) of the finite `values` (n,); 0 where there are none. O(n log n)."""
     ordered, count = _finite_in_order(values)
     return _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
 
 
 def median(values: Array, /) -> Array:
-    """Median (0-d) of the finite entries of `values` (n,); 0 where there are none. O(n log n)."""
+    """Return the median (0-d) of the finite `values` (n,); 0 where there are none. O(n log n)."""
     return _quantile(*_finite_in_order(values), 0.5)
 
 
 def rank(values: Array, /) -> Array:
-    """Rank of each of `values` (n,) among them, in (0, 1), the highest last; equals share theirs. NaN stays NaN.
+    """Return the rank of each of `values` (n,), in (0, 1), the highest last; equals have the same rank, NaN stays NaN.
 
-    All the same: 0, so that a term that tells nothing adds nothing. O(n log n).
+    All the same: 0, so that a term without information adds nothing. O(n log n).
     """
     xp = array_namespace(values)
     if not values.shape[0]:
@@ -137,14 +137,14 @@ def rank(values: Array, /) -> Array:
     ordered = xp.sort(xp.where(unknown, xp.full_like(values, xp.inf), values))
     known = xp.where(unknown, xp.zeros_like(values), values)
     below, upto = xp.searchsorted(ordered, known), xp.searchsorted(ordered, known, side="right")
-    shared = xp.astype(below + upto, values.dtype) / (2 * values.shape[0])
+    fractiond = xp.astype(below + upto, values.dtype) / (2 * values.shape[0])
     telling = xp.any(~unknown & (known != ordered[0]))
-    ranks = xp.where(telling, shared, xp.zeros_like(shared))
+    ranks = xp.where(telling, fractiond, xp.zeros_like(fractiond))
     return xp.where(unknown, xp.full_like(values, xp.nan), ranks)
 
 
 def percentile(values: Array, among: Array, /) -> Array:
-    """Share of the finite entries of `among` (m,) that lie below each of `values` (n,); equal ones count half.
+    """Return the fraction of the finite entries of `among` (m,) below each of `values` (n,); equals count half.
 
     So the n values themselves have 1/2n, 3/2n, ... NaN for a value that is not finite. O((n + m) log m).
     """
@@ -153,19 +153,19 @@ def percentile(values: Array, among: Array, /) -> Array:
     finite = xp.isfinite(values)
     known = xp.where(finite, values, xp.zeros_like(values))
     below, upto = xp.searchsorted(ordered, known), xp.searchsorted(ordered, known, side="right")
-    share = xp.astype(below + upto, values.dtype) / (2 * xp.where(count > 0, count, xp.ones_like(count)))
-    return xp.where(finite, share, xp.full_like(share, xp.nan))
+    fraction = xp.astype(below + upto, values.dtype) / (2 * xp.where(count > 0, count, xp.ones_like(count)))
+    return xp.where(finite, fraction, xp.full_like(fraction, xp.nan))
 
 
 def empty_window(*, like: Array, window: int = _WINDOW) -> Array:
-    """A window (window,) of latest values, before the first; of the library, dtype and device of `like`."""
+    """Return an empty window (window,), all NaN, of the library, dtype and device of `like`."""
     _options.whole("window", window)
     xp = array_namespace(like)
     return xp.full((window,), xp.nan, dtype=like.dtype, device=device(like))
 
 
 def shift_in(window: Array, values: Array, /) -> Array:
-    """The window after `values` (n,) came in at its end; of more than fit, as many at even distances."""
+    """Append `values` (n,) to a window; of more than fit, take evenly spaced ones."""
     xp = array_namespace(window)
     size, n = window.shape[0], values.shape[0]
     if n > size:  # the last alone would make the order of a long pool count
@@ -182,7 +182,7 @@ def _finite_in_order(values: Array) -> tuple[Array, Array]:
 
 
 def _quantile(ordered: Array, count: Array, q: float) -> Array:
-    """Linear interpolation between order statistics of the first `count` (0-d) entries; 0 where there are none."""
+    """Interpolate linearly between order statistics of the first `count` (0-d) entries; 0 where there are none."""
     xp = array_namespace(ordered)
     place = xp.where(count > 0, (count - 1) * q, xp.zeros_like(count))
     below = xp.floor(place)

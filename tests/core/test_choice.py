@@ -69,10 +69,10 @@ def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
-        ({"keep": 0.0}, r"`keep` must be a share in \(0, 1\], got 0.0; for a number of samples use `count`"),
-        ({"keep": 2}, "`keep` must be a share"),
+        ({"keep": 0.0}, r"`keep` must be a fraction in \(0, 1\], got 0.0; for a number of samples use `count`"),
+        ({"keep": 2}, "`keep` must be a fraction"),
         ({"count": 0}, "`count` must be a whole number of at least 1, got 0"),
-        ({"count": 1.5}, "^`count` must be a whole number of at least 1, got 1.5; for a share use `keep`$"),
+        ({"count": 1.5}, "^`count` must be a whole number of at least 1, got 1.5; for a fraction use `keep`$"),
         ({"count": 2.0}, "`count` must be a whole number"),
         ({"keep": 0.5, "count": 1}, "give one of `keep`, `count` and `tokens`, got keep=0.5, count=1"),
         ({"tokens": 0}, "`tokens` must be a whole number of at least 1"),

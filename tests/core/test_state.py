@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_named():
     state = Inner(np.zeros((1, 2)), 0)
     with pytest.raises(ValueError, match=r"missing \['size'\], unknown \['sise'\]"):
         uds.restore(state, {"rows": np.zeros((1, 2)), "sise": np.asarray(0)})
-    with pytest.raises(ValueError, match="'rows' holds int64, not float64: it is damaged"):
+    with pytest.raises(ValueError, match="'rows' is int64, not float64: it is damaged"):
         uds.restore(state, {"rows": np.zeros((1, 2), np.int64), "size": np.asarray(0)})
     memory = uds.Memory.empty(3, 2, like=np.zeros(1))
     for size, cursor in ((4, 0), (-1, 0), (2, 3)):

@@ -127,7 +127,7 @@ def test_large_identities_are_kept_whole_or_refused(backend):
         ({"blend": 1.5}, r"`blend` must be in \[0, 1\], got 1.5"),
         ({"decay": 1.0}, r"`decay` must be in \[0, 1\), got 1.0"),
         ({"seed": -1}, "`seed` must be a whole number"),
-        ({"keep": 0.0}, "`keep` must be a share"),
+        ({"keep": 0.0}, "`keep` must be a fraction"),
     ],
 )
 def test_options_are_checked_at_construction(options, words):

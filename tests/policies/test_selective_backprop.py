@@ -130,7 +130,7 @@ def test_without_a_share_everything_is_kept():
         ({"beta": -1.0}, "`beta` must be a number of at least 0 or None, got -1.0"),
         ({"window": 0}, "`window` must be a whole number of at least 1, got 0"),
         ({"seed": -1}, "`seed` must be a whole number"),
-        ({"keep": 2.0}, "`keep` must be a share"),
+        ({"keep": 2.0}, "`keep` must be a fraction"),
     ],
 )
 def test_options_are_checked_at_construction(options, words):

@@ -381,7 +381,7 @@ def test_a_reservoir_outlives_a_saved_state(backend):
         ({"temperature": 0.0}, "`temperature` must be positive"),
         ({"temperature": 1.0, "tokens": 5}, "`temperature` draws samples one by one"),
         ({"temperature": 1.0, "in_batch": "greedy"}, "`temperature` draws samples one by one"),
-        ({"keep": 1.5}, "`keep` must be a share"),
+        ({"keep": 1.5}, "`keep` must be a fraction"),
     ],
 )
 def test_options_are_checked_at_construction(options, words):

@@ -1,4 +1,4 @@
-"""The policies, one family a file. Importing this package registers them."""
+"""The policies, one file for each family. Importing this package registers them."""
 
 from .ablations import DiversityOnly, Frobenius, NuclearOnly
 from .baselines import Full, Longest, Random, Shortest

@@ -1,4 +1,4 @@
-"""What policies share that draw samples in proportion to weights."""
+"""Random draws in proportion to weights."""
 
 from .._array import Array, array_namespace
 from ..choice import Budget
@@ -10,7 +10,7 @@ _LEAST = 1e-30  # a weight of 0 has no logarithm
 
 
 def draw(weights: Array, length: Array, /, *, budget: Budget, seed: tuple[int, int], groups: Array | None) -> Array:
-    """Indices (k,) of samples drawn without replacement, each next one with probability proportional to `weights`.
+    """Draw indices (k,) without replacement, each next one with probability proportional to `weights`.
 
     `weights` (batch,), of at least 0; NaN is never drawn while another can be, nor is an empty sample. `length`,
     `budget`, `seed` and `groups` as in `gumbel_top_k`, whose importance weights are left out: these draws are biased on

@@ -1,4 +1,4 @@
-"""The terms of UDS, each alone: what is left of it without the others."""
+"""Ablations of UDS: each of its terms alone."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ __all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Norm(Ranked):
-    """What the two norms share: the options of UDS that say of which matrix a norm is taken."""
+    """Policy that scores by a norm of the logits, with the options of UDS."""
 
     needs = Needs()
     rows: Rows = "labels"
@@ -31,20 +31,20 @@ class _Norm(Ranked):
         check_words(self)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """The norm, and `length`: scored rows."""
+        """Return the norm, and `length`: scored rows."""
         logits, length = candidates.logits.centred(self.centre), candidates.lengths(self.rows)
         norm = self.norm(logits, candidates.scored(self.rows))
         return {self.score_name: norm / length_divisor(length, self.length, dtype=logits.dtype), "length": length}
 
     def norm(self, logits: Logits, mask: Array, /) -> Array:
-        """(batch,) of the rows in `mask`."""
+        """Return the norm (batch,) of the rows in `mask`."""
         raise NotImplementedError
 
 
 @register("frobenius")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frobenius(_Norm):
-    r"""Keep the samples with the largest logits: the control for what the nuclear norm tells beyond size.
+    r"""Keep the samples with the largest logits: the control that shows what the nuclear norm adds to size.
 
     .. math:: s_i = \|L_i\|_F
 
@@ -63,7 +63,7 @@ class Frobenius(_Norm):
     score_name: ClassVar[str] = "frobenius"
 
     def norm(self, logits: Logits, mask: Array, /) -> Array:
-        """(batch,) the Frobenius norm."""
+        """Return the Frobenius norm (batch,)."""
         return frobenius_norm(logits, mask=mask)
 
 
@@ -83,7 +83,7 @@ class NuclearOnly(_Norm):
 
     Notes
     -----
-    Chooses what ``UDS(alpha=0.0)`` chooses, and makes no sketch. O(batch time width min(time, width)) through a
+    Chooses what ``UDS(alpha=0.0)`` chooses, and computes no sketch. O(batch time width min(time, width)) through a
     prepared head. Source: UDS, arXiv 2510.16882.
     """
 
@@ -91,14 +91,14 @@ class NuclearOnly(_Norm):
     method: NuclearMethod = "auto"
 
     def norm(self, logits: Logits, mask: Array, /) -> Array:
-        """(batch,) the nuclear norm."""
+        """Return the nuclear norm (batch,)."""
         return nuclear_norm(logits, mask=mask, method=self.method)
 
 
 @register("diversityonly")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DiversityOnly(Sketched):
-    r"""Keep the samples that are farthest from what was chosen lately: UDS without utility, as in the paper's ablation.
+    r"""Keep the samples that are farthest from recently chosen ones: UDS without utility, as in the paper's ablation.
 
     .. math:: s_i = \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
 
@@ -111,7 +111,7 @@ class DiversityOnly(Sketched):
 
     Notes
     -----
-    Before the first choice nothing is remembered, and all scores are 0: the first samples are kept, in their order.
+    Before the first choice nothing is remembered, and all scores are 0: the first samples are chosen, in their order.
     `examine` costs O(batch time width dim) through a prepared head, `choose` O(batch memory dim).
     Source: UDS, arXiv 2510.16882.
     """
@@ -120,14 +120,14 @@ class DiversityOnly(Sketched):
     distance: Distance = "nearest"
 
     def init(self, features: Features, /) -> SketchState:
-        """An empty memory."""
+        """Return an empty memory."""
         sketch = features["sketch"]
         return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), self.fingerprint())
 
     def choose(
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, SketchState]:
-        """Scores are distances to the memory, which the chosen enter afterwards."""
+        """Choose by distance to the memory; then add the chosen to it."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]

@@ -1,4 +1,4 @@
-"""What any selection has to beat, without a forward pass: everything, chance, and length."""
+"""Baselines without a forward pass: all, random, longest and shortest samples."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,17 +26,17 @@ class Full:
     needs = Needs(logits=False)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`length`: rows that carry loss."""
+        """Return `length`: rows that carry loss."""
         return {"length": candidates.lengths()}
 
     def init(self, features: Features, /) -> Stateless:
-        """Nothing to remember."""
+        """Return the empty state."""
         return Stateless()
 
     def choose(
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
-        """Every index, in order; all scores are 0."""
+        """Choose every index, in order; all scores are 0."""
         length = features["length"]
         scores = array_namespace(length).zeros_like(length)
         indices = constant(np.arange(length.shape[0], dtype=np.int32), like=length)
@@ -46,7 +46,7 @@ class Full:
 @register("random")
 @dataclass(frozen=True, kw_only=True)
 class Random(TokenBudgeted):
-    """Keep a random part. No forward pass: the control that costs nothing.
+    """Keep a random part. No forward pass: the baseline that costs nothing.
 
     Parameters
     ----------
@@ -64,17 +64,17 @@ class Random(TokenBudgeted):
         _options.seed(self.seed)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`length`: rows that carry loss."""
+        """Return `length`: rows that carry loss."""
         return {"length": candidates.lengths()}
 
     def init(self, features: Features, /) -> StepNumber:
-        """Step 0."""
+        """Return step 0."""
         return StepNumber(0)
 
     def choose(
         self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, StepNumber]:
-        """Scores are uniform in [0, 1), keyed by seed and step."""
+        """Choose by scores uniform in [0, 1), which depend on seed and step alone."""
         self.warn_without_budget()
         step = 0 if state is None else state.step
         length = features["length"]
@@ -100,7 +100,7 @@ class Longest(Ranked):
     score_name: ClassVar[str] = "length"
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`length`: rows that carry loss."""
+        """Return `length`: rows that carry loss."""
         return {"length": candidates.lengths()}
 
 
@@ -119,9 +119,9 @@ class Shortest(Ranked):
     score_name: ClassVar[str] = "shortness"
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`length`: rows that carry loss."""
+        """Return `length`: rows that carry loss."""
         return {"length": candidates.lengths()}
 
     def score(self, features: Features, /) -> Array:
-        """(batch,) the length, turned round."""
+        """Return the negative length (batch,)."""
         return -features["length"]

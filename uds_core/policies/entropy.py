@@ -1,4 +1,4 @@
-"""Policies that go by how sure the model is, alone and beside how right it is."""
+"""Policies that score by the entropy of predictions, alone or with the loss."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +20,7 @@ __all__ = ["Entropy", "Quadrants"]
 @register("entropy")
 @dataclass(frozen=True, kw_only=True)
 class Entropy(Ranked):
-    r"""Keep the samples whose predictions are the least sure.
+    r"""Keep the samples whose predictions are the least certain.
 
     .. math:: s_i = -\frac{1}{n_i} \sum_t \sum_v p_{tv} \log p_{tv}
 
@@ -33,7 +33,7 @@ class Entropy(Ranked):
 
     Notes
     -----
-    Reads no target: labels only tell which rows count. Costs the logits of every candidate, block by block.
+    Reads no target: labels only mark the rows that count. Costs the logits of every candidate, block by block.
     """
 
     needs = Needs()
@@ -45,7 +45,7 @@ class Entropy(Ranked):
         _options.one_of("rows", self.rows, ("labels", "tokens"))
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`entropy`: its mean over the rows; `length`: how many they are."""
+        """Return `entropy`, its mean over the rows, and `length`, their number."""
         return {
             "entropy": entropy(candidates.logits, mask=candidates.scored(self.rows)),
             "length": candidates.lengths(self.rows),
@@ -55,7 +55,7 @@ class Entropy(Ranked):
 @register("quadrants")
 @dataclass(frozen=True, kw_only=True)
 class Quadrants(Ranked):
-    r"""Keep the samples that are surely wrong or unsurely right: high perplexity and low entropy, or the reverse.
+    r"""Keep samples that are certain and wrong or uncertain and right: perplexity high and entropy low, or the reverse.
 
     .. math:: s_i = \max\bigl(\min(u_i, 1 - v_i), \min(1 - u_i, v_i)\bigr)
 
@@ -69,7 +69,7 @@ class Quadrants(Ranked):
     Notes
     -----
     The K best are those of two opposite corners {u > 1 - a, v < a} and {u < a, v > 1 - a} with the smallest a for which
-    these hold K samples. Corners that are cut at other places in u than in v are not offered, and no tokens are
+    these hold K samples. Corners with different cut-offs in u and v are not offered, and no tokens are
     dropped. Percentiles say little in small pools, where ties, which go to the lower index, are frequent. Costs what
     `MaxLoss` costs. Needs labels. Idea: Q-Tuning's sample selection, whose cut-offs may differ.
     """
@@ -78,21 +78,21 @@ class Quadrants(Ranked):
     score_name: ClassVar[str] = "corner"
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss`, the logarithm of the perplexity, and `entropy`: token means; `length`: rows that carry loss."""
+        """Return `loss` (log perplexity) and `entropy`, token means, and `length`: rows that carry loss."""
         labels = required_labels(candidates, self)
         loss, unsure = loss_and_entropy(candidates.logits, labels, mask=candidates.mask)
         return {"loss": loss, "entropy": unsure, "length": candidates.lengths()}
 
     def score(self, features: Features, /) -> Array:
-        """(batch,) how deep in its corner: 1 is farthest, 1/2 in the middle, 0 in one of the other two corners."""
+        """Return the depth (batch,) in the corner: 1 is deepest, 1/2 the middle, 0 one of the other two corners."""
         xp = array_namespace(features["loss"])
         wrong, unsure = (features[name] for name in ("loss", "entropy"))
         # percentiles from above are counted, not subtracted from 1, so that equals stay equal
-        (u, not_u), (v, not_v) = ((_share(x, features), _share(-x, features)) for x in (wrong, unsure))
+        (u, not_u), (v, not_v) = ((_percentile(x, features), _percentile(-x, features)) for x in (wrong, unsure))
         return xp.maximum(xp.minimum(u, not_v), xp.minimum(not_u, v))
 
 
-def _share(values: Array, features: Features) -> Array:
-    """Percentiles (batch,) among the samples that have rows."""
+def _percentile(values: Array, features: Features) -> Array:
+    """Return the percentiles (batch,) among the samples that have rows."""
     xp = array_namespace(values)
     return percentile(values, xp.where(features["length"] > 0, values, xp.full_like(values, xp.nan)))

@@ -1,4 +1,4 @@
-"""Policies that go by gradients in the LM head's weight, which a forward pass tells."""
+"""Policies that score by gradients in the LM head's weight, computed from a forward pass."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -34,13 +34,13 @@ class MaxGrad(Ranked):
     keep, count, tokens
         The budget; see `Budget`.
     gradient
-        ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it but for the size of the
+        ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it up to the size of the
         hidden states; it costs half, and needs no hidden states.
 
     Notes
     -----
     The norm, not its square; the head's scale counts, tied embeddings do not. Costs the logits of every candidate
-    twice, block by block, but never holds them. Needs labels. Source: Katharopoulos & Fleuret, arXiv 1803.00942 (the
+    twice, block by block, but never all at once. Needs labels. Source: Katharopoulos & Fleuret, arXiv 1803.00942 (the
     last layer's gradient, and its bound); exact for language models here.
     """
 
@@ -53,7 +53,7 @@ class MaxGrad(Ranked):
         _options.one_of("gradient", self.gradient, ("head", "logits"))
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`gradient`: its norm; `length`: rows that carry loss."""
+        """Return `gradient`: its norm; `length`: rows that carry loss."""
         gradients = _gradients(candidates, self)
         norms = gradients.norms() if self.gradient == "head" else gradients.logit_norms()
         return {"gradient": norms, "length": candidates.lengths()}
@@ -81,7 +81,7 @@ class GREATS(Budgeted):
 
     Notes
     -----
-    `examine` wants validation samples at the candidates' side: ``Candidates(..., validation=Candidates(...))``; the
+    `examine` needs validation samples beside the candidates: ``Candidates(..., validation=Candidates(...))``; the
     gradients are then those in the LM head, from a forward pass alone. Or products of any other gradients, such as
     those in LoRA layers: ``products`` (batch, batch) and ``validation_products`` (batch, validation samples). A
     validation sample that is not finite does not count. Needs labels.
@@ -101,25 +101,25 @@ class GREATS(Budgeted):
         _options.number("weight", self.weight, "finite, at least 0", fits=lambda weight: 0 <= weight < float("inf"))
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`alignment` (batch,), <g_i, v>; `products` (batch, batch); `length`: rows that carry loss."""
+        """Return `alignment` (batch,), <g_i, v>; `products` (batch, batch); `length`: rows that carry loss."""
         products, across = (candidates.extra.get(name) for name in ("products", "validation_products"))
         if products is None or across is None:
             products, across = _head_products(candidates, self)
         xp = array_namespace(products)
-        sound = xp.any(~xp.isnan(across), axis=0)  # NaN with all of them: it is the validation sample that is broken
+        sound = xp.any(~xp.isnan(across), axis=0)  # NaN with all of them: the validation sample is not finite
         number = xp.sum(xp.astype(sound, across.dtype))
         total = xp.sum(xp.where(sound[None, :], across, xp.zeros_like(across)), axis=1)
         alignment = total / xp.where(number > 0, number, xp.full_like(number, xp.nan))
         return {"alignment": alignment, "products": products, "length": candidates.lengths()}
 
     def init(self, features: Features, /) -> Stateless:
-        """Nothing to remember."""
+        """Return the empty state."""
         return Stateless()
 
     def choose(
         self, state: Stateless | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Stateless]:
-        """Scores are those of the first pick, <g_i, v>; a ValueError where the pool is not one batch."""
+        """Pick one by one; scores are those of the first pick, <g_i, v>. Raise where the pool is not one batch."""
         self.warn_without_budget()
         alignment, length = features["alignment"], to_numpy(features["length"])
         belongs = None if groups is None else to_numpy(groups)
@@ -154,7 +154,7 @@ class GREATS(Budgeted):
 @register("divbs")
 @dataclass(frozen=True, kw_only=True)
 class DivBS(Budgeted):
-    r"""Keep the samples that together stand for the sum of all candidates' gradients, none for what another stands for.
+    r"""Keep the samples that together represent the sum of all candidates' gradients, without redundancy.
 
     .. math:: s_i(S) = \frac{|\langle h_i, r \rangle|}{\|h_i\|}, \qquad h_i = g_i - Q Q^T g_i
 
@@ -166,7 +166,7 @@ class DivBS(Budgeted):
     keep, count
         The budget; see `Budget`.
     dim
-        Numbers in the sketch of a gradient, which stands for it.
+        Numbers in the sketch that represents a gradient.
     seed
         Seed of the sketch, and of the draws that fill up where the picked span what is left.
 
@@ -187,18 +187,18 @@ class DivBS(Budgeted):
         _options.seed(self.seed)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`sketch` (batch, dim) of the gradient; `length`: rows that carry loss."""
+        """Return `sketch` (batch, dim) of the gradient; `length`: rows that carry loss."""
         sketch = _gradients(candidates, self).sketch(dim=self.dim, seed=self.seed)
         return {"sketch": sketch, "length": candidates.lengths()}
 
     def init(self, features: Features, /) -> StepNumber:
-        """Step 0."""
+        """Return step 0."""
         return StepNumber(0)
 
     def choose(
         self, state: StepNumber | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, StepNumber]:
-        """Scores are those of the first pick."""
+        """Pick one by one; scores are those of the first pick."""
         self.warn_without_budget()
         step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
         left = _Residual(to_numpy(sketch).astype(np.float64), _random.generator(self.seed, Stream.RANDOM, step))
@@ -209,7 +209,7 @@ class DivBS(Budgeted):
 
 
 class _Residual:
-    """What is left of the gradients and of their sum, outside of the span of those that were picked."""
+    """Residuals of the gradients and of their sum outside the span of the picked ones."""
 
     def __init__(self, gradients: np.ndarray[Any, Any], generator: np.random.Generator) -> None:
         self.left = gradients
@@ -218,13 +218,13 @@ class _Residual:
         self.noise = generator.random(len(gradients)) - 1  # below all scores
 
     def scores(self) -> np.ndarray[Any, Any]:
-        """How much of the goal each one stands for; a draw below 0 for those that the picked span."""
+        """Return how much of the sum each one represents; a random number below 0 for those in the picked span."""
         norms = np.linalg.norm(self.left, axis=1)
         spanned = norms <= self.least
         return np.where(spanned, self.noise, np.abs(self.left @ self.goal) / np.where(spanned, 1, norms))
 
     def without(self, picked: int | None) -> np.ndarray[Any, Any]:
-        """The scores after one more was picked."""
+        """Return the scores after one more was picked."""
         norm = 0.0 if picked is None else np.linalg.norm(self.left[picked])
         if picked is not None and norm > self.least[picked]:
             one = self.left[picked] / norm
@@ -234,7 +234,7 @@ class _Residual:
 
 
 def _among_all(products: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-    """Products (batch, batch) of a pool: one batch, or groups of one batch each, between which nothing is known: 0."""
+    """Return products (batch, batch) of a pool: one batch, or groups of one batch each, with 0 between groups."""
     pool, batch = products.shape
     names, sizes = np.unique(np.zeros(pool) if groups is None else groups, return_counts=True)
     if pool == batch:

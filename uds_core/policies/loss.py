@@ -1,4 +1,4 @@
-"""Policies that go by the loss: how high it is, or how much higher than a reference's."""
+"""Policies that score by the loss, or by its excess over a reference model's loss."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -31,8 +31,8 @@ class MaxLoss(Ranked):
 
     Notes
     -----
-    Hard samples and wrong ones look alike to it: expect harm on noisy data. Costs the logits of every candidate, block
-    by block, but never holds them. Needs labels.
+    It cannot tell hard samples from wrong ones: expect harm on noisy data. Costs the logits of every candidate, block
+    by block, but never all at once. Needs labels.
     """
 
     needs = Needs()
@@ -44,14 +44,14 @@ class MaxLoss(Ranked):
         _options.one_of("reduction", self.reduction, ("mean", "sum"))
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss`: cross-entropy; `length`: rows that carry loss."""
+        """Return `loss`: cross-entropy; `length`: rows that carry loss."""
         return {"loss": token_loss(candidates, self, reduction=self.reduction), "length": candidates.lengths()}
 
 
 @register("rholoss")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RHOLoss(Ranked):
-    r"""Keep the samples whose loss is farthest above that of a reference: learnable, worth learning, not yet learnt.
+    r"""Keep the samples whose loss is farthest above that of a reference: samples still to be learnt.
 
     .. math:: s_i = \ell_i(\theta) - \ell_i(\theta_{\text{reference}})
 
@@ -60,8 +60,8 @@ class RHOLoss(Ranked):
     keep, count, tokens
         The budget; see `Budget`.
     reference
-        ``"given"``: the reference's losses come with the candidates, as ``reference_loss``. A `Ledger`: they are found
-        in it by the samples' `ids`.
+        ``"given"``: the reference's losses come with the candidates, as ``reference_loss``. A `Ledger`: they are
+        read from it by the samples' `ids`.
 
     Raises
     ------
@@ -84,11 +84,11 @@ class RHOLoss(Ranked):
 
     @property
     def needs(self) -> Needs:
-        """The reference's losses, or identities to find them by."""
+        """The reference's losses, or ids for the ledger."""
         return Needs(columns=("reference_loss",)) if self.reference == "given" else Needs(ids=True)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss` and `reference_loss`: token-mean cross-entropies; `length`: rows that carry loss."""
+        """Return `loss` and `reference_loss`: token-mean cross-entropies; `length`: rows that carry loss."""
         return {
             "loss": token_loss(candidates, self),
             "reference_loss": recorded_loss(candidates, self.reference, "reference_loss"),
@@ -96,5 +96,5 @@ class RHOLoss(Ranked):
         }
 
     def score(self, features: Features, /) -> Array:
-        """(batch,) loss less the reference's."""
+        """Return the loss less the reference's (batch,)."""
         return features["loss"] - features["reference_loss"]

@@ -1,4 +1,4 @@
-"""Policies that remember the loss of each sample, by its identity in the data set."""
+"""Policies that remember the loss of each sample, by its id in the data set."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ __all__ = ["LossAverages", "LossDrop", "LossEMA"]
 @register("lossdrop")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossDrop(Budgeted):
-    r"""Leave out the samples whose loss dropped most since the start: keep what is learnt least.
+    r"""Leave out the samples whose loss dropped most since the start: keep those learnt least.
 
     .. math:: s_i = \ell_i(\theta) - \ell_i(\theta_0)
 
@@ -33,7 +33,7 @@ class LossDrop(Budgeted):
     start
         Where the losses at the start come from. ``"seen"``: a sample's start is when it is first a candidate.
         ``"given"``: they come with the candidates, as ``start_loss``, measured before training. A `Ledger`: so
-        measured, and found in it by the samples' `ids`.
+        measured, and read from it by the samples' `ids`.
 
     Raises
     ------
@@ -42,10 +42,10 @@ class LossDrop(Budgeted):
 
     Notes
     -----
-    Under ``"seen"`` every score is 0 in the first epoch, so that the first samples are kept, in their order: give the
+    Under ``"seen"`` every score is 0 in the first epoch, so that the first samples are chosen, in their order: give the
     losses, or let a schedule start with the second epoch. The state is 12 bytes for each sample seen. Costs what
     `MaxLoss` costs. Source: the margin of TailSFT, which measures before training and leaves out
-    round(batch x share) samples of all processes.
+    round(batch x fraction) samples of all processes.
     """
 
     start: Literal["seen", "given"] | Ledger = "seen"
@@ -56,11 +56,11 @@ class LossDrop(Budgeted):
 
     @property
     def needs(self) -> Needs:
-        """The first losses, or identities to remember them by."""
+        """The losses at the start, or ids to remember them by."""
         return Needs(columns=("start_loss",)) if self.start == "given" else Needs(ids=True)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`, or `start_loss`."""
+        """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`, or `start_loss`."""
         known = (
             {"id": candidates.identity()}
             if self.start == "seen"
@@ -69,13 +69,13 @@ class LossDrop(Budgeted):
         return {"loss": token_loss(candidates, self), "length": candidates.lengths(), **known}
 
     def init(self, features: Features, /) -> Ledger:
-        """No sample seen."""
+        """Return an empty state."""
         return Ledger.empty()
 
     def choose(
         self, state: Ledger | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, Ledger]:
-        """Scores are what is left of the loss: negative where it dropped."""
+        """Choose by the change of the loss: negative where it dropped."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
         loss, length = features["loss"], features["length"]
@@ -95,7 +95,7 @@ class LossDrop(Budgeted):
 
 
 class LossAverages(NamedTuple):
-    """What LossEMA remembers between choices."""
+    """State of LossEMA."""
 
     averages: Ledger
     step: int
@@ -113,9 +113,9 @@ class LossEMA(Budgeted):
     keep, count
         The budget; see `Budget`.
     blend
-        b in [0, 1]: 0 goes by the loss now alone, 1 by the average alone.
+        b in [0, 1]: 0 uses the current loss alone, 1 the average alone.
     decay
-        d in [0, 1): how much of the average stays when a new loss comes in. A sample's first average is its loss.
+        d in [0, 1): how much of the average stays when a new loss is added. A sample's first average is its loss.
     seed
         Seed of the draws, which depend on it, on the step and on the place in the pool, and on nothing else.
 
@@ -139,7 +139,7 @@ class LossEMA(Budgeted):
         _options.seed(self.seed)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`."""
+        """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`."""
         return {
             "loss": token_loss(candidates, self),
             "length": candidates.lengths(),
@@ -147,13 +147,13 @@ class LossEMA(Budgeted):
         }
 
     def init(self, features: Features, /) -> LossAverages:
-        """No sample seen."""
+        """Return an empty state."""
         return LossAverages(Ledger.empty(), 0)
 
     def choose(
         self, state: LossAverages | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, LossAverages]:
-        """Scores are the weights that the draw goes by."""
+        """Draw in proportion to the scores."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
         ids, now = to_numpy(features["id"]), to_numpy(features["loss"])

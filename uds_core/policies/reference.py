@@ -1,4 +1,4 @@
-"""Reference mode: the selection of the authors' released code, number for number, for checking published settings."""
+"""Reference mode: the exact selection of the authors' released code, for checking published settings."""
 
 import functools
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ __all__ = ["Reference", "isometric_alpha", "published_alpha"]
 @register("reference")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference(Budgeted):
-    r"""Keep what the authors' released code keeps, given the same signs and indices.
+    r"""Keep the samples that the authors' released code keeps, given the same signs and indices.
 
     .. math:: s_i = \|L_i\|_* + \alpha \frac1m \sum_{j=1}^m \|z_i - q_j\|_2, \quad
         z = \operatorname{vec}(G_2 L G_1^T), \quad G = \sqrt{n/r}\, S \operatorname{Re}(F) D
 
     All rows of the padded batch are scored, filled with zero rows to `time`. D: signs. F: the Fourier transform,
-    not normalised. S: r of its n rows, drawn with replacement. q_j: the sketches of samples chosen lately.
+    not normalised. S: r of its n rows, drawn with replacement. q_j: the sketches of recently chosen samples.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Reference(Budgeted):
                 self._check_indices(np.asarray(self.indices[side]), f"indices[{side}]", rank)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`utility` (batch,), `sketch` (batch, rank[0] rank[1]) and `length` (batch,), all rows counted."""
+        """Return `utility` (batch,), `sketch` (batch, rank[0] rank[1]) and `length` (batch,), all rows counted."""
         logits = candidates.logits
         return {
             "utility": nuclear_norm(logits, method="svd"),
@@ -105,7 +105,7 @@ class Reference(Budgeted):
         }
 
     def init(self, features: Features, /) -> SketchState:
-        """An empty memory."""
+        """Return an empty memory."""
         sketch = features["sketch"]
         recipe = fingerprint(self.time, self.rank, self.seed, self.signs, self.indices)
         return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
@@ -113,7 +113,7 @@ class Reference(Budgeted):
     def choose(
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, SketchState]:
-        """Scores are utility + alpha x diversity; the chosen enter the memory best first."""
+        """Choose by utility + alpha x diversity; then add the chosen to the memory, best first."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
         utility, sketch, length = features["utility"], features["sketch"], features["length"]
@@ -162,7 +162,7 @@ class Reference(Budgeted):
 
 
 def isometric_alpha(published: float, /, *, time: int, vocab: int) -> float:
-    r"""The alpha of `UDS` that weighs diversity as a published one does in the released code.
+    r"""Return the alpha of `UDS` that weighs diversity as a published one does in the released code.
 
     .. math:: \alpha_{\text{isometric}} = \frac{\sqrt{T V}}{2} \alpha_{\text{published}}
 
@@ -182,14 +182,14 @@ def isometric_alpha(published: float, /, *, time: int, vocab: int) -> float:
     Notes
     -----
     The released projection lengthens by sqrt(n / 2) on each side: its transform is not normalised, and the real part
-    keeps half. So one published value is another trade-off for another vocabulary. It stands here, and not with the
+    keeps half. So one published value is another trade-off for another vocabulary. It is defined here, not with the
     trade-off, because it is a fact about that projection.
     """
     return published * _inflation(time, vocab)
 
 
 def published_alpha(isometric: float, /, *, time: int, vocab: int) -> float:
-    """The published alpha, for `Reference`, of an alpha of `UDS`: the inverse of `isometric_alpha`."""
+    """Return the published alpha, for `Reference`, of an alpha of `UDS`: the inverse of `isometric_alpha`."""
     return isometric / _inflation(time, vocab)
 
 
@@ -200,7 +200,7 @@ def _inflation(time: int, vocab: int) -> float:
 
 
 class _Side(NamedTuple):
-    """Constants of one side as bytes: hashable, so that a head knows its part of the sketch again."""
+    """Constants of one side as bytes, hashable: the key under which a head stores its part of the sketch."""
 
     signs: bytes  # (n,) int8
     rows: bytes  # (r,) int32
@@ -222,7 +222,7 @@ class _ReleasedSketch:
         return xp.reshape(xp.matrix_transpose(table) @ columns, (columns.shape[0], table.shape[1] * columns.shape[2]))
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
-        """G1 along the vocabulary of `source`, in place of it the last axis: (..., rank)."""
+        """Apply G1 along the vocabulary of `source`: (..., rank)."""
         xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
         signs, rows = _arrays(self.vocab)
@@ -234,7 +234,7 @@ class _ReleasedSketch:
         return xp.concat(parts, axis=-2) * (n / len(rows)) ** 0.5
 
     def _time_table(self, length: int) -> np.ndarray:
-        """G2 transposed for rows 0 to `length`: (length, rank)."""
+        """Return G2 transposed for rows 0 to `length`: (length, rank)."""
         signs, rows = _arrays(self.time)
         n = len(signs)
         angle = np.arange(length, dtype=np.int64)[:, None] * rows % n * (2 * np.pi / n)

@@ -1,4 +1,4 @@
-"""Selective backpropagation: draws that favour high losses, without forgetting the others."""
+"""Selective backpropagation: random draws in favour of high losses."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -21,7 +21,7 @@ __all__ = ["LossWindow", "SelectiveBackprop"]
 
 
 class LossWindow(NamedTuple):
-    """What SelectiveBackprop remembers between choices."""
+    """State of SelectiveBackprop."""
 
     losses: Array  # (window,): of the latest candidates, NaN where there are none yet
     step: int
@@ -56,8 +56,8 @@ class SelectiveBackprop(Budgeted):
     The gradient is biased towards high losses on purpose, and no weights undo it. Under ``"history"`` with `keep` or
     `count`, the K samples with the highest p_i / r_i are kept, r_i uniform in (0, 1]: exactly the accepted ones, those
     with p_i >= r_i, where these are K. Costs what `MaxLoss` costs. Needs labels. When to select (Composer: from half to
-    nine tenths of training, with pauses) is for a schedule. Source: Jiang et al., arXiv 1910.00762 (``"history"``);
-    MosaicML Composer (``"rank"``).
+    nine tenths of training, with pauses) is the task of a schedule. Source: Jiang et al., arXiv 1910.00762
+    (``"history"``); MosaicML Composer (``"rank"``).
     """
 
     needs = Needs()
@@ -75,17 +75,17 @@ class SelectiveBackprop(Budgeted):
         _options.seed(self.seed)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`loss`: token-mean cross-entropy; `length`: rows that carry loss."""
+        """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss."""
         return {"loss": token_loss(candidates, self), "length": candidates.lengths()}
 
     def init(self, features: Features, /) -> LossWindow:
-        """No losses seen."""
+        """Return an empty window, and step 0."""
         return LossWindow(empty_window(like=features["loss"], window=self.window if self.form == "history" else 1), 0)
 
     def choose(
         self, state: LossWindow | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, LossWindow]:
-        """Scores are p_i up to a factor (``"rank"``), or p_i / r_i (``"history"``)."""
+        """Draw or accept samples; scores are p_i up to a factor (``"rank"``), or p_i / r_i (``"history"``)."""
         if self.form == "rank" or self.beta is None:
             self.warn_without_budget()
         state = self.init(features) if state is None else state

@@ -20,17 +20,17 @@ __all__ = ["UDS", "UDSState"]
 
 
 class UDSState(NamedTuple):
-    """What UDS remembers between choices."""
+    """State of UDS."""
 
     memory: Memory | Reservoir
     spreads: Spreads
     ratio: Array  # (window,): nuclear over Frobenius norm of the latest candidates
     nearest: Array  # (window,): distance of the latest candidates to the nearest other one of their pool
     step: int
-    recipe: int  # what the remembered sketches were made with
+    recipe: int  # fingerprint of the options of the remembered sketches
 
     def check(self, template: "UDSState", /) -> None:
-        """Raise where the restored sketches cannot be compared with those that are still to come."""
+        """Raise where the restored sketches cannot be compared with new ones."""
         check_fingerprint(self.recipe, template.recipe)
 
 
@@ -41,8 +41,8 @@ class UDS(Sketched, TokenBudgeted):
 
     .. math:: s_i = \|L_i\|_* + \alpha \frac1{|N_i|} \sum_{j \in N_i} \|z_i - q_j\|_2
 
-    L_i: the sample's logits matrix, scored rows only. z_i: its sketch. q_j: the sketches of samples chosen lately, of
-    which N_i are the eight nearest; all of them in the paper's form, ``distance="mean"``.
+    L_i: the sample's logits matrix, scored rows only. z_i: its sketch. q_j: the sketches of recently chosen samples,
+    of which N_i are the eight nearest; all of them in the paper's form, ``distance="mean"``.
 
     Parameters
     ----------
@@ -50,35 +50,35 @@ class UDS(Sketched, TokenBudgeted):
         The budget; see `Budget`.
     alpha
         Factor on diversity, a pure number; ``"auto"`` puts both terms in units of their spread over past candidates, so
-        that one setting travels between models; ``"rank"`` adds ranks within the pool.
+        that one setting serves all models; ``"rank"`` adds ranks within the pool.
     weight
-        Under ``"auto"`` and ``"rank"``, the pull of diversity: 1 = both count the same.
+        Under ``"auto"`` and ``"rank"``, the weight of diversity: 1 = both count the same.
     frobenius
         b in [0, 1]: utility is (1 - b) times the nuclear norm plus b times the Frobenius norm, the latter scaled by the
-        running median of their ratio. 1 needs no spectrum at all.
+        running median of their ratio. 1 needs no singular values.
     rows
         ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
     length
         Utility and sketch are divided by 1 (``"none"``), by the root of the number of scored rows (``"sqrt"``), or by
         that number (``"mean"``). The raw nuclear norm grows with length.
     centre
-        Taken out of the logits first: ``"none"``; ``"row"``, each row's mean over the vocabulary, which no prediction
-        depends on; or an array, a fixed hidden row (width,) (of logits, (vocab,), where those are dense). In a
-        pilot the first two differed by no more than chance (-0.001 and -0.016 nats): docs/pages/evidence.md.
+        Subtracted from the logits first: nothing (``"none"``); each row's mean over the vocabulary (``"row"``), which
+        changes no prediction; or an array, a fixed hidden row (width,) (of logits, (vocab,), where those are dense).
+        In a pilot the first two did not differ beyond noise (-0.001 and -0.016 nats): docs/pages/evidence.md.
     in_batch
         ``"none"``; ``"mean"`` adds the mean distance to the other candidates to diversity; ``"greedy"`` lowers the
-        scores of what is near to a sample already picked in the same step, so that no two copies enter one step.
+        scores of samples near to one already picked in the same step, so that no two copies enter one step.
     memory, replace
         Number of chosen samples remembered; the ``"fifo"`` latest, or a ``"reservoir"``, a uniform sample of all.
     distance
-        To the memory: ``"nearest"``, ``"mean"`` or ``"softmin"``; see `diversity`. In a study the first was ahead of
+        To the memory: ``"nearest"``, ``"mean"`` or ``"softmin"``; see `diversity`. In a study the first was better than
         the paper's ``"mean"`` in six settings of six, by 0.002 to 0.055 nats: docs/pages/evidence.md.
     sketch, dim
         ``"paired"``, ``"shifted"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
     method
         How the nuclear norm is computed; see `nuclear_norm`.
     temperature
-        None: the best are kept. A number, in units of the score: samples are drawn, and the selection has importance
+        None: the best are chosen. A number, in units of the score: samples are drawn, and the selection has importance
         weights; see `gumbel_top_k`.
     seed
         Seed of the sketch, of the reservoir and of the draws.
@@ -86,7 +86,7 @@ class UDS(Sketched, TokenBudgeted):
     Notes
     -----
     ``alpha=0.0, length="none", centre="none"`` is pure nuclear-norm selection. Through a prepared head, `examine` costs
-    O(batch time width (width + dim)) and never makes the logits; `choose` costs O(batch memory dim).
+    O(batch time width (width + dim)) and never computes the logits in full; `choose` costs O(batch memory dim).
     Source: UDS, arXiv 2510.16882.
     """
 
@@ -109,11 +109,11 @@ class UDS(Sketched, TokenBudgeted):
             return
         _options.number("temperature", self.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
         if self.in_batch == "greedy" or self.tokens is not None:
-            msg = "`temperature` draws samples one by one, which goes with neither `in_batch='greedy'` nor `tokens`"
+            msg = "`temperature` draws samples one by one, which excludes `in_batch='greedy'` and `tokens`"
             raise ValueError(msg)
 
     def examine(self, candidates: Candidates, /) -> Features:
-        """`sketch` (batch, dim), `length` (batch,); `utility` and `frobenius` (batch,), each where it is asked for."""
+        """Return `sketch` (batch, dim), `length` (batch,), and `utility` or `frobenius` (batch,) or both."""
         logits, mask = candidates.logits.centred(self.centre), candidates.scored(self.rows)
         length = candidates.lengths(self.rows)
         divisor = length_divisor(length, self.length, dtype=logits.dtype)
@@ -125,7 +125,7 @@ class UDS(Sketched, TokenBudgeted):
         return features
 
     def init(self, features: Features, /) -> UDSState:
-        """An empty memory, and no candidates seen."""
+        """Return an empty memory and empty windows."""
         sketch = features["sketch"]
         if self.replace == "fifo":
             memory = Memory.empty(self.memory, sketch.shape[1], like=sketch)
@@ -137,7 +137,7 @@ class UDS(Sketched, TokenBudgeted):
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, UDSState]:
-        """Scores are utility + alpha x diversity; only the chosen enter the memory, and only after the choice."""
+        """Choose by utility + alpha x diversity; then add the chosen, and no others, to the memory."""
         self.warn_without_budget()
         xp = array_namespace(features["sketch"])
         state = self.init(features) if state is None else state
@@ -160,7 +160,7 @@ class UDS(Sketched, TokenBudgeted):
         return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
-        """Utility of each candidate, and the window of ratios after them."""
+        """Return the utility of each candidate, and the window of ratios after them."""
         b = float(self.frobenius)
         if b == 0:
             return features["utility"], state.ratio
@@ -174,7 +174,7 @@ class UDS(Sketched, TokenBudgeted):
         return (1 - b) * nuclear + b * median(seen) * root, seen
 
     def _diversity(self, state: UDSState, features: Features) -> tuple[Array, Array]:
-        """Diversity of each candidate, and the window of nearest distances after them."""
+        """Return the diversity of each candidate, and the window of nearest distances after them."""
         sketch = features["sketch"]
         far = diversity(sketch, state.memory, distance=self.distance)
         if self.in_batch == "none":
@@ -206,13 +206,13 @@ class UDS(Sketched, TokenBudgeted):
 
 
 def _known(values: Array, present: Array) -> Array:
-    """`values` (batch,), NaN for samples without rows: they tell nothing of how the others compare."""
+    """Return `values` (batch,), NaN for samples without rows: they say nothing about the spread of the others."""
     xp = array_namespace(values)
     return xp.where(present, values, xp.full_like(values, xp.nan))
 
 
 def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
-    """Mean and nearest distance (batch,) of each candidate to the others that are finite and not empty."""
+    """Return the mean and nearest distance (batch,) of each candidate to the others that are finite and not empty."""
     xp = array_namespace(sketch)
     if not sketch.shape[0]:
         return sketch[:, 0], sketch[:, 0]

@@ -49,7 +49,7 @@ def window(window):
     return Spreads.empty(like=ONES, window=window)
 
 
-FRACTION = "a fraction in (0, 1]"
+PART = "a fraction in (0, 1]"
 WHOLE = "a whole number of at least 1"
 SEED = "a whole number of at least 0 and below 2**63"
 ALPHA = "'auto', 'rank' or a number of at least 0"
@@ -57,8 +57,8 @@ LEAST_0 = "a number of at least 0"
 TIED = "two arrays, for time and vocabulary, or None"
 
 TYPES = [  # function, option, value of a wrong type, what is expected
-    *[(make, "keep", "0.5", FRACTION) for make in (uds.Budget, uds.UDS, uds.Random, uds.Longest, uds.MaxLoss)],
-    *[(make, "keep", True, FRACTION) for make in (uds.Budget, uds.UDS, uds.Random, uds.Reference)],
+    *[(make, "keep", "0.5", PART) for make in (uds.Budget, uds.UDS, uds.Random, uds.Longest, uds.MaxLoss)],
+    *[(make, "keep", True, PART) for make in (uds.Budget, uds.UDS, uds.Random, uds.Reference)],
     *[(make, "count", "2", WHOLE) for make in (uds.Budget, uds.UDS, uds.Random, uds.Longest, uds.Reference)],
     *[(make, "count", True, WHOLE) for make in (uds.Budget, uds.UDS, uds.Longest)],
     *[(make, "tokens", value, WHOLE) for make in (uds.Budget, uds.UDS) for value in (True, "9", [9])],
@@ -90,11 +90,7 @@ TYPES = [  # function, option, value of a wrong type, what is expected
 ]
 
 VALUES = [  # function, option, value of the right type that does not fit, what is expected
-    *[
-        (make, "keep", value, FRACTION)
-        for make in (uds.Budget, uds.UDS, uds.Reference)
-        for value in (0.0, 1.5, NAN, INF)
-    ],
+    *[(make, "keep", value, PART) for make in (uds.Budget, uds.UDS, uds.Reference) for value in (0.0, 1.5, NAN, INF)],
     *[(make, "count", value, WHOLE) for make in (uds.Budget, uds.UDS, uds.MaxLoss) for value in (0, 2.5, NAN, -1)],
     *[(uds.Budget, "tokens", value, WHOLE) for value in (0, 2.0, NAN)],
     *[(make, "alpha", value, ALPHA) for make in (uds.UDS, combined) for value in (-1.0, NAN, INF, "best", "")],

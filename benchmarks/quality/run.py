@@ -29,9 +29,10 @@ from grid import Cell, blocks, cells, spelled
 from uds_adapters.batches import IGNORE
 from uds_adapters.lab.data.encoding import Example
 from uds_adapters.lab.data.source import Source
-from uds_adapters.lab.models import load_model, quiet
+from uds_adapters.lab.models import quiet
 from uds_adapters.lab.training import policy_inputs
-from uds_adapters.lab.training.run import RunResult, run
+from uds_adapters.lab.training.run import train_once
+from uds_adapters.lab.training.run_result import RunResult
 from uds_adapters.lab.training.settings import Settings
 from uds_adapters.lab.training.task import Task, prepare
 
@@ -68,11 +69,10 @@ def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tup
         made = folder / "-".join(map(str, (cell.task, cell.condition, cell.keep, cell.seed)))
         policy_inputs.prepare(task, [policy], source=source, settings=settings, seed=cell.seed, folder=made)
         given = policy_inputs.provide(task, policy, settings=settings, seed=cell.seed, folder=made)
-        result = run(
-            load_model(task.model), tokenizer=task.tokenizer, train=task.train, collator=task.collator, policy=policy,
-            seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(settings), options=given.options,
-            selection=given.selection,
-        )  # fmt: skip
+        result = train_once(
+            task, policy=policy, seed=cell.seed, settings=settings, folder=folder, heldout=task.measure(settings),
+            options=given.options, selection=given.selection,
+        ).result  # fmt: skip
     chosen = [index for step in result.selected for index in step]
     raw = [record.raw for record in task.records]
     flags = {

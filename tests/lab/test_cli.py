@@ -184,7 +184,7 @@ def test_wrong_input(source, tmp_path):
         ({"--prompt-field": "question"}, "train.jsonl:1: expected the fields 'question' and 'completion'"),
         ({"--model": tmp_path / "none"}, "no folder"),
         ({"--policy": "best"}, "unknown policy 'best'; known: divbs, "),
-        ({"--keep": 2}, "`keep` must be a share in (0, 1], got 2.0"),
+        ({"--keep": 2}, "`keep` must be a fraction in (0, 1], got 2.0"),
         ({"--batch-size": 64}, "`batch_size` counts candidates and is 64, more than the"),
         ({"--template": "{prompt}"}, "`template` must hold {prompt} and, after it, {completion}"),
         ({"--holdout": 1}, "`holdout` must be a share"),

@@ -82,13 +82,13 @@ def test_each_run_is_audited(folder, results):
 def test_finished_runs_are_not_repeated(folder, task, plan, monkeypatch):
     before = {file: file.read_bytes() for file in (folder / "runs").iterdir()}
     trained = []
-    real = runner.run
+    real = runner.train_once
 
     def counted(*args, **options):
         trained.append((options["policy"], options["seed"], options["settings"].total_steps(60)))
         return real(*args, **options)
 
-    monkeypatch.setattr(runner, "run", counted)
+    monkeypatch.setattr(runner, "train_once", counted)
     results = compared(task, plan, folder, seeds=(0, 1, 2))
     assert trained == [("uds", 0, 1), ("random", 2, 4), ("uds", 2, 4)]  # the first warms up
     assert len(results) == 6

@@ -11,7 +11,7 @@ from uds_adapters.lab.comparison.run_store import Runs
 from uds_adapters.lab.data.source import Source
 from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.evaluation.heldout import Measured
-from uds_adapters.lab.training.run import Evaluation, RunResult
+from uds_adapters.lab.training.run_result import Evaluation, RunResult
 from uds_adapters.lab.training.settings import Settings
 
 

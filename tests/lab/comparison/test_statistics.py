@@ -6,7 +6,7 @@ import pytest
 from uds_adapters.lab.comparison.statistics import comparisons
 from uds_adapters.lab.evaluation.heldout import Measured
 from uds_adapters.lab.evaluation.intervals import paired
-from uds_adapters.lab.training.run import RunResult
+from uds_adapters.lab.training.run_result import RunResult
 
 SAMPLES = 40
 TOKENS = list(range(1, SAMPLES + 1))

@@ -3,7 +3,7 @@
 import pytest
 
 from uds_adapters.lab.comparison.statistics import summarise
-from uds_adapters.lab.training.run import Evaluation, RunResult
+from uds_adapters.lab.training.run_result import Evaluation, RunResult
 
 
 def result(policy, seed, loss, *, selected=((0, 1),), **more):

@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 from uds_adapters import audit
 from uds_adapters.lab.cli import app
 from uds_adapters.lab.demo import scenario
-from uds_adapters.lab.train.sft_trainer import last_checkpoint
+from uds_adapters.lab.train.job import last_checkpoint
 
 QUICK = ["--batch-size", 8, "--steps", 4, "--keep", 0.5, "--threads", 1]
 
@@ -131,16 +131,16 @@ def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
     options = [*source, *QUICK, "--steps", 6, "--lora", "--learning-rate", 0.01, "--save-every", 10]
     options += ["--accumulate", 2, "--start-step", 1, "--keep-schedule", "linear", "--keep-steps", 4]
     trained(*options, "--output", tmp_path / "straight")
-    from uds_adapters.lab.train import sft_trainer
+    from uds_adapters.lab.training.run_callback import RunCallback
 
-    ended = sft_trainer._Course.on_step_end
+    ended = RunCallback.on_step_end
 
     def interrupting(self, args, state, control, **more):
         if state.global_step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         ended(self, args, state, control, **more)
 
-    monkeypatch.setattr(sft_trainer._Course, "on_step_end", interrupting)
+    monkeypatch.setattr(RunCallback, "on_step_end", interrupting)
     output = tmp_path / "stopped"
     stopped = uds("train", *options, "--output", output)
     assert stopped.exit_code == 130, stopped.output
@@ -148,9 +148,9 @@ def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):
         stopped.output.split()
     )
     assert not (output / "adapters").exists()
-    monkeypatch.setattr(sft_trainer._Course, "on_step_end", ended)
+    monkeypatch.setattr(RunCallback, "on_step_end", ended)
     resumed = trained("--resume", output)
-    assert "going on from checkpoint-3" in resumed.output
+    assert "resumed from checkpoint-3" in resumed.output
     assert same(tmp_path / "straight" / "adapters", output / "adapters")
     assert chosen(tmp_path / "straight") == chosen(output)
     straight, stopped = (load_file(remembered(tmp_path / name)) for name in ("straight", "stopped"))
@@ -236,7 +236,7 @@ def test_wrong_input(source, tmp_path):
     assert "no file" in refused("--config", tmp_path / "none.yaml")
     for options, said in (
         (["--policy", "best"], "unknown policy 'best'"),
-        (["--keep", 2], "`keep` must be a share in (0, 1]"),
+        (["--keep", 2], "`keep` must be a fraction in (0, 1]"),
         (["--scope", "all"], "`scope` must be micro or step"),
         (["--keep-schedule", "square"], "`keep_schedule` must be 'constant', 'linear' or 'cosine'"),
         (["--keep-initial", 0.5], "`keep_steps` and `keep_initial` change nothing with keep_schedule='constant'"),

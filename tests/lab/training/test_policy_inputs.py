@@ -11,7 +11,7 @@ from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.evaluation.heldout import HeldOut
 from uds_adapters.lab.models import load_model, quiet
 from uds_adapters.lab.training import policy_inputs
-from uds_adapters.lab.training.run import RunResult
+from uds_adapters.lab.training.run_result import RunResult
 from uds_adapters.lab.training.settings import Settings
 from uds_adapters.lab.training.task import prepare
 from uds_adapters.scoring.layer_gradients import LayerGradientScorer

@@ -4,6 +4,8 @@ import pytest
 from lab_runs import trained
 
 from uds_adapters.lab.data.candidate_order import CandidateOrder
+from uds_adapters.lab.models import quiet
+from uds_adapters.lab.training.run import train_once
 from uds_adapters.lab.training.settings import Settings
 
 
@@ -64,8 +66,10 @@ def test_a_run_can_be_repeated(task, tmp_path):
 
 def test_lora_trains_adapters_and_saves_them(task, tmp_path):
     settings = Settings(keep=0.25, batch_size=8, steps=2, learning_rate=1e-2, lora_rank=2)
-    result = trained(task, "uds", tmp_path, settings=settings, save=True)
-    assert result.evaluations[-1].loss != result.evaluations[0].loss
+    with quiet():
+        run = train_once(task, policy="uds", seed=0, settings=settings, folder=tmp_path, heldout=task.measure())
+    run.model.save_pretrained(tmp_path)
+    assert run.result.evaluations[-1].loss != run.result.evaluations[0].loss
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "model.safetensors").exists()
 

@@ -143,7 +143,7 @@ def refused(*arguments):
 def folder(source, tmp_path_factory):
     """A search that was interrupted in its third run, and went on."""
     output = tmp_path_factory.mktemp("tune") / "out"
-    real, calls = trials.run, []
+    real, calls = trials.train_once, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -153,7 +153,7 @@ def folder(source, tmp_path_factory):
 
     options = [*source, *QUICK, "--search", SEARCH, "--learning-rate", 1e-3, "--output", output]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "run", interrupted)
+        patch.setattr(trials, "train_once", interrupted)
         stopped = uds("tune", *options)
     said = " ".join(stopped.output.split())
     assert stopped.exit_code == 130, stopped.output

@@ -10,7 +10,7 @@ import torch
 from ..errors import LabError
 from ..policy_spec import make_policy
 from ..storage import claim
-from ..training.run import RunResult
+from ..training.run_result import RunResult
 from ..training.settings import Settings
 from ..training.task import Task
 from . import workers

@@ -16,7 +16,7 @@ from .. import storage
 from ..data.duplicates import duplicates
 from ..report.folders import write as write_report
 from ..training.budget import RunBudget
-from ..training.run import RunResult
+from ..training.run_result import RunResult
 from ..training.task import Task
 from .plan import Plan
 from .run_store import Runs

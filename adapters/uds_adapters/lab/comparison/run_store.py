@@ -13,7 +13,7 @@ from typing import Any
 from .. import storage
 from ..errors import LabError
 from ..evaluation.heldout import Measured
-from ..training.run import Evaluation, RunResult
+from ..training.run_result import Evaluation, RunResult
 from .plan import Plan, slug
 
 __all__ = ["Runs"]

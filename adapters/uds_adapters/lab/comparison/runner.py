@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ...audit import Audit
-from ..models import load_model, quiet
+from ..models import quiet
 from ..system import threads
 from ..training import policy_inputs
-from ..training.run import RunResult, run
+from ..training.run import train_once
+from ..training.run_result import RunResult
 from ..training.task import Task
 from .plan import Plan
 from .run_store import Runs
@@ -55,11 +56,8 @@ class Runner:
             settings, folder = self.plan.settings, self.runs.provisions
             given = policy_inputs.provide(self.task, policy, settings=settings, seed=seed, folder=folder)
             with Audit(self.runs.fresh_audit(policy, seed)) as audit:
-                result = run(
-                    load_model(self.task.model),
-                    tokenizer=self.task.tokenizer,
-                    train=self.task.train,
-                    collator=self.task.collator,
+                trained = train_once(
+                    self.task,
                     policy=policy,
                     seed=seed,
                     settings=settings,
@@ -69,7 +67,7 @@ class Runner:
                     selection={"audit": audit, **given.selection},
                     after_step=after_step,
                 )
-            result = given.costed(result)
+            result = given.costed(trained.result)
             self.runs.keep(result)
         return result
 
@@ -82,11 +80,8 @@ class Runner:
         """One step that is thrown away, so that the first run does not pay for what libraries load late."""
         if self._warm:
             return
-        run(
-            load_model(self.task.model),
-            tokenizer=self.task.tokenizer,
-            train=self.task.train,
-            collator=self.task.collator,
+        train_once(
+            self.task,
             policy="uds",
             seed=0,
             settings=replace(self.plan.settings, steps=1, budget="candidates"),

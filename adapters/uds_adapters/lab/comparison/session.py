@@ -15,7 +15,7 @@ from ..console.terminal import bar, bars, console, counted
 from ..errors import Interrupted, LabError
 from ..report.map import LIMIT, atlas
 from ..system import threads
-from ..training.run import RunResult
+from ..training.run_result import RunResult
 from ..training.settings import Settings
 from ..training.task import Task
 from . import experiment as lab

@@ -11,7 +11,7 @@ from typing import Literal
 from ..evaluation.heldout import Measured
 from ..evaluation.intervals import over_seeds, paired
 from ..training.budget import Kind
-from ..training.run import RunResult
+from ..training.run_result import RunResult
 
 __all__ = ["RIVALS", "Comparison", "Summary", "comparisons", "summarise"]
 

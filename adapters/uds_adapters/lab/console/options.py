@@ -113,15 +113,15 @@ def source(
 
 def settings(
     *,
-    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
+    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = Settings.keep,
     steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
-    epochs: Annotated[float, training("Passes over the candidates.")] = 1.0,
+    epochs: Annotated[float, training("Passes over the candidates.")] = Settings.epochs,
     batch_size: Annotated[
-        int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
-    ] = 16,
+        int, training("CANDIDATES a batch, not samples trained on (per_device_train_batch_size counts them too).")
+    ] = Settings.batch_size,
     budget: Annotated[
         str, training("What runs spend alike: candidates, samples, tokens, or seconds=120; samples=N and tokens=N too.")
-    ] = "candidates",
+    ] = Settings.budget,
     learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
     lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
     lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
@@ -131,13 +131,13 @@ def settings(
         list[str],
         training("Beside the loss: accuracy among choices, exact-match of what is generated.", "--metric"),
     ] = [],  # noqa: B006 - typer copies it
-    answer_tokens: Annotated[int, training("Generated at most, for exact-match.")] = 128,
+    answer_tokens: Annotated[int, training("Generated at most, for exact-match.")] = Settings.answer_tokens,
     threads: Annotated[
         int | None, training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
     ] = None,
 ) -> Settings:
     """How it is trained."""
-    usual = 2e-4 if lora else 5e-5
+    usual = 2e-4 if lora else Settings.learning_rate
     return Settings(
         keep=keep,
         batch_size=batch_size,

@@ -1,22 +1,21 @@
-"""In which order the candidates come: by the seed alone, so that all policies see the same."""
+"""Order of the candidates, which the seed alone decides."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator
 
-import torch
+from torch.utils.data import Sampler
 
-__all__ = ["CandidateOrder", "Ordered"]
-
-T = TypeVar("T")
+__all__ = ["CandidateOrder"]
 
 
-class CandidateOrder:
-    """Indices of candidates, one batch after the other, without an end.
+class CandidateOrder(Sampler[int]):
+    """Indices of candidates: one permutation an epoch, each cut to whole steps.
 
-    Permutation after permutation, each cut to whole batches, so that no batch holds a sample twice.
+    No step holds a sample twice, and all policies see the same candidates in each step. In place of
+    `torch.utils.data.RandomSampler` because of two promises: the order for a seed is that of the published runs, and a
+    resumed run asks for epoch n without the generator's state in the epochs before it.
 
     Parameters
     ----------
@@ -25,44 +24,35 @@ class CandidateOrder:
     batch_size
         Candidates a step.
     seed
-        Of the permutations.
+        Seed of the permutations.
     """
 
     def __init__(self, examples: int, /, *, batch_size: int, seed: int) -> None:
-        self.examples, self.batch_size = examples, batch_size
-        self.epoch = examples - examples % batch_size
+        self.examples = examples
+        self._size = examples - examples % batch_size
         self._generator = random.Random(seed)
-        self._drawn: list[int] = []
+        self._permutations: list[list[int]] = []
+        self._epoch = 0
 
-    def __getitem__(self, place: int, /) -> int:
-        """The candidate at `place`; permutations are drawn when they are needed."""
-        while len(self._drawn) <= place:
-            self._drawn += self._generator.sample(range(self.examples), self.examples)[: self.epoch]
-        return self._drawn[place]
-
-    def first(self, number: int, /) -> list[int]:
-        """The first so many."""
-        return [self[place] for place in range(number)]
-
-
-class Ordered(torch.utils.data.Dataset[T]):
-    """A data set of so many candidates, in their order.
-
-    Parameters
-    ----------
-    data
-        The training examples.
-    order
-        Of the candidates.
-    length
-        How many there may be; they are looked up one by one.
-    """
-
-    def __init__(self, data: Sequence[T], order: CandidateOrder, *, length: int) -> None:
-        self.data, self.order, self.length = data, order, length
+    def set_epoch(self, epoch: int, /) -> None:
+        """Let the next iteration yield the permutation of `epoch`; the Trainer calls this."""
+        self._epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        """Return the number of candidates in one epoch."""
+        return self._size
 
-    def __getitem__(self, place: int) -> T:
-        return self.data[self.order[place]]
+    def __iter__(self) -> Iterator[int]:
+        """Yield the candidates of the current epoch."""
+        return iter(self._permutation(self._epoch))
+
+    def first(self, number: int, /) -> list[int]:
+        """Return the first `number` candidates, over as many epochs as that takes."""
+        epochs = -(-number // self._size)
+        return [index for epoch in range(epochs) for index in self._permutation(epoch)][:number]
+
+    def _permutation(self, epoch: int) -> list[int]:
+        while len(self._permutations) <= epoch:
+            drawn = self._generator.sample(range(self.examples), self.examples)
+            self._permutations.append(drawn[: self._size])
+        return self._permutations[epoch]

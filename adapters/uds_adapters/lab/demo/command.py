@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, training
 from ..console.terminal import bar, console, telling
+from ..training.settings import Settings
 
 __all__ = ["demo"]
 
@@ -15,7 +16,7 @@ __all__ = ["demo"]
 def demo(
     *,
     policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
-    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
+    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = Settings.keep,
     seeds: Seeds = 3,
     seed: Seed = 0,
     steps: Annotated[int | None, training("Optimizer steps a run.", show_default="90")] = None,

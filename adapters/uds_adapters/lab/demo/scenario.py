@@ -19,7 +19,7 @@ from .tiny_llama import build_model, build_tokenizer, pretrain
 
 __all__ = ["SETTINGS", "Sizes", "flags", "made", "make", "words"]
 
-SETTINGS = Settings(keep=0.25, batch_size=32, steps=90, learning_rate=1e-3, threads=1)
+SETTINGS = Settings(batch_size=32, steps=90, learning_rate=1e-3, threads=1)
 
 _MADE = "demo.json"  # written last: what it says is there
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from ..models import load_model
-from ..training.run import run
+from ..training.run import train_once
 from ..training.settings import Settings
 from ..training.task import Task
 from .cost_model import Prediction
@@ -68,14 +67,5 @@ def check(
 
 def _seconds(task: Task, policy: str, settings: Settings, *, seed: int, folder: Path) -> float:
     """A step of a real run, on average."""
-    result = run(
-        load_model(task.model),
-        tokenizer=task.tokenizer,
-        train=task.train,
-        collator=task.collator,
-        policy=policy,
-        seed=seed,
-        settings=settings,
-        folder=folder,
-    )
+    result = train_once(task, policy=policy, seed=seed, settings=settings, folder=folder).result
     return result.seconds["total"] / result.steps

@@ -1,4 +1,4 @@
-"""`uds train`: a model is fine-tuned with one policy through TRL, and kept."""
+"""`uds train`: fine-tune a model with one policy and save it."""
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
@@ -13,9 +13,10 @@ from ..console.config_file import FILE, continued, loaded, resolved, unchanged, 
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output, training
 from ..console.terminal import bar, console, telling
 from ..data.source import Source
+from ..training.settings import Settings
 
 if TYPE_CHECKING:
-    from .settings import Training
+    from ..training.trainer_options import TrainerOptions
 
 __all__ = ["train"]
 
@@ -24,10 +25,8 @@ _FREE = ("threads", "report_to", "save_every", "checkpoints")  # what a resumed 
 _selection = functools.partial(option, panel="Selection")
 
 
-def how(
+def trainer_options(
     *,
-    policy: Annotated[str, _selection("Such as uds or uds:alpha=0.5,dim=256.")] = "uds",
-    keep: Annotated[float, _selection("Share of the candidates that is trained on, in (0, 1].")] = 0.25,
     scope: Annotated[str, _selection("micro: each batch is chosen from; step: all batches of a step are one pool.")] = (
         "micro"
     ),
@@ -36,42 +35,38 @@ def how(
     keep_schedule: Annotated[
         str, _selection("constant; linear or cosine: from --keep-initial to --keep.")
     ] = "constant",
-    keep_initial: Annotated[float, _selection("Share kept at first, with linear or cosine.")] = 1.0,
+    keep_initial: Annotated[float, _selection("Fraction kept at first, with linear or cosine.")] = 1.0,
     keep_steps: Annotated[
         int | None, _selection("Selecting steps until --keep is reached.", show_default="half of them")
     ] = None,
-    steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
-    epochs: Annotated[float, training("Passes over the candidates.")] = 1.0,
-    batch_size: Annotated[int, training("CANDIDATES a batch, not samples trained on.")] = 16,
     accumulate: Annotated[int, training("Batches a step.")] = 1,
-    learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
-    lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
-    lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
-    bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
     gradient_checkpointing: Annotated[
         bool, training("Recompute activations: less memory, slower.", "--gradient-checkpointing")
     ] = False,
     trl: Annotated[
-        list[str], training("name=value: any other argument of trl.SFTConfig, as packing=true; several times.")
+        list[str],
+        training(
+            "name=value: train with TRL's SFTTrainer, and this argument of trl.SFTConfig, as packing=true; several "
+            "times."
+        ),
     ] = [],  # noqa: B006 - typer copies it
-    seed: Seed = 0,
-    eval_every: Annotated[int | None, output("Steps between evaluations.", show_default="about 8 a run")] = None,
     save_every: Annotated[int | None, output("Steps between checkpoints.", show_default="about 4 a run")] = None,
     checkpoints: Annotated[int, output("How many are kept, the latest.")] = 1,
     report_to: Annotated[list[str], output("A tracker, such as tensorboard or wandb; several times.")] = [],  # noqa: B006
-) -> "Training":
-    """How it is trained."""
+) -> "TrainerOptions":
+    """When a run selects, and what it writes."""
     given = dict(locals())
     from ..policy_spec import pair
-    from .settings import Training
+    from ..training.trainer_options import TrainerOptions
 
-    given["learning_rate"] = (2e-4 if lora else 5e-5) if learning_rate is None else learning_rate
-    given["lora_rank"] = lora_rank if lora else None
-    given["trl"] = dict(pair(text, option="--trl") for text in trl)
-    return Training(**{name: value for name, value in given.items() if name in Training.__dataclass_fields__})
+    return TrainerOptions(**{**given, "trl": dict(pair(text, option="--trl") for text in trl)})
 
 
-@grouped(source=options.without(options.source, "choices_field"), training=how)
+@grouped(
+    source=options.without(options.source, "choices_field"),
+    settings=options.without(options.settings, "budget", "metrics", "answer_tokens"),
+    trainer_options=trainer_options,
+)
 def train(
     *,
     context: typer.Context,
@@ -82,16 +77,16 @@ def train(
         Path | None, output("Go on in this folder, from its last checkpoint.", callback=continued, is_eager=True)
     ] = None,
     source: Source,
-    training: "Training",
-    threads: Annotated[
-        int | None, options.training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
-    ] = None,
+    settings: Settings,
+    trainer_options: "TrainerOptions",
+    policy: Annotated[str, _selection("Such as uds or uds:alpha=0.5,dim=256.")] = "uds",
+    seed: Seed = 0,
     audit: Annotated[bool, output("Write down every candidate's score and fate.")] = True,
     output: Output = Path("uds-train"),
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Fine-tune a model with one policy through TRL and save it; with --lora, its adapters alone.
+    """Fine-tune a model with one policy, exactly as `uds compare` does, and save it; with --lora, its adapters alone.
 
     The output folder holds config.yaml, which repeats the run, checkpoints, the audit, and the model. Ctrl-C ends the
     step, saves a checkpoint and says how to go on. --holdout 0 trains on all records.
@@ -107,13 +102,22 @@ def train(
     if resume is not None:
         unchanged(context, resume, free=_FREE)
     with telling(machine=json) as tell:
-        job = Job.prepare(source, training, folder=output, resume=resume is not None, overwrite=overwrite)
+        job = Job.prepare(
+            source,
+            policy=policy,
+            seed=seed,
+            settings=settings,
+            trainer_options=trainer_options,
+            folder=output,
+            resume=resume is not None,
+            overwrite=overwrite,
+        )
         if job.finished is not None:
             console.print(f"The run in {output} is finished already.", soft_wrap=True)
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
         console.print(job.words())
-        with bar(training.policy, total=job.steps) as after_step:
-            result = job.run(threads=threads, audit=audit, after_step=after_step)
+        with bar(policy, total=job.steps) as after_step:
+            result = job.run(audit=audit, after_step=after_step)
         console.print(*result["words"], sep="\n", soft_wrap=True, highlight=False, markup=False)
         return tell(result)

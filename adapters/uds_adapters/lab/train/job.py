@@ -1,4 +1,4 @@
-"""One fine-tuning and its folder: started, gone on with, interrupted, finished."""
+"""The output folder of `uds train`: a run is started, resumed, interrupted or finished there."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...audit import Audit
 from .. import storage
 from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..models import quiet, save
+from ..policy_spec import make_policy
 from ..storage import claim
 from ..system import patient
 from ..system import threads as at_most
+from ..training.arguments import check
+from ..training.run import Trained, train_once
+from ..training.settings import Settings
 from ..training.task import Task, prepare
-from .settings import Training
-from .sft_trainer import Trained, check, fine_tune, last_checkpoint, rows
+from ..training.trainer_options import TrainerOptions
 
-__all__ = ["Job"]
+__all__ = ["Job", "last_checkpoint"]
 
 _RESULT, _AUDIT, _CHECKPOINTS = "training.json", "audit.jsonl", "checkpoints"
+_STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,69 +39,88 @@ class Job:
 
     Parameters
     ----------
-    task, training
-        What is learnt, and how.
-    max_length
-        Tokens after which a sample is cut.
+    task
+        Model and data.
+    policy, seed, settings, trainer_options
+        How it is trained; `settings.steps` is the number of steps of the whole run.
     folder
         Where everything goes.
-    steps
-        Of the whole run.
     checkpoint
-        From which it goes on; None: from the start.
+        From which it is resumed; None: it starts anew.
     finished
         Its result, where it has run already.
     """
 
     task: Task
-    training: Training
-    max_length: int
+    policy: str
+    seed: int
+    settings: Settings
+    trainer_options: TrainerOptions
     folder: Path
-    steps: int
     checkpoint: Path | None = None
     finished: dict[str, Any] | None = None
 
     @classmethod
-    def prepare(cls, source: Source, training: Training, /, *, folder: Path, resume: bool, overwrite: bool) -> Job:
+    def prepare(
+        cls,
+        source: Source,
+        /,
+        *,
+        policy: str,
+        seed: int,
+        settings: Settings,
+        trainer_options: TrainerOptions,
+        folder: Path,
+        resume: bool,
+        overwrite: bool,
+    ) -> Job:
         """Check everything that can be wrong before the first step, read the task, and claim the folder.
 
         Raises
         ------
         LabError
-            Where something is.
+            Where something is wrong.
         """
-        training.make_policy()
+        made = make_policy(policy, keep=settings.keep, seed=seed)
         if torch.cuda.device_count() > 1:
             msg = "several GPUs are visible, and one is trained on: set CUDA_VISIBLE_DEVICES=0"
             raise LabError(msg)
-        task = prepare(source, seed=training.seed)
-        steps = training.total_steps(rows(task, training, max_length=source.max_length))
+        task = prepare(source, seed=seed)
+        settings = replace(settings, steps=_steps(task, settings, trainer_options))
         with quiet():
-            check(training, steps=steps, folder=folder / _CHECKPOINTS, max_length=source.max_length)
+            check(settings, trainer_options, policy=made, seed=seed, folder=folder, max_length=source.max_length)
         if not resume:
             claim(folder, overwrite=overwrite)
             _clear(folder)
         return cls(
             task=task,
-            training=training,
-            max_length=source.max_length,
+            policy=policy,
+            seed=seed,
+            settings=settings,
+            trainer_options=trainer_options,
             folder=folder,
-            steps=steps,
             checkpoint=last_checkpoint(folder / _CHECKPOINTS),
             finished=_result(folder),
         )
 
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole run."""
+        assert self.settings.steps is not None
+        return self.settings.steps
+
     def words(self) -> str:
-        """What it is about to do."""
+        """Return what it is about to do."""
         said = f"{len(self.task.train)} training examples, {len(self.task.heldout)} held out"
         if self.task.left_out:
-            said += f"; {self.task.left_out} left out, whose prompt alone fills {self.max_length} tokens"
+            length = self.task.encoder.max_length
+            said += f"; {self.task.left_out} left out, whose prompt alone fills {length} tokens"
         if self.checkpoint is not None:
-            said += f"; going on from {self.checkpoint.name}"
+            said += f"; resumed from {self.checkpoint.name}"
         return said + "."
 
-    def run(self, *, threads: int | None, audit: bool, after_step: Callable[[int], None]) -> dict[str, Any]:
-        """Train, save the model, and write down how it went; the result, ready for JSON.
+    def run(self, *, audit: bool, after_step: Callable[[int], None]) -> dict[str, Any]:
+        """Train, save the model, and write the result, which is returned, ready for JSON.
 
         Raises
         ------
@@ -105,43 +129,81 @@ class Job:
         LabError
             Where a library refuses an option, or the disk is full.
         """
-        with at_most(threads), quiet(), patient() as stop:
-            trained = fine_tune(
-                self.task,
-                self.training,
-                steps=self.steps,
-                folder=self.folder / _CHECKPOINTS,
-                max_length=self.max_length,
-                audit=self.folder / _AUDIT if audit else None,
-                resume=self.checkpoint,
-                stop=stop,
-                after_step=after_step,
-            )
-            if trained.step < trained.steps:
+        with at_most(self.settings.threads), quiet(), patient() as stop:
+            record = Audit(self.folder / _AUDIT) if audit else None
+            trained = self._train(audit=record, stop=stop, after_step=after_step)
+            if trained.result.steps < self.steps:
                 msg = (
-                    f"Stopped after step {trained.step} of {trained.steps}, with a checkpoint. Go on with: uds train "
-                    f"--resume {self.folder}"
+                    f"Stopped after step {trained.result.steps} of {self.steps}, with a checkpoint. Go on with: uds "
+                    f"train --resume {self.folder}"
                 )
                 raise Interrupted(msg)
             saved = save(trained.model, tokenizer=self.task.tokenizer, base=self.task.model, folder=self.folder)
         result = {
-            "policy": self.training.policy,
-            "steps": trained.steps,
-            "samples": trained.samples,
-            "losses": [[row["step"], row["eval_loss"]] for row in trained.log if "eval_loss" in row],
+            "policy": self.policy,
+            "steps": self.steps,
+            "samples": trained.result.samples,
+            "losses": [[evaluation.step, evaluation.loss] for evaluation in trained.result.evaluations],
             "saved": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(saved).items()},
         }
-        result["words"] = [_course(trained, result["losses"]), saved.words()]
+        result["words"] = [_words(trained, result["losses"]), saved.words()]
         storage.write(self.folder / _RESULT, storage.as_json({**result, "log": trained.log}, indent=1))
         return result
 
+    def _train(self, *, audit: Audit | None, stop: Callable[[], bool], after_step: Callable[[int], None]) -> Trained:
+        folder = self.folder / _CHECKPOINTS
+        try:
+            return train_once(
+                self.task,
+                policy=self.policy,
+                seed=self.seed,
+                settings=self.settings,
+                folder=folder,
+                heldout=self.task.measure(),
+                selection={"audit": audit},
+                trainer_options=self.trainer_options,
+                resume=self.checkpoint,
+                stop=stop,
+                after_step=after_step,
+            )
+        except OSError as error:
+            msg = f"training ended, for {error.filename or folder} could not be written: {error.strerror or error}"
+            raise LabError(msg) from error
+        finally:
+            if audit is not None:
+                audit.close()
 
-def _course(trained: Trained, losses: list[list[float]]) -> str:
-    said = f"Trained for {trained.steps} steps, on {trained.samples:,} samples."
+
+def last_checkpoint(folder: Path, /) -> Path | None:
+    """Return the latest whole checkpoint in `folder`; one that was not written to its end is passed over."""
+    whole = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*[0-9]") if _whole(path)}
+    return whole[max(whole)] if whole else None
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        # the Trainer writes it last
+        return isinstance(json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _steps(task: Task, settings: Settings, trainer_options: TrainerOptions) -> int:
+    accumulate = trainer_options.accumulate
+    if not trainer_options.trl.get("packing"):
+        return settings.total_steps(len(task.train), accumulate=accumulate)
+    from ..training.sft_trainer import packed_rows
+
+    what = "rows that training examples are packed into"
+    return settings.total_steps(packed_rows(task, trainer_options), accumulate=accumulate, what=what)
+
+
+def _words(trained: Trained, losses: list[list[float]]) -> str:
+    said = f"Trained for {trained.result.steps} steps, on {trained.result.samples:,} samples."
     if losses:
         said += f" Held-out loss: {losses[0][1]:.3f} before, {losses[-1][1]:.3f} after."
         if not math.isfinite(losses[-1][1]):
-            said += " That is no number, so the model is worthless: lower the learning rate."
+            said += " That is not a number, and the model is unusable: lower the learning rate."
     return said
 
 
@@ -153,7 +215,7 @@ def _result(folder: Path) -> dict[str, Any] | None:
 
 
 def _clear(folder: Path) -> None:
-    """Take away what an earlier run left, which would otherwise be gone on with."""
+    """Delete what an earlier run left, which would otherwise be resumed."""
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
     for path in (folder / _RESULT, *folder.glob("audit*.jsonl")):
         path.unlink(missing_ok=True)

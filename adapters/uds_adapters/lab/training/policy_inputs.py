@@ -20,7 +20,8 @@ from ..data.source import Source
 from ..errors import LabError
 from ..models import load_model, load_tokenizer
 from ..policy_spec import parse
-from .run import RunResult, run
+from .run import train_once
+from .run_result import RunResult
 from .settings import Settings
 from .task import Task
 
@@ -146,19 +147,15 @@ def _model(option: str, task: Task, *, source: Source, settings: Settings, seed:
             )
             raise LabError(msg)
         return load_model(source.reference_model), 0
-    model = load_model(task.model)
-    trained = max(1, min(round(settings.keep * settings.batch_size), len(task.aside)))
-    result = run(
-        model,
-        tokenizer=task.tokenizer,
-        train=task.aside,
-        collator=task.collator,
+    size = max(1, min(round(settings.keep * settings.batch_size), len(task.aside)))
+    trained = train_once(
+        replace(task, train=task.aside),
         policy="full",
         seed=seed,
-        settings=replace(settings, keep=1.0, batch_size=trained, steps=None, epochs=1.0, budget="candidates"),
+        settings=replace(settings, keep=1.0, batch_size=size, steps=None, epochs=1.0, budget="candidates"),
         folder=folder,
     )
-    return model, result.tokens["forwarded_for_training"]
+    return trained.model, trained.result.tokens["forwarded_for_training"]
 
 
 def _batches(examples: Sequence[Example], collator: Collator, size: int = 16) -> list[dict[str, Any]]:

@@ -1,23 +1,30 @@
-"""The Trainer of the laboratory: `UDSTrainer` that keeps a record of what was chosen, and where the time went."""
+"""Trainers that record what was selected and where the time went, until a budget is spent."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, Trainer
 
 from ... import batches
-from ...transformers import UDSTrainer
+from ...trainer_mixin import UDSTrainerMixin
+from ..data.candidate_order import CandidateOrder
 from .budget import RunBudget, learning_rate
+from .run_result import Evaluation
 
-__all__ = ["Clock", "Evaluations", "Progress", "RecordingTrainer"]
+__all__ = ["Clock", "RecordingMixin", "RecordingTrainer"]
+
+_RECORD = "record.json"  # in a checkpoint
 
 
 class Clock:
-    """Seconds of training, split by purpose. What runs under `paused` counts for no purpose but its own.
+    """Seconds of training, split by purpose; what is `paused` counts for no other purpose.
 
     Accelerators work asynchronously, so every reading waits for `device` first.
     """
@@ -25,73 +32,60 @@ class Clock:
     def __init__(self, device: torch.device, /) -> None:
         self.device = device
         self.scoring = self.forward_backward = self.paused = 0.0
-        self._began = self.now()
+        self.start()
 
     def now(self) -> float:
-        """A time stamp; only differences mean something."""
+        """Return a time stamp; only differences mean something."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def start(self) -> None:
-        """Training begins: whatever was before does not count."""
-        self.scoring = self.forward_backward = self.paused = 0.0
-        self._began = self.now()
+    def start(self, *, elapsed: float = 0.0) -> None:
+        """Start the clock, `elapsed` seconds into the run."""
+        self._began = self.now() - elapsed - self.paused
 
     def elapsed(self) -> float:
-        """Seconds since the start, without those that were paused."""
+        """Return the seconds since the start, without those that were paused."""
         return self.now() - self._began - self.paused
 
 
-class RecordingTrainer(UDSTrainer):
-    """`UDSTrainer` over candidates in a fixed order, until a budget is spent, with a record.
+class RecordingMixin(UDSTrainerMixin):
+    """Records a run of any Trainer: ``class Mine(RecordingMixin, AnyTrainer)``.
 
-    Each example carries `index`, its place in the data set: the policy knows samples by it, the model never sees it.
+    The candidates come in the order of `CandidateOrder`, and the learning rate follows the budget, unless the arguments
+    ask for another schedule than the Trainer's default. Checkpoints hold the record, and a resumed run continues it.
 
     Parameters
     ----------
     budget
-        When it is spent, training ends; the learning rate follows it.
+        Training ends when it is spent.
     steps
-        In which chance would spend it, to guess how much the first step takes.
-    selection
-        As of `UDSTrainer`.
+        Expected number of steps: those in which random selection spends the budget.
 
     Attributes
     ----------
     clock
         Where the time went.
     candidates, samples
-        How many were looked at, and how many of them trained on.
+        Numbers of samples seen, and trained on.
     selected
-        Of each step, the data-set indices that were trained on.
+        Of each step, the ids of the samples that were trained on, where batches have any.
     tokens
         Counts: in the candidates, forwarded for scoring, forwarded for training, and trained on (rows with loss).
+    evaluations
+        So far.
     """
 
-    def __init__(
-        self, *args: Any, budget: RunBudget, steps: int, selection: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, selection={"id_field": "index", **(selection or {})}, **kwargs)
+    def __init__(self, *args: Any, budget: RunBudget, steps: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self.budget, self.expected_steps = budget, steps
-        self.candidates = self.samples = 0
         self.clock = Clock(self.args.device)
-        self.selected: list[list[int]] = []
+        self.elapsed_before = 0.0  # seconds of training before the run was resumed
+        self.candidates = self.samples = 0
         self.tokens = {"candidates": 0, "forwarded_for_scoring": 0, "forwarded_for_training": 0, "trained": 0}
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward, timed."""
-        began = self.clock.now()
-        loss = super().training_step(*args, **kwargs)
-        self.clock.forward_backward += self.clock.now() - began
-        return loss
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002 - not known
-        """The learning rate as the budget is spent, in place of one by steps, whose number is not known."""
-        optimizer = self.optimizer if optimizer is None else optimizer
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
-        return self.lr_scheduler
+        self.selected: list[list[Any]] = []
+        self.evaluations: list[Evaluation] = []
 
     def spent(self) -> float:
         """Return the fraction of the budget that is spent."""
@@ -102,91 +96,86 @@ class RecordingTrainer(UDSTrainer):
             seconds=self.clock.elapsed() if self.budget.kind == "seconds" else 0.0,  # reading it waits for the device
         )
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward, timed."""
+        began = self.clock.now()
+        loss = super().training_step(*args, **kwargs)
+        self.clock.forward_backward += self.clock.now() - began
+        return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
+        """Select the step's batches, timed and counted."""
+        drawn, drawing = list[int](), 0.0
+
+        def watched() -> Iterator[Any]:
+            nonlocal drawing
+            began = self.clock.now()
+            for batch in epoch_iterator:
+                drawing += self.clock.now() - began
+                drawn.append(_forwarded(batch))
+                yield batch
+                began = self.clock.now()
+
+        self.selected.append([])
+        began = self.clock.now()
+        kept, items = super().get_batch_samples(watched(), num_batches, *args, **kwargs)
+        self.clock.scoring += self.clock.now() - began - drawing
+        self.candidates += len(drawn) * self.args.per_device_train_batch_size
+        self.tokens["candidates"] += sum(drawn)
+        if self.selector.last is not None and self.selector.policy.needs.logits:
+            self.tokens["forwarded_for_scoring"] += sum(drawn)
+        self.tokens["forwarded_for_training"] += sum(map(_forwarded, kept))
+        self.tokens["trained"] += sum(map(batches.trained_tokens, kept))
+        return kept, items
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Let the learning rate follow the budget: the number of steps may not be known."""
+        if self.args.lr_scheduler_type != "linear" or self.args.warmup_steps:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
+        return self.lr_scheduler
+
     def _learning_rate(self, step: int) -> float:
-        """That of the middle of the coming step."""
+        """Return the fraction of the peak in the middle of the coming step."""
         spent = self.spent() if step else 0.0
         return learning_rate(spent + 0.5 * (spent / step if step else 1.0 / self.expected_steps))
 
+    def _uds_chosen(self) -> None:
+        super()._uds_chosen()
+        self.selected[-1] += self.selector.last_ids
+        self.samples += len(self.selector.last_indices)
+
+    # The Trainer has no public hook for a sampler, nor for a file that a checkpoint holds before it counts as whole.
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        # the data set is the order: chance lies in how it was made, not in what a policy does to a generator
         data: Any = self.train_dataset if train_dataset is None else train_dataset
-        return torch.utils.data.SequentialSampler(data)
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return CandidateOrder(len(data), batch_size=size, seed=self.args.seed)
 
-    def _uds_select(self, batch: Any) -> Any:
-        began = self.clock.now()
-        kept = super()._uds_select(batch)
-        self.clock.scoring += self.clock.now() - began
-        self.selected.append(self.selector.last_ids)
-        self.samples += len(self.selected[-1])
-        self.candidates += len(batch["index"])
-        self._count(batch, kept)
-        return kept
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        record = {name: getattr(self, name) for name in ("candidates", "samples", "tokens", "selected")}
+        record["evaluations"] = [asdict(evaluation) for evaluation in self.evaluations]
+        record["elapsed"] = self.clock.elapsed()
+        record["clock"] = {name: getattr(self.clock, name) for name in ("scoring", "forward_backward", "paused")}
+        Path(output_dir, _RECORD).write_text(json.dumps(record), encoding="utf-8")
 
-    def _count(self, candidates: Any, kept: Any) -> None:
-        number = int(candidates["attention_mask"].sum())
-        self.tokens["candidates"] += number
-        self.tokens["forwarded_for_scoring"] += number if self.selector.policy.needs.logits else 0
-        self.tokens["forwarded_for_training"] += int(kept["attention_mask"].sum())
-        self.tokens["trained"] += batches.trained_tokens(kept)
-
-
-class Progress(TrainerCallback):
-    """After each step: tells how far the run is, in the steps that chance would take, and ends it.
-
-    Parameters
-    ----------
-    trainer
-        Whose run it is.
-    told
-        Called after each step; at the end, with the number of steps.
-    """
-
-    def __init__(self, trainer: RecordingTrainer, told: Callable[[int], None] | None) -> None:
-        self.trainer, self.told = trainer, told
-
-    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
-        """A step is done."""
-        spent = self.trainer.spent()
-        if self.told is not None:
-            self.told(min(round(spent * self.trainer.expected_steps), self.trainer.expected_steps))
-        if spent >= 1.0:
-            control.should_training_stop = True
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        record = json.loads(Path(checkpoint, _RECORD).read_text(encoding="utf-8"))
+        self.evaluations = [Evaluation(**evaluation) for evaluation in record.pop("evaluations")]
+        self.elapsed_before = record.pop("elapsed")
+        vars(self.clock).update(record.pop("clock"))
+        vars(self).update(record)
 
 
-class Evaluations(TrainerCallback):
-    """Measures at the start, along the way and at the end, while the clock of training stands still.
+class RecordingTrainer(RecordingMixin, Trainer):
+    """`transformers.Trainer` with a policy and a record."""
 
-    Parameters
-    ----------
-    trainer
-        Whose clock it is.
-    measure
-        Called with steps done and seconds trained.
-    every
-        Steps between measurements; in a run that takes another number of them than chance would, its share of the
-        budget.
-    """
 
-    def __init__(self, trainer: RecordingTrainer, measure: Callable[[int, float], None], *, every: int) -> None:
-        self.trainer, self.measure, self.every = trainer, measure, every
-        self._measured = 0
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Before the first step."""
-        self.trainer.clock.start()
-        self._paused(0)
-
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """After a step, when it is time."""
-        spent = self.trainer.spent()
-        passed = int(spent * self.trainer.expected_steps + 1e-6) // self.every
-        if passed > self._measured or spent >= 1.0:
-            self._measured = passed
-            self._paused(state.global_step)
-
-    def _paused(self, step: int) -> None:
-        clock = self.trainer.clock
-        seconds = clock.elapsed()
-        began = clock.now()
-        self.measure(step, seconds)
-        clock.paused += clock.now() - began
+def _forwarded(batch: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a batch, without padding."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()

@@ -7,68 +7,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from ..data.candidate_order import CandidateOrder, Ordered
-from ..data.encoding import Collator, Example
-from ..evaluation.heldout import HeldOut, Measured
-from ..models import with_lora
+from ..data.candidate_order import CandidateOrder
+from ..data.encoding import Example
+from ..evaluation.heldout import HeldOut
+from ..models import load_model, with_lora
 from ..policy_spec import make_policy
+from .arguments import as_lab_error, training_arguments
 from .budget import RunBudget
-from .recording_trainer import Evaluations, Progress, RecordingTrainer
+from .recording_trainer import RecordingMixin, RecordingTrainer
+from .run_callback import RunCallback
+from .run_result import RunResult
 from .settings import Settings
+from .task import Task
+from .trainer_options import TrainerOptions
 
-__all__ = ["Evaluation", "RunResult", "run"]
+__all__ = ["Trained", "train_once"]
 
 _UNBOUNDED = 10**7  # steps: another budget ends the run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The held-out loss at one moment of a run."""
+class Trained:
+    """A trained model and its run."""
 
-    step: int
-    samples: int
-    """Samples trained on until then."""
-    tokens: int
-    """Tokens trained on until then."""
-    seconds: float
-    """Seconds of training until then, evaluations left out."""
-    loss: float
-    accuracy: float | None = None
-    """Of multiple choice; None where it was not asked for."""
-    exact_match: float | None = None
+    result: RunResult
+    model: Any
+    """With LoRA, the adapters on the base model."""
+    log: list[dict[str, Any]]
+    """Rows as trackers get them; `eval_loss` is the held-out loss."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What one run did, and what it cost."""
-
-    policy: str
-    seed: int
-    steps: int
-    candidates: int
-    samples: int
-    """Trained on; a sample that was chosen twice counts twice."""
-    tokens: dict[str, int]
-    seconds: dict[str, float]
-    """`scoring`, `forward_backward` and `rest`, which add up to `total`; `evaluation` and `preparation` are on top."""
-    evaluations: list[Evaluation]
-    """Empty where nothing is held out."""
-    selected: list[list[int]]
-    """Of each step, the indices into the training data set."""
-    measured: Measured | None = None
-    """The last evaluation, example by example."""
-
-
-def run(
-    model: Any,
+def train_once(
+    task: Task,
     /,
     *,
-    tokenizer: Any,
-    train: Sequence[Example],
-    collator: Collator,
     policy: str,
     seed: int,
     settings: Settings,
@@ -76,118 +48,103 @@ def run(
     heldout: HeldOut | None = None,
     options: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
+    trainer_options: TrainerOptions | None = None,
+    resume: Path | None = None,
+    stop: Callable[[], bool] | None = None,
     after_step: Callable[[int], None] | None = None,
-    save: bool = False,
-) -> RunResult:
-    """Train `model`, in place.
+) -> Trained:
+    """Train the model of `task` anew.
 
     Parameters
     ----------
-    model, tokenizer
-        Of transformers.
-    train
-        The training data set.
-    collator
-        Makes batches of it.
+    task
+        Model and data.
     policy
-        A policy in words; see `policies`.
+        A policy specification; see `policy_spec`.
     seed
-        Of the candidates' order, the LoRA adapters, dropout, and the policy.
+        Seed of the candidates' order, the LoRA adapters, dropout, and the policy.
     settings
-        What all runs share.
+        How it is trained.
     folder
-        The Trainer's, for files it may write.
+        The Trainer's, for checkpoints.
     heldout
         Measured at the start, along the way and at the end.
     options
-        Of the policy, that no words can say; see `make_policy`.
+        Options of the policy that no text can express; see `make_policy`.
     selection
-        Of the selector, such as an audit; see `UDSTrainer`.
+        Options of the selector, such as an audit; see `UDSTrainer`.
+    trainer_options
+        Options of `uds train`; None: no checkpoints, no log. With its `trl`, TRL's trainer is used.
+    resume
+        A checkpoint to continue from.
+    stop
+        Called after each step; True saves a checkpoint and ends the run.
     after_step
-        Called after each step with how far the run is, in the steps that chance would take.
-    save
-        Whether model (or LoRA adapters) and tokenizer are saved in `folder`.
+        Called after each step with the progress, in the steps that random selection would take.
+
+    Raises
+    ------
+    LabError
+        Where an option of the trainer is refused.
     """
-    steps = settings.total_steps(len(train))
-    order = CandidateOrder(len(train), batch_size=settings.batch_size, seed=seed)
-    budget = _budget(settings, order=order, train=train, steps=steps)
-    most = steps if budget.kind == "candidates" else _UNBOUNDED
+    accumulate = 1 if trainer_options is None else trainer_options.accumulate
+    steps = settings.total_steps(len(task.train), accumulate=accumulate)
+    budget = _budget(settings, train=task.train, steps=steps, accumulate=accumulate, seed=seed)
+    model = load_model(task.model)
     if settings.lora_rank is not None:
         model = with_lora(model, rank=settings.lora_rank, seed=seed)
-    trainer = RecordingTrainer(
-        model=model,
-        args=_arguments(settings, steps=most, seed=seed, folder=folder),
-        train_dataset=Ordered(train, order, length=most * settings.batch_size),
-        data_collator=collator,
-        processing_class=tokenizer,
-        policy=make_policy(policy, keep=settings.keep, seed=seed, provided=options),
-        selection=selection,
-        budget=budget,
-        steps=steps,
-    )
-    record = _Record(trainer, heldout)
-    trainer.add_callback(Evaluations(trainer, record, every=settings.evaluation_steps(steps)))
-    trainer.add_callback(Progress(trainer, after_step))
-    trainer.train()
-    total = trainer.clock.elapsed()
-    if save:
-        trainer.save_model(str(folder))
-    return _result(trainer, policy=policy, seed=seed, total=total, record=record)
+    given: dict[str, Any] = {
+        "model": model,
+        "args": training_arguments(
+            settings,
+            trainer_options,
+            steps=steps if budget.kind == "candidates" else _UNBOUNDED,
+            seed=seed,
+            folder=folder,
+            max_length=task.encoder.max_length,
+        ),
+        "train_dataset": task.train,
+        "data_collator": task.collator,
+        "processing_class": task.tokenizer,
+        "policy": make_policy(policy, keep=settings.keep, seed=seed, provided=options),
+        "selection": {"id_field": "index", **(selection or {})},
+        "budget": budget,
+        "steps": steps,
+    }
+    trainer = _trainer(given, trainer_options, steps=steps)
+    every = settings.evaluation_steps(steps)
+    callback = RunCallback(trainer, heldout=heldout, every=every, after_step=after_step, stop=stop)
+    trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    result = _result(trainer, policy=policy, seed=seed, callback=callback)
+    return Trained(result=result, model=trainer.model, log=trainer.state.log_history)
 
 
-class _Record:
-    """The evaluations of a run; the last one example by example."""
+def _trainer(given: dict[str, Any], trainer_options: TrainerOptions | None, *, steps: int) -> RecordingMixin:
+    if trainer_options is None:
+        return RecordingTrainer(**given)
+    given["selection"]["schedule"] = trainer_options.schedule(steps)
+    given["scope"] = trainer_options.scope
+    with as_lab_error():
+        if not trainer_options.trl:
+            return RecordingTrainer(**given)
+        from .sft_trainer import sft_trainer
 
-    def __init__(self, trainer: RecordingTrainer, heldout: HeldOut | None) -> None:
-        self.trainer, self.heldout = trainer, heldout
-        self.evaluations: list[Evaluation] = []
-        self.last: Measured | None = None
-
-    def __call__(self, step: int, seconds: float) -> None:
-        if self.heldout is None:
-            return
-        trainer, found = self.trainer, self.heldout.measure(self.trainer.model)
-        self.last = found
-        self.evaluations.append(
-            Evaluation(
-                step=step,
-                samples=trainer.samples,
-                tokens=trainer.tokens["trained"],
-                seconds=seconds,
-                loss=found.loss,
-                accuracy=found.share("accuracy"),
-                exact_match=found.share("exact_match"),
-            )
-        )
+        return sft_trainer(given, plain=trainer_options.plain)
 
 
-def _budget(settings: Settings, *, order: CandidateOrder, train: Sequence[Example], steps: int) -> RunBudget:
+def _budget(settings: Settings, *, train: Sequence[Example], steps: int, accumulate: int, seed: int) -> RunBudget:
     kind, amount = RunBudget.parse(settings.budget)
     if amount is not None:
         return RunBudget(kind=kind, amount=amount)
-    return RunBudget.of(kind, order=order.first(steps * settings.batch_size), train=train, keep=settings.keep)
+    size = settings.batch_size * accumulate
+    order = CandidateOrder(len(train), batch_size=size, seed=seed)
+    return RunBudget.of(kind, order=order.first(steps * size), train=train, keep=settings.keep)
 
 
-def _arguments(settings: Settings, *, steps: int, seed: int, folder: Path) -> transformers.TrainingArguments:
-    return transformers.TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        bf16=settings.bf16,
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-        seed=seed,
-        remove_unused_columns=False,  # `index` is for us
-        dataloader_pin_memory=torch.cuda.is_available(),
-        save_strategy="no",
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-    )
-
-
-def _result(trainer: RecordingTrainer, *, policy: str, seed: int, total: float, record: _Record) -> RunResult:
+def _result(trainer: RecordingMixin, *, policy: str, seed: int, callback: RunCallback) -> RunResult:
     clock = trainer.clock
+    total = clock.elapsed()
     return RunResult(
         policy=policy,
         seed=seed,
@@ -203,7 +160,7 @@ def _result(trainer: RecordingTrainer, *, policy: str, seed: int, total: float, 
             "evaluation": clock.paused,
             "preparation": 0.0,
         },
-        evaluations=record.evaluations,
+        evaluations=trainer.evaluations,
         selected=trainer.selected,
-        measured=record.last,
+        measured=callback.last,
     )

@@ -13,10 +13,10 @@ from typing import Any
 from .. import storage
 from ..data.candidate_order import CandidateOrder
 from ..errors import LabError
-from ..models import load_model, quiet
+from ..models import quiet
 from ..system import threads
 from ..training.budget import RunBudget
-from ..training.run import run
+from ..training.run import train_once
 from ..training.settings import Settings
 from ..training.task import Task
 from .search_space import Point, apply
@@ -84,18 +84,15 @@ class Trials:
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         with threads(settings.threads), quiet():
-            result = run(
-                load_model(self.task.model),
-                tokenizer=self.task.tokenizer,
-                train=self.task.train,
-                collator=self.task.collator,
+            result = train_once(
+                self.task,
                 policy=policy,
                 seed=seed,
                 settings=settings,
                 folder=self.folder,
                 heldout=self.task.measure(),
                 after_step=lambda step: told(step / steps),
-            )
+            ).result
         assert result.measured is not None
         found = {
             **what,

@@ -117,7 +117,7 @@ def settings(
     steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
     epochs: Annotated[float, training("Passes over the candidates.")] = Settings.epochs,
     batch_size: Annotated[
-        int, training("CANDIDATES a batch, not samples trained on (per_device_train_batch_size counts them too).")
+        int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
     ] = Settings.batch_size,
     budget: Annotated[
         str, training("What runs spend alike: candidates, samples, tokens, or seconds=120; samples=N and tokens=N too.")

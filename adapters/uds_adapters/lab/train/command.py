@@ -39,7 +39,7 @@ def trainer_options(
     keep_steps: Annotated[
         int | None, _selection("Selecting steps until --keep is reached.", show_default="half of them")
     ] = None,
-    accumulate: Annotated[int, training("Batches a step.")] = 1,
+    accumulate: Annotated[int, training("Batches a step, each of --batch-size candidates.")] = 1,
     gradient_checkpointing: Annotated[
         bool, training("Recompute activations: less memory, slower.", "--gradient-checkpointing")
     ] = False,

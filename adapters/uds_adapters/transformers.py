@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import _python_version  # noqa: F401
 from .trainer_mixin import UDSTrainerMixin
 
 __all__ = ["UDSTrainer", "UDSTrainerMixin"]

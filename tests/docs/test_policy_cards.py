@@ -38,6 +38,7 @@ def examined(policy, *without):
     also = {"ids": np.arange(3), "reference_loss": np.ones(3), "labels": labels}
     also["validation"] = uds.Candidates(logits, labels=labels)
     given = {name: value for name, value in also.items() if name not in without}
+    given["layers"] = dict.fromkeys(policy.needs.layers, hidden)
     try:
         policy.examine(uds.Candidates(None if "logits" in without else logits, mask=np.ones((3, 4), bool), **given))
     except ValueError:

@@ -10,6 +10,10 @@ _EXTRA = ("typer", "rich", "plotly", "torch", "transformers", "accelerate", "pef
 def main() -> None:
     """Run the command line; say what to install where it cannot run."""
     try:
+        from .. import _python_version as _python_version
+    except ImportError as error:
+        sys.exit(f"Error: {error}")
+    try:
         from .cli import main as run
 
         run()

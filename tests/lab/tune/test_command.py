@@ -207,7 +207,7 @@ def test_the_best_is_a_configuration_of_train(folder, tmp_path):
 def test_the_page_is_whole(folder):
     text = (folder / "surface.html").read_text(encoding="utf-8")
     assert not re.search(r"<(script|link)[^>]*\s(src|href)=", text)
-    assert text.count('class="plotly-graph-div"') == 3 + 2
+    assert text.count('class="plotly-graph-div"') == 3 + 2 + 2  # options, pairs, history and importances
     results = read_json(folder / "tune.json")
     assert all(f"<td>{row['name']}</td>" in text for row in results["finalists"])
     without = plots.page({**results, "noise": None})

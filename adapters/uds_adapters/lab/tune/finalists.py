@@ -1,4 +1,4 @@
-"""What a search found, and whether that is more than chance."""
+"""Finalists of a search, compared with the default, with confidence intervals."""
 
 from __future__ import annotations
 

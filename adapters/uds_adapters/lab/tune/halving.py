@@ -1,4 +1,9 @@
-"""The search for better options: successive halving over short runs, proposals and storage by Optuna."""
+"""Hyperparameter search by successive halving: configurations are proposed by Optuna and journaled for its tools.
+
+A resumed search proposes all configurations again, from the same seeds, and reads the runs that are finished from
+`Trials`. It does not continue Optuna's journal: `--trials`, `--rungs`, `--search` and others may change on resume, and
+then finished runs still count, while an interrupted write would make the journal unreadable.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from ..errors import LabError
 from . import finalists as findings
 from .finalists import Finalist
-from .search_space import SETTINGS, Choices, Point, Range, Space, apply
+from .search_space import SETTINGS, Point, Space, apply, distributions
 from .trials import Trials
 
 __all__ = ["Configuration", "Halving", "Outcome", "search"]
@@ -107,8 +111,8 @@ def search(
 ) -> Outcome:
     """Run rung after rung.
 
-    A function of its arguments: run again, it proposes the same, and finds what has run already. `storage`, a journal
-    that Optuna's tools read, is written anew each time.
+    The same arguments propose the same configurations, and finished runs are not repeated. `storage`, a journal for
+    Optuna's tools, is written anew each time.
     """
     storage.unlink(missing_ok=True)
     with _quiet():
@@ -207,7 +211,6 @@ class _Runner:
 
 def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Configuration]:
     """Proposals, one after the other, each learning from those before; none twice, and never the default."""
-    distributions = {name: _distribution(domain) for name, domain in space.items()}
     halving, seen = runner.halving, set()
     for attempt in range(_ASKED * halving.trials):
         if len(runner.configurations) == halving.trials:
@@ -217,7 +220,7 @@ def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Conf
             seed=random.Random(f"{halving.seed} {attempt}").getrandbits(32),
             n_startup_trials=max(5, halving.trials // 2),
         )
-        trial = study.ask(distributions)
+        trial = study.ask(distributions(space))
         point = {name: space[name].neat(trial.params[name]) for name in space}
         if str(point) in seen or runner.name(point) == runner.default.name:
             study.tell(trial, state=TrialState.FAIL)
@@ -243,7 +246,7 @@ def _note(study: optuna.Study, configurations: Sequence[Configuration], space: S
                 state=state,
                 value=means[max(means)] if state == TrialState.COMPLETE else None,
                 params=dict(configuration.point),
-                distributions={name: _distribution(domain) for name, domain in space.items()},
+                distributions=distributions(space),
                 intermediate_values=means,
                 user_attrs={"configuration": configuration.number},
             )
@@ -253,14 +256,6 @@ def _note(study: optuna.Study, configurations: Sequence[Configuration], space: S
 def _last_loss(configuration: Configuration) -> float:
     loss = configuration.runs[-1]["loss"]
     return math.inf if loss is None else loss
-
-
-def _distribution(domain: Choices | Range) -> BaseDistribution:
-    if isinstance(domain, Choices):
-        return CategoricalDistribution(domain.values)
-    if domain.whole:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def _journal(path: Path) -> optuna.storages.BaseStorage:

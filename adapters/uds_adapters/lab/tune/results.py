@@ -1,4 +1,4 @@
-"""The folder of a search: all trials, the best as a configuration of `uds train`, and the picture."""
+"""Output files of a search: all trials, the best options as a configuration of `uds train`, and the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be searched, in words: ``alpha=0..4,length=[none,sqrt,mean],memory=64..4096:log``."""
+"""Search spaces, written as text: ``alpha=0..4,length=[none,sqrt,mean],memory=64..4096:log``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
 import uds_core as uds
 
 from .. import policy_spec
@@ -16,7 +18,7 @@ from ..errors import LabError
 from ..policy_spec import make_policy, parse
 from ..training.settings import Settings
 
-__all__ = ["DEFAULT", "SETTINGS", "Choices", "Point", "Range", "Space", "apply", "default", "read"]
+__all__ = ["DEFAULT", "SETTINGS", "Choices", "Point", "Range", "Space", "apply", "default", "distributions", "read"]
 
 DEFAULT = "alpha=[auto,0,0.5,1,2,4],keep=[0.125,0.25,0.5],length=[none,sqrt,mean],memory=64..4096:log"
 
@@ -111,6 +113,11 @@ def apply(point: Point, /, *, policy: str, settings: Settings) -> tuple[str, Set
     return f"{name}:{said}" if said else name, replace(settings, **changed)
 
 
+def distributions(space: Space, /) -> dict[str, BaseDistribution]:
+    """Return the space as Optuna describes it."""
+    return {name: _distribution(domain) for name, domain in space.items()}
+
+
 def default(policy: str, /) -> str:
     """`DEFAULT`, as far as the policy has these options and does not set them itself."""
     kinds = {**_kinds(policy), **SETTINGS}
@@ -147,6 +154,14 @@ def _domain(name: str, text: str, *, whole: bool) -> Choices | Range:
         msg = f"`search` {name}: expected [a,b,c], or low..high or low..high:log with {kind} low < high, got {text}"
         raise LabError(msg)
     return Range(low=int(low) if whole else low, high=int(high) if whole else high, log=log, whole=whole)
+
+
+def _distribution(domain: Choices | Range) -> BaseDistribution:
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.values)
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def _kinds(policy: str) -> dict[str, type]:

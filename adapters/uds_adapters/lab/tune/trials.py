@@ -1,4 +1,10 @@
-"""Short runs of configurations, each made once: what has run is read from the folder."""
+"""Short runs of configurations. Each finished run is a file of its own, and is not repeated.
+
+Optuna's storage does not replace these files. The intervals of the finalists need the loss of every held-out example,
+and a file is whole or absent: an interrupted append to Optuna's journal makes everything after it unreadable
+(Optuna 5.0). Files are named by the content of a run, so a resumed search may change `--trials`, `--rungs` or
+`--search` and still use them.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import pytest
 import reports
 
 from uds_adapters.lab.report.folders import write
+from uds_adapters.lab.report.policies import first_sentence
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is not installed")
 
@@ -100,7 +101,14 @@ def test_the_verdict_is_at_the_top(opened):
     verdict = opened.page.locator("#verdict")
     assert verdict.inner_text() == "uds:alpha=auto is <better> than random by 0.08 ± 0.02 nats at equal samples."
     assert verdict.bounding_box()["y"] < 300
-    assert "longest on the longest ones; uds on those" in opened.page.locator("#known").inner_text()
+
+
+def test_every_policy_is_explained_by_its_docstring(opened):
+    listed = opened.page.locator("#explanations")
+    assert listed.locator("dt").all_inner_texts() == ["full", "random", "longest", "uds"]
+    assert listed.locator("dd").all_inner_texts() == [
+        first_sentence(name) for name in ("full", "random", "longest", "uds")
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

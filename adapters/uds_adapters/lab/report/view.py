@@ -9,6 +9,7 @@ from typing import Any
 
 from . import choices, records
 from .curves import curves
+from .policies import explanations
 from .scores import Scores
 
 __all__ = ["sentences", "view"]
@@ -38,6 +39,7 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
         "command": results.get("command") or "",
         "verdict": sentences(results.get("verdict")),
         "policies": policies,
+        "explanations": explanations(policies),
         "seeds": len({run["seed"] for run in runs}),
         "summary": summary,
         "comparisons": results.get("comparisons") or [],

@@ -12,17 +12,6 @@ const NOTES = {
   lengths: () => `Records longer than usual share the last bar; the longest has ${number(view().lengths?.longest)} tokens.`,
 };
 
-const KNOWN = { // policies that a newcomer meets first
-  full: "trains on every sample", random: "on samples drawn by chance", longest: "on the longest ones",
-  uds: "on those that the model finds rich and unlike what it trained on lately (Utility-Diversity Sampling)",
-};
-
-function drawKnown() {
-  const names = [...new Set(view().policies.map((policy) => policy.replace(/^.*: /, "").split(":")[0]))];
-  const said = names.filter((name) => name in KNOWN).map((name) => `${name} ${KNOWN[name]}`);
-  document.getElementById("known").textContent = said.length ? `${said.join("; ")}.` : "";
-}
-
 function drawFigure(figure) {
   const name = figure.dataset.figure, { has, draw: drawIn, legend, policies } = figures[name];
   figure.hidden = !has();
@@ -49,7 +38,8 @@ function toggle(policy) {
 
 function drawWords() {
   document.getElementById("command").textContent = view().command;
-  drawKnown();
+  document.getElementById("explanations").replaceChildren(...view().explanations.flatMap(([name, sentence]) =>
+    [element("dt", {}, name), element("dd", {}, sentence)]));
   document.getElementById("verdict").replaceChildren(...view().verdict.map((text) => element("p", {}, text)));
   document.getElementById("facts").replaceChildren(...view().facts.map(([name, value]) =>
     element("div", {}, element("dt", {}, words(name)), element("dd", {}, value))));

@@ -14,7 +14,7 @@ from uds_adapters.lab.report.view import view
 
 @pytest.mark.parametrize("name", uds.names())
 def test_every_registered_policy_has_one_sentence_that_stands_alone(name):
-    sentence = first_sentence(name)
+    sentence = first_sentence(name) or ""
     assert re.fullmatch(r"[A-Z][a-z]+ [^`\n]*\.", sentence)  # a verb first, so no other policy's sentence is needed
     assert " ".join((uds.get(name).__doc__ or "").split()).startswith(sentence.rstrip("."))
     assert ". " not in sentence

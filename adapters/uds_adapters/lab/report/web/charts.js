@@ -47,6 +47,11 @@ function range(values, { zero = false, margin = 0.06 } = {}) {
   return zero ? { low: Math.min(0, low), high: high + more / 2 } : { low: low - more, high: high + more };
 }
 
+function isPaired(box) { // whether another figure stands beside it, whose height it may fill
+  const pair = box.closest(".pair");
+  return pair !== null && box.clientWidth < 0.6 * pair.clientWidth;
+}
+
 // An empty chart in `box`: grid, ticks, titles. Returns the layer to draw on, and the scales of both axes.
 function chart(box, { height = 340, x, y, label }) {
   const width = Math.max(260, box.clientWidth);

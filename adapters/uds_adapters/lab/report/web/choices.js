@@ -30,7 +30,7 @@ figures.overlap = {
   draw: (box) => {
     const names = view().policies, width = box.clientWidth;
     const left = Math.min(0.36 * width, 26 + 7.7 * Math.max(...names.map((name) => name.length)));
-    const cell = Math.min(92, (width - left - 2) / names.length);
+    const cell = Math.min(Math.max(92, isPaired(box) ? 294 / names.length : 0), (width - left - 2) / names.length);
     const short = names.some((name) => 7.7 * name.length > cell - 4); // then columns are numbered, and rows say by what
     const svg = drawn("svg", { viewBox: `0 0 ${width} ${26 + cell * names.length}`, height: 26 + cell * names.length,
       role: "img", "aria-label": "Overlap between policies" });
@@ -63,7 +63,8 @@ figures.lengths = {
     const shares = policies.find((row) => row.policy === state.measured);
     const all = [...(shares.chosen ?? []), ...(shares.rest ?? [])];
     const bins = (shares.chosen ?? shares.rest ?? []).length;
-    const made = chart(box, { height: 320, label: "Lengths of records", x: { low: start, high: start + width * Math.max(1, bins), title: "tokens of a record" },
+    const beside = isPaired(box) ? box.closest(".pair").querySelector("[data-figure=overlap] svg")?.clientHeight ?? 0 : 0;
+    const made = chart(box, { height: Math.max(320, beside - 40), label: "Lengths of records", x: { low: start, high: start + width * Math.max(1, bins), title: "tokens of a record" },
       y: { low: 0, high: 1.08 * Math.max(1e-9, ...all), title: "share of the records", format: percent } });
     for (const [group, style] of [["rest", "var(--rest)"], ["chosen", colour(state.measured)]]) {
       const outline = (shares[group] ?? []).flatMap((share, n) => [[start + n * width, share], [start + (n + 1) * width, share]]);

@@ -1,5 +1,5 @@
 "use strict";
-// What came of it: numbers of each policy, differences, curves, cost.
+// Results: numbers of each policy, differences, curves, cost.
 
 // One entry for everything that is drawn: `has` says whether there is anything to see, `draw` draws it in its box, `rows`
 // are its data as a table.
@@ -200,8 +200,10 @@ figures.time = {
   draw: (box) => {
     const rows = visible(view().summary).filter((row) => row.seconds?.total > 0);
     const most = Math.max(1e-9, ...rows.map((row) => row.seconds.total));
-    const made = chart(box, { height: 50 + 46 * rows.length, x: { low: 0, high: most, title: "seconds a run" },
-      y: { low: 0, high: rows.length, bare: true }, label: "Seconds a run, by what they were spent on" });
+    const height = 50 + Math.max(46 * rows.length, isPaired(box) ? Math.min(300, 74 * rows.length) : 0);
+    const thick = 0.37 * (height - 50) / Math.max(1, rows.length);
+    const made = chart(box, { height, x: { low: 0, high: most, title: "seconds per run" },
+      y: { low: 0, high: rows.length, bare: true }, label: "Seconds per run, by activity" });
     rows.forEach((row, n) => {
       const y = made.Y(rows.length - n - 0.42);
       const total = `${number(row.seconds.total, 3)} s`;
@@ -211,7 +213,7 @@ figures.time = {
       Object.keys(TIMES).forEach((part, index) => {
         const seconds = row.seconds[part] ?? 0;
         if (seconds <= 0) return;
-        made.add("rect", { x: made.X(from), y, width: made.X(from + seconds) - made.X(from), height: 17, rx: 2,
+        made.add("rect", { x: made.X(from), y, width: made.X(from + seconds) - made.X(from), height: thick, rx: 2,
           style: `fill:var(--t${index})`, "data-tip": `${row.policy}\n${TIMES[part]}: ${number(seconds, 3)} s of ${total}` });
         from += seconds;
       });

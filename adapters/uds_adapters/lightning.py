@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import uds_core as uds
 
+from .selection.checks import check_weights_applied
 from .torch import BatchSelector
 
 __all__ = ["UDSCallback"]
@@ -46,6 +47,9 @@ class UDSCallback(Callback):
 
     Notes
     -----
+    A policy that draws with importance weights gives each batch an entry `loss_weights`: `training_step` begins with
+    ``weights = batch.pop("loss_weights")`` and returns `uds_adapters.torch.weighted_loss`; see `BatchSelector`.
+
     Metrics of each batch are logged as `uds/utility_mean` and so on. The loss stays what `training_step` makes of it:
     with ``accumulate_grad_batches`` Lightning takes the mean over batches of their means, selection or not. Lightning
     does not restore torch's random generators, so runs with dropout do not resume to the bit, selection or not.
@@ -59,6 +63,7 @@ class UDSCallback(Callback):
         self.policy, self.model, self.options = policy, model, options
         self.selector: BatchSelector | None = None
         self._loaded: dict[str, Any] = {}
+        self._batch: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the language model, and take up what a checkpoint remembers."""
@@ -84,11 +89,19 @@ class UDSCallback(Callback):
             raise TypeError(msg)
         assert self.selector is not None  # fitting has started
         with trainer.precision_plugin.forward_context():
-            kept = self.selector(batch, step=trainer.global_step)
+            kept, _ = self.selector.select_step([batch], step=trainer.global_step)
+            kept = kept[0]
         if kept is not batch:
             batch.clear()
             batch.update(kept)
+        self._batch = batch
         pl_module.log_dict({f"uds/{name}": value for name, value in self.selector.metrics.items()}, batch_size=1)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Make sure that `training_step` took importance weights out of its batch."""
+        del trainer, pl_module, loss
+        batch, self._batch = self._batch, None
+        check_weights_applied(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy remembers."""

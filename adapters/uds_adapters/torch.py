@@ -13,17 +13,18 @@ import uds_core as uds
 
 from . import batches, checkpoints
 from .audit import Audit
+from .batches.loss import weighted_loss
 from .ranks import Ended, GatheredPool, RankError, Ranks
 from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
-from .selection import metrics
+from .selection import importance, metrics
 from .selection.assignment import Assignment
-from .selection.checks import check_policy, warn_of_lost, warn_of_unlabelled
+from .selection.checks import check_policy, check_weights_applied, warn_of_lost, warn_of_unlabelled
 from .selection.history import History
 
-__all__ = ["BatchSelector"]
+__all__ = ["BatchSelector", "weighted_loss"]
 
 
 class BatchSelector:
@@ -76,6 +77,11 @@ class BatchSelector:
 
     Notes
     -----
+    A policy that draws with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``) gives each batch an entry
+    `loss_weights`, in the shape of its labels: each token's importance weight, times `kept_tokens_fraction`. With it
+    `weighted_loss`, divided by the number of chosen tokens, is an unbiased estimate of the mean over the tokens of all
+    candidates. Take it out with ``batch.pop("loss_weights")``; the next call raises when it was left there.
+
     Data parallelism takes the mean of the processes' gradients. For that of all tokens, multiply the divided sum by
     the number of processes: ``model(**batch, num_items_in_batch=select.tokens).loss * select.ranks.size``.
 
@@ -124,6 +130,7 @@ class BatchSelector:
         self.last_ids: list[Any] = []
         self.tokens = self.empty = 0
         self.metrics: dict[str, float] = {}
+        self._returned: Any = None
 
     def attach(self, model: torch.nn.Module) -> None:
         """Score with `model` from now on: the same one, in another wrapper."""
@@ -142,21 +149,26 @@ class BatchSelector:
         RankError
             Where another process failed, or does something else.
         """
-        kept, _ = self.window([batch], step=step)
+        check_weights_applied(self._returned)
+        kept, _ = self.select_step([batch], step=step)
         if not kept:
             msg = "another process has no batch left, and this one still has: use `iterate(loader)`, which ends all"
             raise RankError(msg)
+        self._returned = kept[0]
         return kept[0]
 
     def iterate(self, loader: Iterable[Mapping[str, Any]], /) -> Iterator[Any]:
         """The chosen samples of each batch of a loader; all processes end with the first that has no batch left."""
         source = iter(loader)
-        while kept := self.window(islice(source, 1))[0]:
+        check_weights_applied(self._returned)
+        while kept := self.select_step(islice(source, 1))[0]:
+            self._returned = kept[0]
             yield kept[0]
+            check_weights_applied(self._returned)
 
-    def window(
+    def select_step(
         self,
-        window: Iterable[Mapping[str, Any]],
+        candidates: Iterable[Mapping[str, Any]],
         /,
         *,
         step: int | None = None,
@@ -164,11 +176,11 @@ class BatchSelector:
         fill: bool = False,
         about: str = "",
     ) -> tuple[list[Any], int]:
-        """The chosen samples of several batches, as an optimizer step accumulates them.
+        """Return the chosen samples of all micro-batches of one optimizer step.
 
         Parameters
         ----------
-        window
+        candidates
             The batches of this process, drawn one by one. None at all: nothing is chosen on any process.
         step
             Number of the optimizer step, for the schedule; default: how often was chosen before.
@@ -194,15 +206,16 @@ class BatchSelector:
         """
         began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
         try:
-            looked, pool = self._look(window, step, about)
+            looked, pool = self._look(candidates, step, about)
         except Ended as end:
             warn_of_lost(end)
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
-        assignments, told, most = [], [], number if scope == "step" else 1
+        assignments, weights, told, most = [], [], [], number if scope == "step" else 1
         for one in pools:
             assignments.append(self._deal(looked, one, most=most, fill=fill))
+            weights.append(importance.weights_of(self.policy, self.last, len(one.tokens)))
             told.append(metrics.of(self.last))
         self.metrics = metrics.means(told)
         received = self._traded(assignments)
@@ -210,6 +223,10 @@ class BatchSelector:
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
         self._tell(looked, pool, assignments)
+        if any(one is not None for one in weights):
+            options = {"indexer": self._batch_scorer.indexer, "shift": self._batch_scorer.shift}
+            fraction = self.metrics["kept_tokens_fraction"]
+            kept = importance.attach(kept, assignments, weights, fraction=fraction, **options)
         if self.ranks.size > 1:
             self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
             self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
@@ -236,11 +253,11 @@ class BatchSelector:
         self.history.load_state_dict(state, about=about)
 
     def _look(
-        self, window: Iterable[Mapping[str, Any]], step: int | None, about: str
+        self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str
     ) -> tuple[_StepCandidates, GatheredPool]:
         """What this process has, and what all have: the one collective."""
         with self.ranks.together():
-            found = [self._batch_scorer.view(batch) for batch in window]
+            found = [self._batch_scorer.view(batch) for batch in candidates]
             if not found:
                 self.ranks.end()
             views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
@@ -288,9 +305,6 @@ class BatchSelector:
             self.history.restore(self.policy, pool.features)
             groups = pool.owners.to(length.device) if apart else None
             selection, state = policy.choose(self.history.state, pool.features, groups=groups)
-        if selection.weights is not None:
-            msg = f"{type(policy).__name__} returned importance weights, which this adapter does not apply yet"
-            raise ValueError(msg)
         self.history.state = state
         return selection
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import uds_core as uds
 
 from . import checkpoints
+from .batches import LOSS_WEIGHTS
+from .batches.loss import weighted_loss
 from .ranks import Ranks
-from .selection.checks import check_policy
+from .scoring.models import bare, is_encoder_decoder
+from .selection.checks import check_policy, draws_weights
 from .torch import BatchSelector
 
 if TYPE_CHECKING:
@@ -58,6 +61,10 @@ class UDSTrainerMixin(Trainer):
 
     Notes
     -----
+    A policy that draws with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``) makes the Trainer compute its
+    loss from the logits, in TRL too, in place of a fused loss: each token's cross-entropy times its sample's weight. Of
+    all chosen tokens its mean is then an unbiased estimate of the mean over the tokens of all candidates.
+
     The log gains `uds/scoring_seconds`, `uds/scoring_share` (of the time between two logs), `uds/kept_tokens_fraction`,
     and what the policy tells: for UDS `uds/utility_mean`, `uds/diversity_mean` and `uds/alpha`; means over the
     micro-batches since the last log. With several processes also `uds/gathered_bytes` and `uds/gathering_seconds` of a
@@ -83,6 +90,9 @@ class UDSTrainerMixin(Trainer):
             cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **(selection or {})
         )
         _check_arguments(self.args, self.selector.ranks)
+        self._uds_loss_weights: Any = None
+        if draws_weights(policy):
+            self._uds_apply_weights()
         self._uds_metrics: list[dict[str, float]] = []
         self._uds_logged_at = time.perf_counter()
 
@@ -91,9 +101,16 @@ class UDSTrainerMixin(Trainer):
         drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
         if self.selector.model is not self.model:  # FSDP may have wrapped it
             self.selector.attach(cast("Any", self.model))
-        alone = self.scope == "micro" and self.selector.ranks.size == 1
-        kept = map(self._uds_select, drawn) if alone else iter(self._uds_window(drawn))
+        # importance weights are for the whole step's number of tokens: all batches of the step are chosen from at once
+        weighted = draws_weights(self.selector.policy)
+        alone = self.scope == "micro" and self.selector.ranks.size == 1 and not weighted
+        kept = map(self._uds_select, drawn) if alone else iter(self._uds_select_step(drawn))
         return super().get_batch_samples(kept, num_batches, *args, **kwargs)
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take the importance weights out of the batch, for the loss."""
+        self._uds_loss_weights = inputs.pop(LOSS_WEIGHTS, None)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the selection's metrics to what the Trainer logs of training."""
@@ -103,12 +120,18 @@ class UDSTrainerMixin(Trainer):
 
     def _uds_select(self, batch: Any) -> Any:
         kept = self.selector(batch, step=self.state.global_step)
+        if LOSS_WEIGHTS in kept:
+            msg = (
+                f"{type(self.selector.policy).__name__} returned importance weights, which the Trainer must know of in "
+                "advance: give the policy an attribute `temperature` that is not None"
+            )
+            raise ValueError(msg)
         self._uds_chosen()
         return kept
 
-    def _uds_window(self, drawn: Iterator[Any]) -> list[Any]:
+    def _uds_select_step(self, drawn: Iterator[Any]) -> list[Any]:
         """The step's micro-batches at once, as many as were drawn: the Trainer counts them."""
-        kept, _ = self.selector.window(
+        kept, _ = self.selector.select_step(
             drawn, step=self.state.global_step, scope=self.scope, fill=True, about=f"max_steps {self.state.max_steps}, "
         )
         if kept:
@@ -124,6 +147,35 @@ class UDSTrainerMixin(Trainer):
     def _uds_chosen(self) -> None:
         """After each choice."""
         self._uds_metrics.append(self.selector.metrics)
+
+    def _uds_apply_weights(self) -> None:
+        """Make the Trainer compute its loss from the logits, with the weight of each token."""
+        coefficient = getattr(getattr(self.model, "config", None), "output_router_logits", False)
+        split = getattr(getattr(self.args, "parallelism_config", None), "sp_size", 1) or 1
+        other = [
+            what
+            for what, wanted in (
+                ("`compute_loss_func`", self.compute_loss_func is not None),
+                ("`label_smoothing_factor`", self.args.label_smoothing_factor > 0),
+                ("`loss_type='dft'`", getattr(self.args, "loss_type", None) == "dft"),
+                ("the auxiliary loss of `output_router_logits`", bool(coefficient)),
+                ("sequence parallelism", split > 1),
+            )
+            if wanted
+        ]
+        if other:
+            msg = (
+                f"{type(self.selector.policy).__name__} draws with importance weights, which multiply the "
+                f"cross-entropy of each token, and the Trainer computes another loss "
+                f"({', '.join(other)}): leave that out, or choose without `temperature`"
+            )
+            raise ValueError(msg)
+        self.compute_loss_func = self._uds_weighted_loss
+
+    def _uds_weighted_loss(self, outputs: Any, labels: Any, *, num_items_in_batch: Any = None, **_: Any) -> Any:
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        shift = not is_encoder_decoder(bare(cast("Any", self.model)))
+        return weighted_loss(logits, labels, self._uds_loss_weights, num_items=num_items_in_batch, shift=shift)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -56,11 +56,11 @@ for number in chosen:
 # %%
 # ## Accumulate
 #
-# With gradient accumulation, choose from all micro-batches of a step at once. `window` hands back as many batches, and
-# the number of tokens with loss that the summed loss is to be divided by:
+# With gradient accumulation, choose from all micro-batches of a step at once. `select_step` returns as many batches,
+# and the number of tokens with loss. Divide the summed loss by it:
 
 batches = iter(loader)
-kept, tokens = select.window([next(batches) for _ in range(4)])
+kept, tokens = select.select_step([next(batches) for _ in range(4)])
 for batch in kept:
     model(**batch, num_items_in_batch=tokens).loss.backward()
 optimizer.step()

@@ -100,7 +100,7 @@ def test_a_window_gives_the_gradient_of_the_token_mean(accumulation):
     """The batches of a step are drawn first, as their tokens must be known before the first loss."""
     loop = Loop()  # it accumulates by itself: accelerate's own accumulation divides by the number of batches
     batches, window, tokens = iter(loop.loader), [], 0
-    window, tokens = loop.select.window(list(islice(batches, accumulation)))
+    window, tokens = loop.select.select_step(list(islice(batches, accumulation)))
     for batch in window:
         loop.accelerator.backward(loop.model(**batch, num_items_in_batch=tokens).loss)
     loop.step()

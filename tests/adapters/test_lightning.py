@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import loops
 import pytest
 import tiny
 
@@ -15,6 +16,7 @@ from lightning_module import Module, loader  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.lightning import UDSCallback  # noqa: E402
+from uds_adapters.torch import weighted_loss  # noqa: E402
 
 POLICY = uds.UDS(keep=0.5, memory=16, dim=16)
 pytestmark = [
@@ -254,3 +256,28 @@ def test_fitting_again_starts_anew(tmp_path):
     first, callback.picks = callback.picks, []
     fit(tmp_path, callback)
     assert callback.picks == first
+
+
+class Weighted(Module):
+    """Trains on a loss that is multiplied by importance weights."""
+
+    def training_step(self, batch, batch_idx):
+        weights = batch.pop("loss_weights")
+        self.seen.append(weights)
+        return weighted_loss(self.model(**batch).logits, batch["labels"], weights)
+
+
+def test_importance_weights_reach_the_training_step(tmp_path):
+    callback = UDSCallback(uds.UDS(keep=0.5, memory=16, dim=16, temperature=2.0))
+    module, _ = fit(tmp_path, callback, module=Weighted(), limit_train_batches=1)
+    examples = tiny.examples(6)
+    assert callback.selector is not None
+    picks, importance = loops.drawn(callback.selector.last)
+    number = sum(label != -100 for one in examples for label in one["labels"])
+    expected = loops.explicit([examples[i] for i in picks], importance, number)
+    assert float((module.gradients[0] - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_importance_weights_that_training_step_ignores_are_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match=r"the training step left `loss_weights` in its batch.*weighted_loss"):
+        fit(tmp_path, UDSCallback(uds.UDS(keep=0.5, memory=16, dim=16, temperature=2.0)))

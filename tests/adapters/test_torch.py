@@ -111,15 +111,16 @@ def test_metrics_tell_what_was_kept_and_why():
     assert {"alpha"} < set(select.metrics)
 
 
-def test_importance_weights_are_refused_until_they_are_applied():
+def test_a_policys_own_importance_weights_come_with_the_batch():
     class Weighted(uds.Full):
         def choose(self, state, features, /, *, groups=None):
             selection, state = super().choose(state, features)
-            weights = torch.ones(len(selection.indices))
+            weights = 1.0 + torch.arange(len(selection.indices))
             return uds.Selection(indices=selection.indices, scores=selection.scores, weights=weights), state
 
-    with pytest.raises(ValueError, match="importance weights, which this adapter does not apply"):
-        BatchSelector(tiny.llama(), Weighted())(tiny.batch())
+    weights = BatchSelector(tiny.llama(), Weighted())(tiny.batch(6)).pop("loss_weights")
+    assert weights[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(weights, weights[:, :1].expand_as(weights))
 
 
 def test_a_sample_without_labels_is_left_out():
@@ -135,8 +136,6 @@ def test_what_is_no_policy_is_refused_at_construction():
     for wrong in wrongs:
         with pytest.raises(TypeError, match=r"`policy` must be a policy such as uds.UDS\(keep=0.25\)"):
             BatchSelector(tiny.llama(), wrong)
-    with pytest.raises(ValueError, match="importance weights"):
-        BatchSelector(tiny.llama(), policy(temperature=1.0))
     with pytest.raises(ValueError, match=r"keep all candidates.*give UDS a `keep` such as 0.25"):
         BatchSelector(tiny.llama(), uds.UDS())
     BatchSelector(tiny.llama(), uds.SelectiveBackprop(form="history", beta=1.0))  # accepts as many as it likes
@@ -158,11 +157,11 @@ def own_tokens(batch):
 
 @pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_window_is_one_pool_split_evenly(number, left):
+def test_a_step_is_one_pool_split_evenly(number, left):
     window = [tiny.batch(6, seed=seed, left=left) for seed in range(number)]
     samples = [one for batch in window for one in own_tokens(batch)]
     select = BatchSelector(tiny.llama(), policy())
-    kept, tokens = select.window(window)
+    kept, tokens = select.select_step(window)
     whole = BatchSelector(tiny.llama(), policy())
     whole(tiny.collate([{"input_ids": one, "labels": one} for one in samples]))
     sizes = [len(batch["input_ids"]) for batch in kept]
@@ -172,18 +171,18 @@ def test_a_window_is_one_pool_split_evenly(number, left):
     assert tokens == select.tokens == sum(batches.trained_tokens(batch) for batch in kept)
 
 
-def test_a_window_chooses_what_one_batch_of_all_its_samples_would():
+def test_a_step_chooses_what_one_batch_of_all_its_samples_would():
     examples = tiny.examples(12, seed=5)
     select, whole = (BatchSelector(tiny.llama(), policy()) for _ in range(2))
     for _ in range(3):  # the memory takes part from the second on
-        select.window([tiny.collate(examples[:4]), tiny.collate(examples[4:8]), tiny.collate(examples[8:])])
+        select.select_step([tiny.collate(examples[:4]), tiny.collate(examples[4:8]), tiny.collate(examples[8:])])
         whole(tiny.collate(examples))
         assert select.last_indices == whole.last_indices
 
 
-def test_a_summed_loss_over_the_windows_tokens_is_the_token_mean():
+def test_a_summed_loss_over_the_steps_tokens_is_the_token_mean():
     window = [tiny.batch(4, seed=seed) for seed in range(3)]
-    kept, tokens = BatchSelector(tiny.llama(), policy()).window(window)
+    kept, tokens = BatchSelector(tiny.llama(), policy()).select_step(window)
     got, expected = tiny.llama(), tiny.llama()
     for batch in kept:
         got(**batch, num_items_in_batch=tokens).loss.backward()
@@ -194,9 +193,9 @@ def test_a_summed_loss_over_the_windows_tokens_is_the_token_mean():
 
 
 def test_fewer_chosen_than_batches_make_fewer_batches():
-    kept, _ = BatchSelector(tiny.llama(), uds.Longest(count=2)).window([tiny.batch(3, seed=s) for s in range(3)])
+    kept, _ = BatchSelector(tiny.llama(), uds.Longest(count=2)).select_step([tiny.batch(3, seed=s) for s in range(3)])
     assert [len(batch["input_ids"]) for batch in kept] == [1, 1]
-    assert BatchSelector(tiny.llama(), policy()).window([]) == ([], 0)
+    assert BatchSelector(tiny.llama(), policy()).select_step([]) == ([], 0)
 
 
 def test_a_pool_does_not_depend_on_how_it_is_scored():
@@ -369,7 +368,7 @@ def test_an_indexer_takes_batches_apart_that_we_cannot():
     assert len(kept["input_ids"]) == 2
     assert kept["pixel_values"].tolist() == indexer(batch, torch.tensor(select.last_indices))["pixel_values"].tolist()
     with pytest.raises(ValueError, match="cannot be joined"):
-        select.window([batch, batch])
+        select.select_step([batch, batch])
 
 
 def test_a_state_that_does_not_fit_names_what_differs(tmp_path):

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+import loops
 import pytest
 import tiny
 
@@ -165,6 +166,25 @@ def test_gradient_is_that_of_the_token_mean_over_the_chosen_documents(tmp_path, 
     (total / tokens).backward()
     assert far(got.steps[0], torch.cat([p.grad.flatten() for p in model.parameters()])) < 1e-5
     assert chosen.state.log_history[0]["loss"] == pytest.approx(float(total.detach() / tokens), rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_importance_weights_multiply_each_documents_loss(tmp_path, mode, accumulation):
+    policy = uds.UDS(keep=0.5, memory=16, dim=16, temperature=2.0)
+    options = {"mode": mode, "policy": policy, "scope": "step", "gradient_accumulation_steps": accumulation}
+    run, seen = trainer(tmp_path, **options)
+    run.train()
+    examples = [one for batch in run.candidates[:accumulation] for one in documents(batch)]
+    picks, importance = loops.drawn(run.selector.last)
+    some = [{"input_ids": examples[i][0], "labels": examples[i][1]} for i in picks]
+    number = sum(label != -100 for _, labels in examples for label in labels[1:])
+    assert far(seen.steps[0], loops.explicit(some, importance, number)) < 1e-5
+
+
+def test_importance_weights_do_not_go_with_a_loss_of_tokens_probabilities(tmp_path):
+    with pytest.raises(ValueError, match=r"importance weights.*another loss \(`loss_type='dft'`\)"):
+        trainer(tmp_path, policy=uds.UDS(keep=0.5, temperature=2.0), loss_type="dft")
 
 
 def test_the_same_documents_are_chosen_in_every_form(tmp_path):

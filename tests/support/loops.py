@@ -16,7 +16,7 @@ import uds_core as uds
 from uds_adapters.audit import Audit
 from uds_adapters.ranks import Ranks
 from uds_adapters.scoring.models import is_sharded
-from uds_adapters.torch import BatchSelector
+from uds_adapters.torch import BatchSelector, weighted_loss
 
 POLICY = {"keep": 0.5, "memory": 16, "dim": 16, "weight": 2.0}
 
@@ -91,7 +91,7 @@ def plain(
         window = [tiny.collate(part(examples, rank, size, sizes)) for examples in micros]
         if spoil is not None:
             window = [spoil(step, rank, batch) for batch in window]
-        kept, tokens = select.window(window, step=step, scope=scope)
+        kept, tokens = select.select_step(window, step=step, scope=scope)
         counts.append([len(batch["labels"]) for batch in kept])
         for batch in kept:
             (model(**batch, num_items_in_batch=tokens).loss * size).backward()
@@ -113,6 +113,48 @@ def plain(
         "counts": counts,
         "last": float(flat_weights(bare).sum()),
         "size": int(select.history.state.memory.size) if hasattr(select.history.state, "memory") else 0,
+    }
+
+
+def explicit(examples, weights, tokens) -> Any:
+    """Gradient of the sum over samples of weight times the sample's summed token loss, over `tokens`."""
+    model = tiny.llama()
+    total = torch.zeros(())
+    for one, weight in zip(examples, weights, strict=True):
+        logits = model(input_ids=torch.tensor([one["input_ids"]])).logits[0, :-1]
+        targets = torch.tensor(one["labels"][1:])
+        total = total + weight * torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    (total / tokens).backward()
+    return flat(model.parameters())
+
+
+def drawn(selection) -> tuple[list[int], list[float]]:
+    """Indices and weights of what a policy drew."""
+    assert selection is not None
+    assert selection.weights is not None
+    assert float(selection.weights.std()) > 0.1
+    return selection.indices.tolist(), selection.weights.tolist()
+
+
+def far(got, expected) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+def weighted(folder, *, ranks: Any, pool=16):
+    """One step of a plain loop whose policy draws with importance weights."""
+    rank, size = world()
+    model = torch.nn.parallel.DistributedDataParallel(tiny.llama())
+    policy = uds.UDS(**POLICY, temperature=2.0)
+    select = BatchSelector(model, policy, ranks=Ranks(scope="global", rows="stay") if ranks == "stay" else ranks)
+    batch = select(tiny.collate(part(pools(1, 1, pool)[0][0], rank, size)))
+    weights = batch.pop("loss_weights")
+    (weighted_loss(model(**batch).logits, batch["labels"], weights, num_items=select.tokens) * size).backward()
+    assert select.last is not None
+    assert select.last.weights is not None
+    return {
+        "picks": chosen(select),
+        "weights": select.last.weights.tolist(),
+        "gradient": flat(model.parameters()),
     }
 
 
@@ -267,6 +309,8 @@ def told(run: Any, seen: Trained) -> dict[str, Any]:
         "parameters": flat_weights(run.model),
         "losses": [entry["loss"] for entry in entries],
         "log": entries,
+        "order": run.selector.last.indices.tolist() if run.selector.last else None,
+        "weights": getattr(getattr(run.selector.last, "weights", None), "tolist", lambda: None)(),
         "remembered": int(run.selector.history.state.memory.size),
     }
 
@@ -346,7 +390,7 @@ def fsdp(
         sizes = [pool - 3, 3] if uneven and size == 2 else None
         window = [tiny.collate(part(examples, rank, size, sizes))]
         with Large(model) as large:
-            kept, tokens = select.window(window, step=step)
+            kept, tokens = select.select_step(window, step=step)
         made.append(large.made)
         for batch in kept:
             (model(**batch, num_items_in_batch=tokens).loss * size).backward()
@@ -382,7 +426,7 @@ def zero3(folder, *, tied=False, frozen=False, steps=3, pool=8):
     select = BatchSelector(engine, uds.UDS(**POLICY), ranks="global")
     picks, gradients = [], []
     for step, (examples,) in enumerate(pools(steps, 1, pool)):
-        kept, tokens = select.window([tiny.collate(part(examples, rank, size))], step=step)
+        kept, tokens = select.select_step([tiny.collate(part(examples, rank, size))], step=step)
         for batch in kept:
             engine.backward(engine(**batch, num_items_in_batch=tokens).loss * size)
         picks.append(sorted(chosen(select)))

@@ -104,6 +104,13 @@ class DocumentView:
         """
         return self._apart(x[:, -self._time :], 0)
 
+    def spread(self, values: torch.Tensor, /) -> torch.Tensor:
+        """Return each document's value (batch,) at each of its tokens (1, time), zero at padding."""
+        spread = values.new_zeros(1, self._time)
+        for (first, last), value in zip(self._borders, values, strict=True):
+            spread[0, first:last] = value
+        return spread
+
     def take(self, indices: Any, /) -> Any:
         """The documents at `indices` (k,), in that order, one after the other; what tells their borders is made anew.
 

@@ -11,6 +11,7 @@ import torch
 
 __all__ = [
     "IGNORE",
+    "LOSS_WEIGHTS",
     "Axes",
     "Indexer",
     "check_one_each",
@@ -31,11 +32,13 @@ __all__ = [
 ]
 
 IGNORE = -100
+LOSS_WEIGHTS = "loss_weights"
+"""Entry with the weight of each token's loss, in the shape of the labels."""
 
 Indexer = Callable[[Any, torch.Tensor], Any]
 """A user's own rule: a batch and indices (k,) to the batch of these samples."""
 
-_FOR_THE_LOSS = ("labels", "shift_labels", "num_items_in_batch")
+_FOR_THE_LOSS = ("labels", "shift_labels", "num_items_in_batch", LOSS_WEIGHTS)
 # one entry an image, a patch or a clip, never one a sample, though the numbers may agree
 _MEDIA = re.compile(
     "(^|_)(aspect|audios?|frames|grid|images?|mel|patch(es)?|pixels?|speech|videos?|vision|visual|waveform)(_|$)"

@@ -88,6 +88,10 @@ class PaddedView:
         """The model's output (batch, time, width); of more positions than the batch has, the last are meant."""
         return x[:, -self._written :]
 
+    def spread(self, values: torch.Tensor, /) -> torch.Tensor:
+        """Return each sample's value (batch,) at each of its label's positions (batch, time)."""
+        return values[:, None].repeat(1, self._written)
+
     def take(self, indices: Any, /) -> Any:
         """The samples at `indices` (k,), in that order, without columns that are padding in all of them.
 

@@ -48,6 +48,10 @@ class SampleView(Protocol):
         """What the model puts out for each position of this batch, as (batch, time, width)."""
         ...
 
+    def spread(self, values: torch.Tensor, /) -> torch.Tensor:
+        """Return each sample's value (batch,) at each of its label's positions, in the labels' shape."""
+        ...
+
     def take(self, indices: Any, /) -> Any:
         """The samples at `indices` (k,) as a batch of the same form and type, in that order, without idle padding."""
         ...

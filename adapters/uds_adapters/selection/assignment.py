@@ -106,7 +106,7 @@ class Assignment:
         `received`: what `parcel` gave to this one on the other processes.
         """
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
-        if not others and len(self._views) == self.number and len(stays) == len(self.places):
+        if self._whole:
             return [samples.batch for samples in self._views]
         if others:
             samples = self._with(others, stays)
@@ -117,9 +117,22 @@ class Assignment:
             return [self.blank() for _ in range(self.number)]
         return [samples.take(part) if len(part) else self.blank() for part in stays.tensor_split(self.number)]
 
+    def weights(self, weights: torch.Tensor, /) -> list[torch.Tensor]:
+        """Return the weights of the samples of each of `batches`, zero for a blank one; `weights` (pool,) of all."""
+        share = weights[self.shares[self._rank]]
+        if self._whole:
+            return list(share.split([len(samples) for samples in self._views]))
+        return [part if len(part) else part.new_zeros(1) for part in share.tensor_split(self.number)]
+
     def blank(self) -> Any:
         """A batch to train where there is no sample."""
         return batches.blank(self._like.batch, indexer=self._indexer, shift=self._shift)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether this process trains all of its candidates, in their own batches, and nothing else."""
+        share = self.shares[self._rank]
+        return len(self._views) == self.number and torch.equal(share, self.places)
 
     @cached_property
     def _samples(self) -> batches.SampleView:

@@ -8,10 +8,10 @@ from typing import Any
 
 import uds_core as uds
 
-from ..batches import SampleView
+from ..batches import LOSS_WEIGHTS, SampleView
 from ..ranks import Ended
 
-__all__ = ["check_policy", "warn_of_lost", "warn_of_unlabelled"]
+__all__ = ["check_policy", "check_weights_applied", "draws_weights", "warn_of_lost", "warn_of_unlabelled"]
 
 
 def check_policy(policy: Any) -> None:
@@ -28,9 +28,22 @@ def check_policy(policy: Any) -> None:
             "such as 0.25, a `count` or `tokens`; keep=1.0 if that is meant"
         )
         raise ValueError(msg)
-    if getattr(policy, "temperature", None) is not None:
-        msg = "`policy` draws samples with importance weights (`temperature`), which this adapter does not apply yet"
-        raise ValueError(msg)
+
+
+def draws_weights(policy: Any) -> bool:
+    """Return whether `policy` gives the samples that it draws importance weights."""
+    return getattr(policy, "temperature", None) is not None
+
+
+def check_weights_applied(batch: Any) -> None:
+    """Raise where a batch that was trained on still has its importance weights."""
+    if batch is not None and LOSS_WEIGHTS in batch:
+        msg = (
+            "the policy draws with importance weights, and the training step left `loss_weights` in its batch, so that "
+            "its loss is without them: begin with weights = batch.pop('loss_weights'), and train on "
+            "weighted_loss(model(**batch).logits, batch['labels'], weights), of uds_adapters.torch"
+        )
+        raise RuntimeError(msg)
 
 
 def warn_of_unlabelled(policy: Any, views: Sequence[SampleView]) -> None:

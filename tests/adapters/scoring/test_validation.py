@@ -145,8 +145,8 @@ def test_a_window_of_several_batches_is_refused_as_one_pool_and_taken_one_by_one
     select = BatchSelector(tiny.llama(), uds.GREATS(keep=0.5), scorer=scorer)
     window = [tiny.batch(4, seed=seed) for seed in (2, 3)]
     with pytest.raises(ValueError, match="choose from each batch"):
-        select.window(window)
-    kept, _ = select.window(window, scope="micro")
+        select.select_step(window)
+    kept, _ = select.select_step(window, scope="micro")
     assert [len(batch["input_ids"]) for batch in kept] == [2, 2]
 
 

@@ -112,7 +112,7 @@ def test_the_trainer_applies_them(tmp_path, accumulation, scope):
                 selections.append(choose(*given))
                 return selections[-1]
 
-            self.selector._choose = note
+            vars(self.selector)["_choose"] = note
             return super().get_batch_samples(*args, **kwargs)
 
     selections, seen, data = [], Gradients(), tiny.examples(96)

@@ -81,7 +81,7 @@ def sketches() -> Any:
 
 
 def memory() -> Any:
-    """Candidates, what is remembered, and who is chosen with and without diversity; in two dimensions."""
+    """Candidates, the memory, and the samples chosen with and without diversity; in two dimensions."""
     rng = np.random.default_rng(3)
     known = rng.normal(size=(60, 2)) * 0.55 + (-1.2, 0.2)
     points = np.concatenate([rng.normal(size=(9, 2)) * 0.6 + (-0.9, 0.2), rng.normal(size=(7, 2)) * 0.7 + (1.6, 0.3)])
@@ -109,7 +109,7 @@ def memory() -> Any:
 
 
 def cost() -> Any:
-    """Time of a selecting step in units of training on all candidates, by the share that is kept."""
+    """Time of a step with selection, relative to training on all candidates, by the fraction that is kept."""
     keep = np.linspace(0.01, 1, 200)
     figure, axis = plt.subplots(figsize=(6.4, 3.8))
     kinds = (("all weights train, or checkpointing (b = 2 f)", 2, BLUE), ("LoRA, no checkpointing (b = f)", 1, ORANGE))

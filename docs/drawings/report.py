@@ -1,4 +1,4 @@
-"""The picture of a report, as a browser shows it: of a demo with few steps.
+"""Screenshot of a report, of a demo with few steps.
 
 python docs/drawings/report.py    # draws docs/figures/report.png anew; needs chromium
 """
@@ -17,7 +17,7 @@ BROWSER = "--headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-tim
 
 
 def main() -> None:
-    """Train, and take the picture."""
+    """Train, and take the screenshot."""
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))))
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([Path(sys.executable).with_name("uds"), *COMMAND.split()], check=True, cwd=folder)

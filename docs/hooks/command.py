@@ -1,4 +1,4 @@
-"""The page of the `uds` command, made of the command itself: `<!-- command -->` stands for all that its help tells."""
+"""Reference page of the `uds` command: `<!-- command -->` is replaced by the help of all its commands."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MARK = "<!-- command -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put in the help, where it is asked for."""
-    return markdown.replace(MARK, helped()) if MARK in markdown else markdown
+    """Replace the mark by the help."""
+    return markdown.replace(MARK, help_of_commands()) if MARK in markdown else markdown
 
 
-def helped() -> str:
-    """Markdown of all commands."""
+def help_of_commands() -> str:
+    """Return Markdown of the help of all commands."""
     from uds_adapters.lab.cli import app
 
     group: Any = typer.main.get_command(app)
@@ -30,7 +30,7 @@ def helped() -> str:
 
 
 def _tables(command: Any) -> Iterator[str]:
-    """A table for each panel of options."""
+    """Yield a table for each panel of options."""
     shown = [one for one in command.params if not getattr(one, "hidden", False) and "--help" not in one.opts]
     panels = {getattr(one, "rich_help_panel", None) or "Options": None for one in shown}
     for panel in panels:
@@ -45,9 +45,9 @@ def _row(one: Any) -> str:
 
 
 def _default(one: Any) -> str:
-    told = getattr(one, "show_default", None)
-    if isinstance(told, str):
-        return told
+    shown = getattr(one, "show_default", None)
+    if isinstance(shown, str):
+        return shown
     if one.required:
         return "must be given"
     default = one.default() if callable(one.default) else one.default
@@ -58,12 +58,12 @@ def _default(one: Any) -> str:
 
 
 def _examples(written: str) -> str:
-    """What follows the mark of text that keeps its lines."""
+    """Return the examples as a code block."""
     lines = textwrap.dedent(written.removeprefix("Examples:\n")).strip("\n")
     return f"```\n{lines}\n```" if lines else ""
 
 
 def _text(written: str) -> str:
-    """Help as typer takes it: rich's markup and paragraph marks away, options as code."""
+    """Return help without rich's markup and typer's paragraph marks, options as code."""
     plain = re.sub(r"\[/?[a-z ]*\]", "", written.replace("\f", ""))
     return re.sub(r"(?<![`\w-])(--[a-z][a-z-]*)", r"`\1`", plain).strip()

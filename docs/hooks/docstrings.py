@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: their formulas, which are written for Sphinx, become formulas of the site."""
+"""Formulas of docstrings: converted from Sphinx to Markdown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MATH = re.compile(r"^( *)\.\. math::[ \n]+(.*?)(?=\n\s*\n|\Z)", flags=re.MULTILI
 
 
 class Formulas(griffe.Extension):
-    """Turns ``.. math::`` into what the extension `arithmatex` reads."""
+    """Convert ``.. math::`` to the form that the extension `arithmatex` reads."""
 
     def on_instance(self, *, obj: Any, **_: Any) -> None:
-        """Called for each object that is documented."""
+        """Convert the docstring of a documented object."""
         if obj.docstring:
             obj.docstring.value = MATH.sub(lambda match: f"$${' '.join(match[2].split())}$$", obj.docstring.value)

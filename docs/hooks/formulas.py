@@ -1,4 +1,4 @@
-"""Formulas become MathML while the site is built, and are set in STIX Two Math from the site itself.
+"""Formulas as MathML, made while the site is built and set in STIX Two Math, a font of the site itself.
 
 A reader's browser runs no script for them and fetches nothing from elsewhere. The font is that of `ziamath`, cut down
 to the characters that occur.
@@ -16,7 +16,7 @@ from fontTools import subset
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', flags=re.DOTALL)
-MENDED = (  # what browsers would draw too large, too near or too small
+CORRECTIONS = (  # of what browsers draw too large, too close or too small
     (r"<mo[^>]*>&#x02016;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x02016;</mo>'),
     (r"<mo[^>]*>&#x000AF;</mo>", '<mo stretchy="false" accent="true">&#x0203E;</mo>'),
     (r"<mi>(log|ln|exp|cos|max|min|tanh)</mi>(?=<m(?!o))", r'<mi>\1</mi><mspace width="0.17em"/>'),
@@ -32,7 +32,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def on_post_build(*, config: Any) -> None:
-    """Write the font."""
+    """Write the font with the characters that occur."""
     options = subset.Options(flavor="woff", layout_features=["*"])
     font = subset.load_font(str(FONT), options)
     cut = subset.Subsetter(options)
@@ -43,10 +43,10 @@ def on_post_build(*, config: Any) -> None:
 
 
 def formula(latex: str, *, block: bool) -> str:
-    """MathML of a formula, which scrolls where it is wider than the page."""
+    """Return MathML of a formula; one wider than the page scrolls."""
     latex = re.sub(r"\s+", " ", html.unescape(latex)).strip()
     made = convert(latex, display="block" if block else "inline")
-    for pattern, better in MENDED:
+    for pattern, better in CORRECTIONS:
         made = re.sub(pattern, better, made)
     made = made.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
     _characters.update(html.unescape(re.sub(r"<[^>]*>", "", made)))

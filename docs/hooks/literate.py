@@ -1,8 +1,8 @@
-"""Scripts that are pages: prose in comments after `# %%`, code below it, and what the code printed when it last ran.
+"""Pages from scripts: prose in comments after `# %%`, code below it, and the recorded output of the code.
 
-python docs/hooks/literate.py NAMES    # runs docs/tutorials/NAME.py, or all, and keeps what they print in NAME.txt
+python docs/hooks/literate.py NAMES    # runs docs/tutorials/NAME.py, or all, and records the output in NAME.txt
 
-A script may say how it is started: a line `# started by: torchrun --nproc-per-node=2`; what rank 0 prints is kept.
+A script may name its launcher in a line `# started by: torchrun --nproc-per-node=2`; the output of rank 0 is recorded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 def cells(script: str) -> list[Cell]:
-    """The cells of a script, in order; what comes before the first is no cell."""
+    """Return the cells of a script, in order, without the text before the first mark."""
     found, line = [], 1
     for number, part in enumerate(re.split(rf"^{CELL}\n", script, flags=re.MULTILINE)):
         lines = part.splitlines()
@@ -44,7 +44,7 @@ def cells(script: str) -> list[Cell]:
 
 
 def page(script: Path) -> str:
-    """The script as Markdown, with what it printed."""
+    """Return the script as Markdown, with its recorded output."""
     said = kept(script)
     parts = []
     for number, cell in enumerate(cells(script.read_text(encoding="utf-8"))):
@@ -57,7 +57,7 @@ def page(script: Path) -> str:
 
 
 def kept(script: Path) -> dict[int, str]:
-    """Number of a cell -> what it printed when the script last ran for the page."""
+    """Return the recorded output: number of a cell -> text."""
     file = script.with_suffix(".txt")
     if not file.exists():
         return {}
@@ -66,7 +66,7 @@ def kept(script: Path) -> dict[int, str]:
 
 
 def run(script: Path, *, limit: float = 300) -> str:
-    """Run a script as it says, in processes of its own; what its cells print, in the form that `kept` reads."""
+    """Run a script with its launcher, in new processes; return its output in the form that `kept` reads."""
     started = re.search(r"^# started by: (.*)$", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
     launcher = started[1].replace("torchrun", "-m torch.distributed.run").split() if started else []
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -1,8 +1,9 @@
-"""Links and texts of the repository in the site: a page may link to any file, and show a part of one.
+"""Links to files of the repository, and includes of their text, in the site.
 
-A link is written as it works in the repository, `../figures/step.svg`, and so works in both places. What it leads to
-and is no page is copied into the site. `<!-- include: benchmarks/README.md#scoring -->` stands for that section of that
-file, without its heading; without an anchor, for the whole file. A script is shown as `literate` tells it.
+A link is written relative to the page's file, `../figures/step.svg`, so it works in the repository and in the site. A
+linked file that is no page is copied into the site. Code that is the path of a file, `tests/reference.py`, links to
+it. `<!-- include: benchmarks/README.md#scoring -->` is replaced by that section of that file, without its heading;
+without an anchor, by the whole file. A script is converted by `literate`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ SHOWN = {  # files of the repository that are pages of the site, whole
     "benchmarks/README.md": "benchmarks.md",
 }
 LINK = re.compile(r"(?<=\])\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+PATH = re.compile(
+    r"\[[^\]]*\]\([^)]*\)|^#.*$|`((?:tests|benchmarks|adapters|uds_core|docs)/[\w./-]+\.\w+)`", flags=re.MULTILINE
+)
 INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(\S+))? -->$", flags=re.MULTILINE)
 FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", flags=re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Take in what pages link to outside of their folder."""
+    """Add the files outside of the pages' folder that pages link to."""
     from mkdocs.structure.files import File
 
     for page in PAGES.rglob("*.md"):
@@ -41,19 +45,19 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Put in what the page includes, and turn its links to where files are in the site."""
+    """Insert the includes of a page, and point its links to the places of files in the site."""
     here = Path(page.file.src_uri).parent
     whole = included(markdown, PAGES / page.file.src_uri)
     return _outside_of_code(whole, lambda part: LINK.sub(lambda match: _turned(match, here), part))
 
 
 def text(page: Path) -> str:
-    """The Markdown of a page with all that it includes; links are paths from the repository's root, with a slash."""
+    """Return the Markdown of a page with its includes; links are paths from the repository's root, with a slash."""
     return included(page.read_text(encoding="utf-8"), page)
 
 
 def included(markdown: str, origin: Path) -> str:
-    """`markdown` of the file `origin`, with its includes, links made absolute."""
+    """Return `markdown` of the file `origin` with its includes; links are absolute."""
 
     def section(match: re.Match[str]) -> str:
         file = ROOT / match[1]
@@ -63,12 +67,12 @@ def included(markdown: str, origin: Path) -> str:
     def absolute(match: re.Match[str]) -> str:
         return f"(/{os.path.relpath(origin.parent / match[1], ROOT)}{match[2] or ''})"
 
-    rooted = _outside_of_code(markdown, lambda part: LINK.sub(absolute, part))
+    rooted = _outside_of_code(markdown, lambda part: PATH.sub(_path_link, LINK.sub(absolute, part)))
     return INCLUDE.sub(section, rooted)
 
 
 def linked(markdown: str) -> set[Path]:
-    """Files that a text with absolute links leads to."""
+    """Return the files that absolute links in a text lead to."""
     found: set[Path] = set()
 
     def note(part: str) -> str:
@@ -80,7 +84,7 @@ def linked(markdown: str) -> set[Path]:
 
 
 def place(file: Path) -> str:
-    """Where a file of the repository is in the site."""
+    """Return the place of a file of the repository in the site."""
     inside = file.resolve().relative_to(ROOT).as_posix()
     for folder in ("docs/pages/", "docs/"):
         if inside.startswith(folder):
@@ -89,14 +93,19 @@ def place(file: Path) -> str:
 
 
 def anchor_of(heading: str) -> str:
-    """The anchor that Markdown gives a heading."""
+    """Return the anchor that Markdown gives a heading."""
     plain = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode())
     return re.sub(r"[-\s]+", "-", plain.strip().lower())
 
 
 def anchors(markdown: str) -> set[str]:
-    """All anchors of headings in a text."""
+    """Return all anchors of headings in a text."""
     return {anchor_of(title) for title in re.findall(r"^#+ (.*)$", FENCE.sub("", markdown), flags=re.MULTILINE)}
+
+
+def _path_link(match: re.Match[str]) -> str:
+    """Return code that is the path of a file as a link to it; existing links and headings unchanged."""
+    return f"[{match[0]}](/{match[1]})" if match[1] and (ROOT / match[1]).is_file() else match[0]
 
 
 def _turned(match: re.Match[str], here: Path) -> str:

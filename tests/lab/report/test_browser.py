@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws everything, asks the network for nothing, and does what its buttons say."""
+"""The page in a real browser: every figure is drawn, nothing is fetched, and controls work."""
 
 import csv
 import os
@@ -174,7 +174,7 @@ def test_scores_of_another_policy_and_another_part(opened):
     policy, part = (opened.figure("scores").locator("select").nth(n) for n in (0, 1))
     assert (policy.input_value(), part.input_value()) == ("uds:alpha=auto", "score")
     part.select_option("diversity")
-    assert "diversity, less its pool's median" in opened.figure("scores").locator("svg text").all_text_contents()
+    assert "diversity, minus its pool's median" in opened.figure("scores").locator("svg text").all_text_contents()
     policy.select_option("longest")  # which has a score and nothing else
     assert opened.figure("scores").locator("select").nth(1).input_value() == "score"
 
@@ -183,7 +183,7 @@ def test_records_are_searched_and_filtered(opened):
     figure = opened.figure("records")
     note = figure.locator("[data-note=records]")
     articles = figure.locator("article")
-    assert note.inner_text() == "300 records fit."
+    assert note.inner_text() == "300 records match."
     opened.page.get_by_role("button", name="Show more").click()
     assert articles.count() == 70
     figure.get_by_placeholder("words in the text").fill("CAPITALS")
@@ -194,7 +194,7 @@ def test_records_are_searched_and_filtered(opened):
     figure.locator("[name=without]").select_option("uds:alpha=auto")
     assert all("uds:alpha=auto never" in text for text in articles.locator(".about").all_inner_texts())
     figure.get_by_placeholder("words in the text").fill("no record says this")
-    assert figure.locator(".plot").inner_text() == "No record fits all of these."
+    assert figure.locator(".plot").inner_text() == "No record matches all filters."
 
 
 def test_records_in_another_order(opened):

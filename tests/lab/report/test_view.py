@@ -1,4 +1,4 @@
-"""What the page is told: means, bands, quantiles, agreement, and not too much of it."""
+"""Data of the page: means, bands, quantiles, overlap, and limits on their size."""
 
 import json
 from itertools import pairwise

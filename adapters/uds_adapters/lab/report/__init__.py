@@ -1,1 +1,1 @@
-"""The report: results of a comparison on one page that needs nothing but a browser."""
+"""Reports: the results of a comparison as one self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""Who chose what: how often, how much policies agree, and what the chosen have in common."""
+"""Statistics of the chosen records: counts, overlap of policies, lengths and properties."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 __all__ = ["PolicyChoices", "choices", "counts", "lengths", "overlap", "statistics"]
 
 _BINS = 24
-_LONG = 0.995  # of the records; longer ones share the last bar, which would else squeeze all others
+_LONG = 0.995  # quantile: longer records share the last bar, so that a few do not squeeze all others
 
 
 class PolicyChoices(NamedTuple):
-    """What one run chose of what it was offered: indices of records."""
+    """Indices of the records that one run trained on, and of its other candidates."""
 
     policy: str
     seed: int
     chosen: frozenset[int]
     rest: frozenset[int]
-    """Offered, and never chosen."""
+    """Candidates that were never chosen."""
 
 
 def choices(
     runs: Sequence[Mapping[str, Any]], records: int, /, *, offered: Mapping[tuple[str, int], Collection[int]]
 ) -> list[PolicyChoices]:
-    """One a run. `offered` is known from audits; a run without one counts as offered all records."""
+    """Return one `PolicyChoices` per run. `offered` comes from audits; without one, all records were candidates."""
     made = []
     for run in runs:
         chosen = frozenset(index for step in run.get("selected") or () for index in step)
@@ -37,14 +37,14 @@ def choices(
 
 
 def counts(runs: Sequence[Mapping[str, Any]], policy: str, /) -> Counter[int]:
-    """How often each record was trained on, over all seeds."""
+    """Return how often each record was trained on, over all seeds."""
     return Counter(i for run in runs if run["policy"] == policy for step in run.get("selected") or () for i in step)
 
 
 def overlap(made: Sequence[PolicyChoices], policies: Sequence[str], /) -> list[list[float | None]]:
-    """Jaccard index of what two policies chose from the same candidates, mean over seeds.
+    """Return the Jaccard index of the records that each two policies chose with one seed, mean over seeds.
 
-    On the diagonal a policy against itself with another seed, so with other candidates; None where there is one seed.
+    On the diagonal: a policy against itself with another seed, so with other candidates; None for a single seed.
     """
     return [[_mean_overlap(made, row, column) for column in policies] for row in policies]
 
@@ -52,13 +52,13 @@ def overlap(made: Sequence[PolicyChoices], policies: Sequence[str], /) -> list[l
 def lengths(
     made: Sequence[PolicyChoices], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /
 ) -> dict[str, Any]:
-    """Histograms of the lengths of what each policy chose and left, as shares."""
+    """Return histograms of the lengths of chosen and other candidates of each policy, as fractions of the records."""
     tokens = [record["length"] for record in records]
     low, high = min(tokens), sorted(tokens)[int(_LONG * (len(tokens) - 1))]
     width = max(1, -(-(high + 1 - low) // _BINS))
     bins = max(1, -(-(high + 1 - low) // width))
 
-    def shares(groups: Sequence[frozenset[int]]) -> list[float] | None:
+    def fractions(groups: Sequence[frozenset[int]]) -> list[float] | None:
         counted = Counter(min((tokens[i] - low) // width, bins - 1) for group in groups for i in group)
         total = sum(counted.values())
         return [counted[n] / total for n in range(bins)] if total else None
@@ -70,8 +70,8 @@ def lengths(
         "policies": [
             {
                 "policy": policy,
-                "chosen": shares([c.chosen for c in made if c.policy == policy]),
-                "rest": shares([c.rest for c in made if c.policy == policy]),
+                "chosen": fractions([c.chosen for c in made if c.policy == policy]),
+                "rest": fractions([c.rest for c in made if c.policy == policy]),
             }
             for policy in policies
         ],
@@ -81,19 +81,19 @@ def lengths(
 def statistics(
     made: Sequence[PolicyChoices], records: Sequence[Mapping[str, Any]], policies: Sequence[str], /
 ) -> list[dict[str, Any]]:
-    """Two rows a policy: what its chosen records have in common, and those that it left; means over seeds."""
+    """Return mean properties of the chosen and of the other candidates of each policy, over seeds."""
     rows = []
     for policy, kind in product(policies, ("chosen", "rest")):
         groups = [getattr(choice, kind) for choice in made if choice.policy == policy]
-        described = [_described(group, records) for group in groups if group]
+        described = [_mean_properties(group, records) for group in groups if group]
         if described:
             names = described[0].keys()
             rows.append({"policy": policy, "kind": kind, **{n: fmean(d[n] for d in described) for n in names}})
     return rows
 
 
-def _described(group: frozenset[int], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Known properties of some records."""
+def _mean_properties(group: frozenset[int], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return mean properties of the records of a group."""
     originals = {i: records[i].get("duplicate_of") for i in group}
     flags = records[0].get("flags") or {}
     return {

@@ -1,4 +1,4 @@
-"""Held-out numbers along a run, and their means and bands over seeds."""
+"""Held-out metrics along a run, with means and bands over seeds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Line = list[tuple[float, Mapping[str, Any]]]
 
 
 def curves(runs: Sequence[Mapping[str, Any]], policies: Sequence[str], /) -> dict[str, Any]:
-    """Of each policy the points of every seed, and their means.
+    """Return for each policy the points of every seed, and their means.
 
-    A mean is taken of points that are equally far in their runs, so seeds need not have made equally many steps. A
+    A mean is taken of points that are equally far in their runs, so seeds may have different numbers of steps. A
     metric's `low` and `high` are one standard deviation off its mean; None for a single seed. The curve of a run that
     diverged ends where its numbers do, and the mean with the first that ends.
     """
@@ -38,7 +38,7 @@ def curves(runs: Sequence[Mapping[str, Any]], policies: Sequence[str], /) -> dic
 
 
 def _line(run: Mapping[str, Any], metrics: Sequence[str]) -> Line:
-    """The points of a run until the first that lacks a number, each with how far it is, in [0, 1]."""
+    """Return the points before the first without a finite value, each with its position in the run, in [0, 1]."""
     last = run["evaluations"][-1]["step"] or 1
     whole = takewhile(lambda point: all(_is_number(point.get(name)) for name in metrics), run["evaluations"])
     return [(point["step"] / last, point) for point in whole]
@@ -69,11 +69,11 @@ def _mean(curves: Sequence[Line], part: float, along: Sequence[str], metrics: Se
 
 
 def _at(part: float, curve: Line, name: str) -> float:
-    """The value at a part of the run, between the two points about it."""
+    """Return the value at a position in the run, interpolated between the two nearest points."""
     for (before, start), (after, end) in pairwise(curve):
         if part <= after and after > before:
-            share = max(0.0, (part - before) / (after - before))
-            return start[name] + share * (end[name] - start[name])
+            weight = max(0.0, (part - before) / (after - before))
+            return start[name] + weight * (end[name] - start[name])
     return curve[-1][1][name]
 
 

@@ -1,4 +1,4 @@
-"""Folders of results: read, joined, and made a page of."""
+"""Read folders of results, join them, and write their report."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ __all__ = ["SCHEMA", "join", "read", "write"]
 SCHEMA = 2
 
 _JOINED = {
-    True: "trained on the same records. The menu at the top shows each for itself.",
-    False: "trained on different records: do not compare their losses. The menu at the top shows each for itself.",
+    True: "trained on the same records. The menu at the top shows each folder alone.",
+    False: "trained on different records: do not compare their losses. The menu at the top shows each folder alone.",
 }
 _NEEDED = {"runs": {"policy", "seed", "steps", "evaluations"}, "summary": {"policy"}}
 
 
 def write(folders: Sequence[Path], output: Path, /, *, after: Callable[[int, int], None] | None = None) -> Path:
-    """Make the page of one folder, or of several: joined, and each for itself. Whole at `output`, or not there.
+    """Write the report of one folder, or of several joined and each alone, to `output`, atomically.
 
-    `after` is told how many audits have been read, and how many there are to read.
+    `after` is called after each audit with the number of audits read, and of all audits.
 
     Raises
     ------
     LabError
-        Where a folder holds no results, or they cannot be read.
+        If a folder contains no results, or they cannot be read.
     """
     results = {name: read(folder) for name, folder in _named(folders).items()}
     shown = [*results.items()] if len(results) == 1 else [("all folders together", join(results)), *results.items()]
     total = sum(run["audit"] is not None for _, result in shown for run in result["runs"])
     done = itertools.count(1)
 
-    def told() -> None:
+    def count_audit() -> None:
         if after is not None:
             after(next(done), total)
 
-    storage.write(output, filled([view(result, name=name, after=told) for name, result in shown]))
+    storage.write(output, filled([view(result, name=name, after=count_audit) for name, result in shown]))
     return output
 
 
 def read(folder: Path, /) -> dict[str, Any]:
-    """What `results.json` of a folder holds, with paths of audits that can be opened from anywhere.
+    """Return the content of `results.json` in a folder, the paths of its audits joined to that folder.
 
     Raises
     ------
     LabError
-        Where it is missing, damaged, of a later version, or something else.
+        If the file is missing, damaged, of a later version, or not of a comparison.
     """
     file = folder / "results.json"
     try:
@@ -70,9 +70,9 @@ def read(folder: Path, /) -> dict[str, Any]:
 
 
 def join(results: Mapping[str, Mapping[str, Any]], /) -> dict[str, Any]:
-    """One comparison of several, their policies named after their folders.
+    """Return one comparison that joins several; its policies are named after their folders.
 
-    Records, and with them what was chosen, stay only where all folders are about the same data.
+    Records and choices are included only if all folders have the same data.
     """
     first, *others = results.values()
     same = all(other.get("records") == first.get("records") for other in others)
@@ -99,7 +99,7 @@ def _renamed(results: Mapping[str, Mapping[str, Any]], key: str, fields: Sequenc
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Each folder by its last name, or by its path where two would have the same."""
+    """Return folders by their last part, or by their path where two have the same last part."""
     names = [folder.resolve().name for folder in folders]
     named = {
         name if names.count(name) == 1 else str(folder): folder for name, folder in zip(names, folders, strict=True)

@@ -1,4 +1,4 @@
-"""A map of the training records: their sketches under the model before training, laid flat."""
+"""Map of training records: sketches under the model before training, projected to two dimensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..training.task import Task
 
 __all__ = ["LIMIT", "atlas", "flat"]
 
-LIMIT = 400  # of records on a map
+LIMIT = 400  # records on a map
 
 _BATCH = 16  # records in a forward pass
 
@@ -26,18 +26,18 @@ _BATCH = 16  # records in a forward pass
 def atlas(
     task: Task, /, *, seed: int, limit: int = LIMIT, after: Callable[[int], None] | None = None
 ) -> dict[str, list[Any]] | None:
-    """Where at most `limit` records lie, drawn by `seed`: near together, if UDS finds them alike.
+    """Return the positions of at most `limit` records, drawn by `seed`: close together if their sketches are similar.
 
-    `after` is told the number of records that were looked at.
+    `after` is called with the number of records processed.
 
     Returns
     -------
     dict
-        `x`, `y`, and `record`, its place in the data set; None for fewer than three records, which have no plane.
+        `x`, `y`, and `record`, its index in the data set; None for fewer than three records, which span no plane.
 
     Notes
     -----
-    Loads the model, and costs one forward pass over those records. On the accelerator, where there is one.
+    Loads the model, and costs one forward pass over those records, on the accelerator if there is one.
     """
     drawn = random.Random(seed).sample(range(len(task.train)), min(limit, len(task.train)))
     drawn.sort(key=lambda index: len(task.train[index]["input_ids"]))
@@ -51,13 +51,13 @@ def atlas(
 
 
 def flat(points: np.ndarray, /) -> np.ndarray:
-    """Coordinates (points, 2) along the two directions in which `points` (points, dim) differ most."""
+    """Return coordinates (points, 2) along the two directions of largest variance of `points` (points, dim)."""
     centred = points - points.mean(axis=0)
     directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
     if len(directions) < 2:  # one number a point
         directions = np.vstack([directions, np.zeros_like(directions)])
     largest = np.abs(directions).argmax(axis=1)
-    signs = np.sign(directions[[0, 1], largest])  # else left and right were the decomposition's whim
+    signs = np.sign(directions[[0, 1], largest])  # the decomposition leaves the signs open
     return centred @ (directions * np.where(signs == 0, 1, signs)[:, None]).T
 
 
@@ -66,12 +66,12 @@ def _sketches(task: Task, drawn: list[int], *, seed: int, after: Callable[[int],
     device = accelerator or torch.device("cpu")
     scorer = Scorer(load_model(task.model).requires_grad_(False).to(device))
     policy = uds.UDS(frobenius=1.0, seed=seed)  # without a spectrum, which the map does not need
-    found = []
+    sketches = []
     for start in range(0, len(drawn), _BATCH):
         batch = task.collator([task.train[index] for index in drawn[start : start + _BATCH]])
         placed = {name: tensor.to(device) for name, tensor in batch.items() if name != "index"}
         features = scorer.examine(batches.view(placed, shift=scorer.shift), policy)
-        found.append(features["sketch"].float().cpu().numpy())
+        sketches.append(features["sketch"].float().cpu().numpy())
         if after is not None:
-            after(sum(map(len, found)))
-    return np.concatenate(found)
+            after(sum(map(len, sketches)))
+    return np.concatenate(sketches)

@@ -1,4 +1,4 @@
-"""The page: a template with style, script and data put in, so that nothing is loaded."""
+"""HTML of the report: a template filled with style, scripts and data, so that nothing is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .view import view
 
 __all__ = ["filled", "page"]
 
-# each uses those before it
+# in this order: each script uses those before it
 _SCRIPTS = (
     "charts.js",
     "controls.js",
@@ -24,19 +24,19 @@ _SCRIPTS = (
 
 
 def page(results: Mapping[str, Any], /, *, name: str = "results") -> str:
-    """The whole page of one comparison; see `view` for what it takes."""
+    """Return the page of one comparison; see `view` for `results`."""
     return filled([view(results, name=name)])
 
 
 def filled(views: Sequence[Mapping[str, Any]], /) -> str:
-    """The page of one view, or of several with a menu."""
+    """Return the page of one view, or of several with a menu."""
     parts = {
         "verdict": html.escape(" ".join(views[0]["verdict"])),  # for readers without JavaScript
         "style": _file("style.css"),
         "scripts": "\n".join(map(_file, _SCRIPTS)),
         "data": json.dumps(views, allow_nan=False, ensure_ascii=False).replace("<", r"\u003c"),
     }
-    pieces = _file("page.html").split("@@")  # text and names, in turn
+    pieces = _file("page.html").split("@@")  # text and names of parts alternate
     return "".join(piece if n % 2 == 0 else parts[piece] for n, piece in enumerate(pieces))
 
 

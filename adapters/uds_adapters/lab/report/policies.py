@@ -1,4 +1,4 @@
-"""What each policy does, in one sentence: the first of its docstring."""
+"""Explanations of policies: the first sentence of each docstring."""
 
 from __future__ import annotations
 

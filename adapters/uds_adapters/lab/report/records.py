@@ -1,4 +1,4 @@
-"""The records that the page shows: their text, what is known of them, and who chose them."""
+"""Records on the page: their text, properties, and the policies that chose them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .choices import counts
 
 __all__ = ["LIMIT", "listed"]
 
-LIMIT = 2_000  # of records, so that a page stays small whatever the data
+LIMIT = 2_000  # records; bounds the size of the page
 _CHARACTERS = 400
 
 
 def listed(results: Mapping[str, Any], policies: Sequence[str], /) -> dict[str, Any]:
-    """Rows of at most `LIMIT` records, those on the map first of all; and the map's points, which name their row."""
+    """Return at most `LIMIT` records, those on the map first, and the map's points with their row in the list."""
     records = results.get("records") or []
     chart = results.get("map") or {"x": [], "y": [], "record": []}
     shown = _shown(len(records), chart["record"])
@@ -30,7 +30,7 @@ def listed(results: Mapping[str, Any], policies: Sequence[str], /) -> dict[str, 
 
 
 def _shown(total: int, first: Sequence[int]) -> list[int]:
-    """In the order of the data; evenly spaced, where there are too many."""
+    """Return indices in the order of the data, evenly spaced if there are more than `LIMIT`."""
     kept = [index for index in first if index < total][:LIMIT]
     room = min(total, LIMIT) - len(kept)
     others = sorted(set(range(total)) - set(kept))

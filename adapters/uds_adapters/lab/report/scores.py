@@ -1,4 +1,4 @@
-"""Scores along a run, from its audit: quantiles of what was chosen and what was not, less their pool's median."""
+"""Scores along a run, from its audit: quantiles of chosen and other candidates, relative to the pool's median."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..errors import LabError
 __all__ = ["Scores"]
 
 _BINS = 60  # along the steps
-_SAMPLED = 400  # values a bin and group, drawn where there are more
+_SAMPLED = 400  # values per bin and group; a random sample of them if there are more
 _LEVELS = (0.1, 0.5, 0.9)
 _NOT_SCORES = ("step", "optimizer_step", "position", "id", "chosen")
 
 
 class Scores:
-    """Collects the audits of all runs, whatever their size, in little memory.
+    """Quantiles of the scores in the audits of all runs, in bounded memory.
 
-    A policy chooses within a pool, and the level of its scores differs between steps and seeds: shown is how far a
-    score stands above or below the median of its pool.
+    A policy chooses within a pool, and the level of its scores differs between steps and seeds: so the median of
+    the pool is subtracted from each score.
 
     Attributes
     ----------
     offered
-        Of each run, policy and seed, the records that were candidates.
+        (policy, seed) -> the records that were candidates.
     missing
-        Audits that are named in the results and are not there.
+        Audits that the results name and that do not exist.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Scores:
         Raises
         ------
         LabError
-            Where an audit is damaged.
+            If an audit is damaged.
         """
         for run in runs:
             if not run.get("audit"):
@@ -62,7 +62,7 @@ class Scores:
             after()
 
     def quantiles(self) -> dict[str, Any]:
-        """Policy -> part of the score -> points along the steps, each with three levels of the chosen and the rest."""
+        """Return policy -> part of the score -> points along the steps, with three quantiles of chosen and others."""
         return {
             policy: {part: self._points(policy, bins) for part, bins in sorted(parts.items(), key=_score_first)}
             for policy, parts in self._bins.items()
@@ -95,7 +95,7 @@ class Scores:
 
 
 class _Sample:
-    """A uniform sample of all values that were added."""
+    """A uniform random sample of all values that were added (reservoir sampling)."""
 
     def __init__(self, draw: random.Random) -> None:
         self.values: list[float] = []

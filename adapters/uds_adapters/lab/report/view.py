@@ -1,4 +1,4 @@
-"""From results to what the page draws: all that must be small, counted or averaged is so before it gets there."""
+"""Data of the page, computed from results: counted, averaged and rounded before they reach the browser."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FACTS = ("model", "data", "keep", "budget", "steps", "batch_size", "training_ex
 
 
 def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Everything on one page, ready for JSON: what cannot be known of these results is empty or None.
+    """Return the data of one page, ready for JSON; what the results do not contain is empty or None.
 
     Parameters
     ----------
     results
-        Of `compare`; the path of an audit is absolute, or seen from the working directory.
+        Results of `compare`; paths of audits are absolute or relative to the working directory.
     name
-        What the page calls them, where it shows several.
+        Name of these results in the menu of a page with several.
     after
-        Called after each audit, which take the time.
+        Called after each audit; reading them takes the time.
     """
     runs, summary = results["runs"], results["summary"]
     policies = [row["policy"] for row in summary]
@@ -48,19 +48,19 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
         **_chosen(results, policies, scores),
         **records.listed(results, policies),
         "facts": [[fact, _short(configuration[fact])] for fact in _FACTS if configuration.get(fact) is not None],
-        "configuration": [[key, said(value)] for key, value in configuration.items()],
-        "versions": [[key, said(value)] for key, value in (results.get("versions") or {}).items()],
+        "configuration": [[key, as_text(value)] for key, value in configuration.items()],
+        "versions": [[key, as_text(value)] for key, value in (results.get("versions") or {}).items()],
         "notes": [f"The audit {path} is missing, so the scores of that run are not shown." for path in scores.missing],
     }
     return _plain(made)
 
 
-def said(value: Any, /) -> str:
-    """A value of the configuration in words."""
+def as_text(value: Any, /) -> str:
+    """Return a value of the configuration as text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {said(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {as_text(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(said, value))
+        return ", ".join(map(as_text, value))
     return "-" if value is None else str(value).replace("\n", r"\n")
 
 
@@ -76,17 +76,17 @@ def _chosen(results: Mapping[str, Any], policies: Sequence[str], scores: Scores)
 
 
 def _short(value: Any) -> str:
-    """Of a path, its end alone."""
-    return "/".join(re.split(r"[\\/]", said(value).rstrip("\\/"))[-2:])
+    """Return the last two parts of a path."""
+    return "/".join(re.split(r"[\\/]", as_text(value).rstrip("\\/"))[-2:])
 
 
 def sentences(verdict: Any, /) -> list[str]:
-    """A verdict, sentence by sentence; empty where there is none."""
+    """Return the sentences of a verdict; an empty list if there is none."""
     return re.split(r"(?<=\.)\s+", verdict) if isinstance(verdict, str) else list(verdict or [])
 
 
 def _plain(value: Any) -> Any:
-    """With six digits, and None for what is no number: all that a browser needs and can read."""
+    """Return `value` with six significant digits, and None for NaN and infinities, which JSON lacks."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,5 +1,5 @@
 "use strict";
-// How a chart is drawn: SVG elements, scales, axes, and one tip for all of them. Nothing here knows what is shown.
+// Charts: SVG elements, scales, axes, and a shared tooltip, whatever the data.
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -26,7 +26,7 @@ function percent(value) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
-function clipped(text, width) { // to so many pixels, of which a letter takes at most 7.7 or so
+function clipped(text, width) { // to a width in pixels; a letter takes about 7.7 at most
   const most = Math.max(3, Math.floor(width / 7.7));
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
@@ -91,11 +91,11 @@ function band(lower, upper) {
   return `${path(lower)}L${path(upper.toReversed()).slice(1)}Z`;
 }
 
-function ramp(share) { // of the accent, for a number in [0, 1]
-  return `color-mix(in oklab, var(--accent) ${(100 * share).toFixed(0)}%, var(--card))`;
+function ramp(fraction) { // a shade of the accent colour, for a number in [0, 1]
+  return `color-mix(in oklab, var(--accent) ${(100 * fraction).toFixed(0)}%, var(--card))`;
 }
 
-// Whatever has a `data-tip` shows it: under a mouse, a finger, or the keyboard's focus.
+// Elements with a `data-tip` show it under the mouse, a finger, or keyboard focus.
 function tips(tip) {
   const show = (event) => {
     const target = event.target.closest?.("[data-tip]");

@@ -1,14 +1,14 @@
 "use strict";
-// What was chosen: scores, overlap, lengths, and what the chosen have in common.
+// Choices: scores, overlap, lengths, and properties of the chosen records.
 
 figures.scores = {
   has: () => Object.keys(view().scores).length > 0,
-  legend: () => [[colour(state.scored), `chosen by ${state.scored}`], ["var(--rest)", "the rest of the candidates"]],
+  legend: () => [[colour(state.scored), `chosen by ${state.scored}`], ["var(--rest)", "other candidates"]],
   draw: (box) => {
     const points = view().scores[state.scored][state.part];
     const values = points.flatMap((point) => [...(point.chosen ?? []), ...(point.rest ?? [])]);
     const made = chart(box, { height: 320, x: { ...range(points.map((point) => point.step), { margin: 0 }), title: "step" },
-      y: { ...range(values), title: `${words(state.part)}, less its pool's median` }, label: `${words(state.part)} of candidates over time` });
+      y: { ...range(values), title: `${words(state.part)}, minus its pool's median` }, label: `${words(state.part)} of candidates over time` });
     for (const [group, style] of [["rest", "var(--rest)"], ["chosen", colour(state.scored)]]) {
       const known = points.filter((point) => point[group]);
       const at = (level) => known.map((point) => [made.X(point.step), made.Y(point[group][level])]);
@@ -31,7 +31,7 @@ figures.overlap = {
     const names = view().policies, width = box.clientWidth;
     const left = Math.min(0.36 * width, 26 + 7.7 * Math.max(...names.map((name) => name.length)));
     const cell = Math.min(Math.max(92, isPaired(box) ? 294 / names.length : 0), (width - left - 2) / names.length);
-    const short = names.some((name) => 7.7 * name.length > cell - 4); // then columns are numbered, and rows say by what
+    const short = names.some((name) => 7.7 * name.length > cell - 4); // then columns are numbered, and row names start with the number
     const svg = drawn("svg", { viewBox: `0 0 ${width} ${26 + cell * names.length}`, height: 26 + cell * names.length,
       role: "img", "aria-label": "Overlap between policies" });
     names.forEach((name, row) => {
@@ -42,7 +42,7 @@ figures.overlap = {
         const value = view().overlap[row][column], known = value !== null;
         const x = left + cell * column, y = 26 + cell * row;
         svg.append(drawn("rect", { x: x + 1, y: y + 1, width: cell - 2, height: cell - 2, rx: 5, "data-tip":
-          `${name} and ${other}${row === column ? ", another seed" : ""}\n${known ? `${number(value, 3)} of what either chose` : "only one seed"}`,
+          `${name} and ${other}${row === column ? ", another seed" : ""}\n${known ? `${number(value, 3)} of the records chosen by either` : "only one seed"}`,
           style: `fill:${known ? ramp(0.08 + 0.92 * value) : "none"};stroke:var(--line)` }));
         if (cell > 30) {
           svg.append(drawn("text", { x: x + cell / 2, y: y + cell / 2 + 4, "text-anchor": "middle", "pointer-events": "none",
@@ -60,14 +60,14 @@ figures.lengths = {
   legend: () => [[colour(state.measured), "chosen"], ["var(--rest)", "the rest"]],
   draw: (box) => {
     const { start, width, policies } = view().lengths;
-    const shares = policies.find((row) => row.policy === state.measured);
-    const all = [...(shares.chosen ?? []), ...(shares.rest ?? [])];
-    const bins = (shares.chosen ?? shares.rest ?? []).length;
+    const fractions = policies.find((row) => row.policy === state.measured);
+    const all = [...(fractions.chosen ?? []), ...(fractions.rest ?? [])];
+    const bins = (fractions.chosen ?? fractions.rest ?? []).length;
     const beside = isPaired(box) ? box.closest(".pair").querySelector("[data-figure=overlap] svg")?.clientHeight ?? 0 : 0;
     const made = chart(box, { height: Math.max(320, beside - 40), label: "Lengths of records", x: { low: start, high: start + width * Math.max(1, bins), title: "tokens of a record" },
-      y: { low: 0, high: 1.08 * Math.max(1e-9, ...all), title: "share of the records", format: percent } });
+      y: { low: 0, high: 1.08 * Math.max(1e-9, ...all), title: "fraction of the records", format: percent } });
     for (const [group, style] of [["rest", "var(--rest)"], ["chosen", colour(state.measured)]]) {
-      const outline = (shares[group] ?? []).flatMap((share, n) => [[start + n * width, share], [start + (n + 1) * width, share]]);
+      const outline = (fractions[group] ?? []).flatMap((fraction, n) => [[start + n * width, fraction], [start + (n + 1) * width, fraction]]);
       const points = outline.map(([x, y]) => [made.X(x), made.Y(y)]);
       if (!points.length) continue;
       const base = [[points[0][0], made.Y(0)], [points.at(-1)[0], made.Y(0)]];
@@ -76,10 +76,10 @@ figures.lengths = {
     }
     for (let n = 0; n < bins; n += 1) {
       made.add("rect", { x: made.X(start + n * width), width: made.X(width) - made.X(0), y: made.area.top, height: made.area.bottom - made.area.top,
-        fill: "transparent", "data-tip": `${start + n * width} to ${start + (n + 1) * width - 1} tokens\nchosen ${percent(shares.chosen?.[n])}, the rest ${percent(shares.rest?.[n])}` });
+        fill: "transparent", "data-tip": `${start + n * width} to ${start + (n + 1) * width - 1} tokens\nchosen ${percent(fractions.chosen?.[n])}, the rest ${percent(fractions.rest?.[n])}` });
     }
   },
-  rows: () => [["policy", "tokens from", "share of the chosen", "share of the rest"], ...view().lengths.policies.flatMap((row) =>
+  rows: () => [["policy", "tokens from", "fraction of the chosen", "fraction of the rest"], ...view().lengths.policies.flatMap((row) =>
     (row.chosen ?? row.rest ?? []).map((_, n) => [row.policy, view().lengths.start + n * view().lengths.width, row.chosen?.[n], row.rest?.[n]]))],
 };
 

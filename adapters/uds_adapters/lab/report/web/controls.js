@@ -1,5 +1,5 @@
 "use strict";
-// What the reader has set: the page's state, and the controls that change it.
+// State of the page, and the controls that change it.
 
 const views = JSON.parse(document.getElementById("data").textContent);
 const state = { view: 0, start: false, hidden: new Set(), shown: 20 };
@@ -19,11 +19,11 @@ const words = (name) => name.replaceAll("_", " ").replace("heldout", "held-out")
 const key = (style) => element("i", { class: "key", style: `background:${style}` });
 const same = (names) => names.map((name) => [name, words(name)]);
 
-// What can be set, and for which values there is something to see.
+// The controls, each with the values for which there is data.
 
 const controls = {
-  metric: { label: "What is measured", values: () => view().curves.metrics.map((name) => [name, METRICS[name].short]) },
-  along: { label: "Against what", values: () => same(view().curves.along) },
+  metric: { label: "Metric", values: () => view().curves.metrics.map((name) => [name, METRICS[name].short]) },
+  along: { label: "Cost", values: () => same(view().curves.along) },
   scored: { label: "Policy", menu: true, policies: true, values: () => same(Object.keys(view().scores)) },
   part: { label: "Part of the score", menu: true, values: () => same(Object.keys(view().scores[state.scored] ?? {})) },
   measured: { label: "Policy", menu: true, policies: true, values: () => same(view().policies) },

@@ -1,8 +1,7 @@
 "use strict";
 // Results: numbers of each policy, differences, curves, cost.
 
-// One entry for everything that is drawn: `has` says whether there is anything to see, `draw` draws it in its box, `rows`
-// are its data as a table.
+// One entry per figure: `has` returns whether there is data, `draw` draws it in its box, `rows` returns its data as a table.
 
 const figures = {};
 
@@ -29,7 +28,7 @@ function summaryColumns() {
     { title: "tokens scored", of: (row) => row.tokens?.forwarded_for_scoring },
     { title: "seconds", of: (row) => row.seconds?.total, show: (row) => number(row.seconds.total, 3), best: "low",
       more: (row) => (row.seconds.scoring > 0.05 * row.seconds.total ? `scoring ${number(row.seconds.scoring, 3)}` : "") },
-    ...flagged.map((flag) => ({ title: `${words(flag)}, of the chosen`, of: (row) => row.flagged[flag],
+    ...flagged.map((flag) => ({ title: `${words(flag)}, among chosen`, of: (row) => row.flagged[flag],
       show: (row) => percent(row.flagged[flag]) })),
   ];
   return columns.filter((column) => view().summary.some((row) => (column.of(row) ?? null) !== null));
@@ -102,11 +101,11 @@ function differenceTitle(metric) {
 }
 
 function outcome(row) {
-  const folder = row.policy.match(/^.*?: /)?.[0] ?? ""; // said once, where several are joined
+  const folder = row.policy.match(/^.*?: /)?.[0] ?? ""; // written once where several are joined
   const rival = row.rival.startsWith(folder) ? row.rival.slice(folder.length) : row.rival;
   if (row.better === "policy") return `${row.policy} is better than ${rival}`;
   if (row.better === "rival") return `${row.policy} is worse than ${rival}`;
-  return `${row.policy} and ${rival}: ${row.seeds > 1 ? "not to be told apart" : "one seed, not known"}`;
+  return `${row.policy} and ${rival}: ${row.seeds > 1 ? "not distinguishable" : "one seed, not known"}`;
 }
 
 figures.curves = {
@@ -175,7 +174,7 @@ figures.frontier = {
       ...[...view().curves.along, ...view().curves.metrics].map((name) => seed.points.at(-1)[name])]))],
 };
 
-function unbeaten(ends) { // from cheap to dear, each better than all before
+function unbeaten(ends) { // in order of cost, each better than all cheaper ones
   const sign = METRICS[state.metric].better === "low" ? 1 : -1;
   const sorted = [...ends].sort((a, b) => a.x - b.x || sign * (a.y - b.y));
   return sorted.filter((end, n) => sorted.slice(0, n).every((before) => sign * end.y < sign * before.y));

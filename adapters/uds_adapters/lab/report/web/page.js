@@ -1,15 +1,15 @@
 "use strict";
-// The page as a whole: words, notes, figures, and what the reader does to them.
+// The page as a whole: texts, notes, figures, and events.
 
 const NOTES = {
   table: () => `Means over ${view().seeds > 1 ? `${view().seeds} seeds` : "the runs"}. ` + (figures.curves.has() ? "Held-out loss is in nats per token " +
-    "of text that nobody trained on: lower is better. The best quality and the shortest time are bold. " : "") +
-    "Tokens scored is what the choice itself costs: all tokens of the candidates, prompts too; tokens trained on are those with loss alone.",
-  curves: () => (view().seeds > 1 ? `Thick lines are means over ${view().seeds} seeds, thin lines single seeds; a band is one standard deviation wide on either side.`
-    : "One seed: how much of a difference is chance is not known.") + " A click on a name hides that policy.",
-  overlap: () => "Of the records that either policy trained on, the share that both did (Jaccard index): 1 is the same, 0 nothing in common." +
-    (view().seeds > 1 ? " On the diagonal a policy meets itself with another seed." : ""),
-  lengths: () => `Records longer than usual share the last bar; the longest has ${number(view().lengths?.longest)} tokens.`,
+    "of text that no run trained on: lower is better. The best quality and the shortest time are bold. " : "") +
+    "Tokens scored is the cost of selection: all tokens of the candidates, prompts included. Tokens trained on counts only tokens with loss.",
+  curves: () => (view().seeds > 1 ? `Thick lines are means over ${view().seeds} seeds, thin lines single seeds; a band is one standard deviation to either side.`
+    : "One seed: it is not known how much of a difference is random.") + " Click a name to hide that policy.",
+  overlap: () => "The fraction of the records chosen by either policy that both chose (Jaccard index): 1 means the same records, 0 none in common." +
+    (view().seeds > 1 ? " On the diagonal: the policy compared with itself under another seed." : ""),
+  lengths: () => `The last bar counts all longer records; the longest has ${number(view().lengths?.longest)} tokens.`,
 };
 
 function drawFigure(figure) {

@@ -1,5 +1,5 @@
 "use strict";
-// The records themselves: on the map and as a list.
+// Records, on the map and as a list.
 
 figures.map = {
   has: () => view().map.length > 0,
@@ -25,7 +25,7 @@ figures.map = {
   })],
 };
 
-function mapped() { // what the colours of the map mean
+function mapped() { // meaning of the colours of the map
   const index = view().policies.indexOf(state.colour);
   const of = state.colour === "length" ? (row) => row.length
     : index >= 0 ? (row) => row.chosen[index] : (row) => Number(row.flags.includes(state.colour.slice(5)));
@@ -34,20 +34,20 @@ function mapped() { // what the colours of the map mean
 }
 
 function chosenBy(row) {
-  const said = view().policies.map((policy, n) => (row.chosen[n] ? `${policy} ${row.chosen[n]}×` : "")).filter(Boolean);
-  return said.length ? `chosen by ${said.join(", ")}` : "chosen by none";
+  const names = view().policies.map((policy, n) => (row.chosen[n] ? `${policy} ${row.chosen[n]}×` : "")).filter(Boolean);
+  return names.length ? `chosen by ${names.join(", ")}` : "never chosen";
 }
 
 figures.records = {
   has: () => view().records.rows.length > 0,
   draw: (box) => {
-    const found = matching();
+    const matches = matching();
     const { total, rows } = view().records;
-    box.replaceChildren(...found.slice(0, state.shown).map(record));
-    if (!found.length) box.append(element("p", { class: "empty" }, "No record fits all of these."));
-    document.getElementById("more").hidden = found.length <= state.shown;
-    document.querySelector("[data-note=records]").textContent = `${found.length.toLocaleString("en")} records fit.` +
-      (rows.length < total ? ` The page holds ${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")}, evenly spaced, and those on the map.` : "");
+    box.replaceChildren(...matches.slice(0, state.shown).map(record));
+    if (!matches.length) box.append(element("p", { class: "empty" }, "No record matches all filters."));
+    document.getElementById("more").hidden = matches.length <= state.shown;
+    document.querySelector("[data-note=records]").textContent = `${matches.length.toLocaleString("en")} records match.` +
+      (rows.length < total ? ` The page contains ${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")}, evenly spaced, and all on the map.` : "");
   },
   rows: () => [["line", "length", "trained", "properties", "near-duplicate of line", ...view().policies.map((policy) => `chosen by ${policy}`), "text"],
     ...matching().map((row) => [row.line, row.length, row.trained, row.flags.join(" "), row.duplicate_of, ...row.chosen, row.text])],
@@ -60,10 +60,10 @@ function matching() {
   const index = (policy) => view().policies.indexOf(policy);
   const total = (row) => row.chosen.reduce((sum, count) => sum + count, 0);
   const often = (row) => (by && by !== "any" ? row.chosen[index(by)] : total(row));
-  const took = (row, who) => (who === "any" ? total(row) > 0 : row.chosen[index(who)] > 0);
+  const chose = (row, who) => (who === "any" ? total(row) > 0 : row.chosen[index(who)] > 0);
   const orders = { line: () => 0, most: (a, b) => often(b) - often(a), least: (a, b) => often(a) - often(b),
     longest: (a, b) => b.length - a.length, shortest: (a, b) => a.length - b.length };
-  return view().records.rows.filter((row) => (!by || took(row, by)) && (!without || !took(row, without))
+  return view().records.rows.filter((row) => (!by || chose(row, by)) && (!without || !chose(row, without))
     && (!flag || (flag === "duplicate" ? row.duplicate_of !== null : row.flags.includes(flag)))
     && row.text.toLowerCase().includes(search.toLowerCase())).sort(orders[order]);
 }
@@ -77,7 +77,7 @@ function record(row) {
   return element("article", { class: "record" }, element("p", {}, ...marked(row.text)), element("div", { class: "about" }, ...about));
 }
 
-function marked(text) { // with the words that were searched for
+function marked(text) { // with the search words highlighted
   const search = filters().words.toLowerCase();
   if (!search) return [text];
   const pieces = [];

@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
 import functools
-import inspect
 import shlex
 import shutil
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from ..console import options
 from ..console.config_file import FILE, continued, loaded, resolved, unchanged, write
@@ -19,7 +19,6 @@ from ..console.options import Json, Output, Overwrite, Seed, grouped, option, ou
 from ..console.terminal import bars, console, telling
 from ..data.source import Source
 from ..errors import Interrupted, LabError
-from ..train.command import train
 from ..training.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,12 +99,19 @@ def tune(
         outcome = _searched(runs, space, halving, output)
         asked = {"values": resolved(context), "command": shlex.join(["uds", *sys.argv[1:]])}
         results = describe(outcome, trials=runs, space=space, halving=halving, **asked)
-        save(results, output, known=inspect.signature(train).parameters)
+        save(results, output, known=_options_of(context, "train"))
         console.print(outcome.verdict, highlight=False, markup=False)
         console.print(
             f"Best: {output / BEST}", f"Picture: {output / PICTURE}", sep="\n", soft_wrap=True, highlight=False
         )
         tell({name: results[name] for name in ("verdict", "distinguishable", "best", "noise", "finalists")})
+
+
+def _options_of(context: typer.Context, command: str) -> set[str]:
+    """Return the options of another command, from the command line that both belong to."""
+    group = context.find_root().command
+    assert isinstance(group, TyperGroup)
+    return {str(parameter.name) for parameter in group.commands[command].params}
 
 
 def _space(text: str | None, policy: str, settings: Settings) -> "Space":

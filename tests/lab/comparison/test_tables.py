@@ -10,7 +10,7 @@ from uds_adapters.lab.comparison.tables import tables
 
 def shown(**more):
     tokens = {"trained": 123_456.0, "forwarded_for_scoring": 9_876_543.0}
-    seconds = {"scoring": 1234.5, "forward_backward": 1234.5, "rest": 123.4, "total": 2592.4}
+    seconds = {"scoring": 1234.5, "forward_backward": 1234.5, "rest": 123.4, "total": 2592.4, "evaluation": 1111.5}
     known = {"policy": "reference", "seeds": 2, "loss_before": 3.5, "loss": 2.0, "spread": 0.1, "samples": 7471.0}
     summary = Summary(**{**known, "tokens": tokens, "seconds": seconds, "flagged": {}, **more})
     console = Console(file=io.StringIO(), width=80)
@@ -20,7 +20,17 @@ def shown(**more):
 
 def test_everything_is_there():
     text = shown()
-    for cell in ("reference", "2.000 (0.100)", "7471", "123.5k", "9.9M", "1234.5", "2592.4", "before training 3.500"):
+    for cell in (
+        "reference",
+        "2.000 (0.100)",
+        "7471",
+        "123.5k",
+        "9.9M",
+        "1234.5",
+        "2592.4",
+        "1111.5",
+        "before training 3.500",
+    ):
         assert cell in text
     assert "\u2026" not in text
 

@@ -58,11 +58,11 @@ def test_predictions_are_of_batches_as_long_as_those_of_the_data(task):
     for p in found:
         assert p.full.forward == pytest.approx(case.padded)
         assert p.selecting.scoring == pytest.approx(case.padded)
-        assert p.chance.forward == pytest.approx(case.chance[p.kept])
-        assert p.full.backward == p.full.update == p.full.scoring == p.chance.scoring == 0.0
+        assert p.random.forward == pytest.approx(case.random[p.kept])
+        assert p.full.backward == p.full.update == p.full.scoring == p.random.scoring == 0.0
     lengths = [len(example["input_ids"]) for example in task.train]
-    assert case.chance[1] == pytest.approx(sum(lengths) / len(lengths), rel=0.05)  # over 64 draws
-    assert case.padded > 8 * case.chance[1]  # padded to the longest
+    assert case.random[1] == pytest.approx(sum(lengths) / len(lengths), rel=0.05)  # over 64 draws
+    assert case.padded > 8 * case.random[1]  # padded to the longest
 
 
 def test_the_kept_are_those_that_the_policy_chooses(task):

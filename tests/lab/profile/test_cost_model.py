@@ -21,7 +21,7 @@ def predictions(sizes=(8, 16, 32), keeps=(0.125, 0.25, 0.5), *, look=0.3, forwar
             kept=int(size * keep),
             selecting=step(size * keep, size),
             full=step(size, 0),
-            chance=step(size * keep, 0),
+            random=step(size * keep, 0),
         )
         for size in sizes
         for keep in keeps
@@ -33,7 +33,7 @@ def test_the_cost_model():
     assert one.selecting.total == pytest.approx(8 * 0.5 + 2 * 3.0 + 1.0)
     assert one.full.total == pytest.approx(8 * 3.0 + 1.0)
     assert one.of_full == pytest.approx(11 / 25)
-    assert one.of_chance == pytest.approx(11 / 7)
+    assert one.of_random == pytest.approx(11 / 7)
     assert one.scoring_share == pytest.approx(4 / 11)
 
 
@@ -54,6 +54,16 @@ def test_scoring_that_takes_most_of_a_step_keeps_more():
     assert advice.pays
     assert advice.keep == 0.25
     assert "% of it goes into choosing" in advice.words
+
+
+def test_why_smaller_fractions_are_passed_over_and_what_is_needed():
+    advice = advise(predictions([8], look=1.1))
+    assert advice.keep == 0.5
+    assert "Smaller fractions were passed over" in advice.words
+    assert "(74% with --keep 0.125 and 59% with --keep 0.25)" in advice.words
+    assert "H = 1.7 times as long as a step on 4 random samples" in advice.words
+    assert "with 42% fewer trained tokens" in advice.words
+    assert "passed over" not in advise(predictions([8], look=0.3)).words
 
 
 @pytest.mark.parametrize(

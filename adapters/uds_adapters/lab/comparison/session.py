@@ -1,9 +1,10 @@
-"""What commands that compare share: checks before the first run, bars while they run, tables afterwards."""
+"""Steps that all comparing commands share: checks, progress bars, result tables."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +26,11 @@ from .run_store import Runs
 from .statistics import summarise
 from .tables import tables
 
-__all__ = ["finish", "said", "side_by_side", "train_all"]
+__all__ = ["duration", "finish", "said", "side_by_side", "train_all"]
 
 
 def side_by_side(settings: Settings, jobs: int | None, /) -> tuple[Settings, int]:
-    """Settings and number of processes: on a CPU, processes that take several threads each would be in their way."""
+    """Return settings and number of processes; several processes on a CPU take one thread each."""
     number = lab.default_jobs() if jobs is None else jobs
     if number < 1:
         msg = f"`jobs` must be at least 1, got {number}"
@@ -39,7 +40,7 @@ def side_by_side(settings: Settings, jobs: int | None, /) -> tuple[Settings, int
 
 
 def said(task: Task, /) -> None:
-    """What was read."""
+    """Print what was read."""
     text = f"{len(task.train)} training examples, {len(task.heldout)} held out"
     if task.aside:
         text += f", {len(task.aside)} set aside for policies that need samples of their own"
@@ -51,14 +52,14 @@ def said(task: Task, /) -> None:
 def train_all(
     task: Task, /, *, policies: Sequence[str], seeds: Sequence[int], plan: Plan, runs: Runs, jobs: int
 ) -> list[RunResult]:
-    """All runs, with a bar for each that is under way."""
+    """Train all runs, with a progress bar for each that is under way."""
     number = len(policies) * len(seeds)
     done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
     if done:
         rest = "the others are trained now" if done < number else "--overwrite begins anew"
         console.print(f"{done} of {number} runs are finished in {runs.folder}; {rest}.", soft_wrap=True)
     try:
-        with _shown(number, plan.settings.total_steps(len(task.train))) as told:
+        with _shown(number, plan.settings.total_steps(len(task.train)), jobs=jobs) as told:
             return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=told)
     except KeyboardInterrupt:
         done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
@@ -77,7 +78,7 @@ def finish(
     runs: Runs,
     flags: Flags | None = None,
 ) -> Mapping[str, Any]:
-    """Write the folder; show the tables, the verdict, and where the report is. What was written."""
+    """Write the folder; show the tables, the verdict, and the path of the report; return what was written."""
     command = shlex.join(["uds", *sys.argv[1:]])
     with bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as told, threads(plan.settings.threads):
         chart = atlas(task, seed=plan.seed, after=told)
@@ -93,21 +94,45 @@ def finish(
     return found
 
 
+def duration(seconds: float, /) -> str:
+    """Return seconds in a unit that suits them."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
 @contextmanager
-def _shown(number: int, steps: int) -> Iterator[lab.Progress]:
-    """Bars: one of all runs, and one for each that has begun and not ended."""
+def _shown(number: int, steps: int, *, jobs: int) -> Iterator[lab.Progress]:
+    """Show bars: one of all runs, and one for each that has begun and not ended; after the first, what remains."""
     with bars() as shown:
         every = shown.add_task("runs finished", total=number)
         rows: dict[tuple[str, int], Any] = {}
-        finished: set[tuple[str, int]] = set()  # a run may say several times that it is at its end
+        finished: set[tuple[str, int]] = set()  # a run may report its end several times
+        began: dict[tuple[str, int], float] = {}  # of runs that are not from an earlier call
+        estimated = False
 
         def told(policy: str, seed: int, step: int) -> None:
+            nonlocal estimated
             run = (policy, seed)
+            if step < steps:
+                began.setdefault(run, time.perf_counter())
             if run not in rows:
                 rows[run] = shown.add_task(f"{policy}, seed {seed}", total=steps)
             shown.update(rows[run], completed=step, visible=step < steps)
             if step >= steps:
                 finished.add(run)
+                left = number - len(finished)
+                if run in began and left and not estimated:
+                    estimated = True
+                    took = time.perf_counter() - began[run]
+                    console.print(
+                        f"{policy}, seed {seed}, took {duration(took)} with its evaluations; at that speed the "
+                        f"other {left} runs take about {duration(took * left / jobs)}."
+                    )
                 shown.update(every, completed=len(finished))
 
         yield told

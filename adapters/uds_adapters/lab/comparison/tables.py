@@ -1,4 +1,4 @@
-"""What the terminal shows in the end, within 80 columns."""
+"""Result tables for the terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["tables"]
 
 
 def tables(summaries: Sequence[Summary], /) -> list[Table]:
-    """Loss and cost of each policy; answers, where they were measured; what is known of the samples trained on."""
+    """Return the tables: loss and cost; answers, where they were measured; known flaws of the samples trained on."""
     shown = [_costs(summaries)]
     if summaries[0].accuracy is not None or summaries[0].exact_match is not None:
         shown.append(_answers(summaries))
@@ -26,14 +26,18 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     if summaries[0].loss_before is not None:
         title += f"; held-out loss before training {summaries[0].loss_before:.3f}"
     names = ("held-out\nloss", "samples\ntrained", "tokens\ntrained", "tokens\nscored")
-    seconds = ("scoring\ns", "fwd+bwd\ns", "rest\ns", "total\ns")
+    seconds = ("score\ns", "train\ns", "rest\ns", "total\ns", "eval\ns")
     shown = _empty(title, *names, *seconds)
     for summary in summaries:
         shown.add_row(summary.policy, *_cells(summary))
     prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
     before = [f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent]
     shown.caption = "; ".join(
-        ["Tokens trained are those with loss, tokens scored are all", "seconds are without evaluations", *before]
+        [
+            "Tokens trained are those with loss, tokens scored are all",
+            "total is without eval, the evaluations",
+            *before,
+        ]
     )
     shown.caption_justify = "left"
     return shown
@@ -58,7 +62,7 @@ def _flags(summaries: Sequence[Summary]) -> Table:
 
 
 def _empty(title: str, *headings: str) -> Table:
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column(
         "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", no_wrap=True
     )
@@ -72,8 +76,8 @@ def _cells(summary: Summary) -> list[str]:
     loss = "diverged" if summary.diverged else loss
     spread = "" if summary.spread is None else f" ({summary.spread:.3f})"
     counts = (summary.samples, summary.tokens["trained"], summary.tokens["forwarded_for_scoring"])
-    parts = ("scoring", "forward_backward", "rest", "total")
-    return [loss + spread, *map(_count, counts), *(f"{summary.seconds[part]:.1f}" for part in parts)]
+    parts = ("scoring", "forward_backward", "rest", "total", "evaluation")
+    return [loss + spread, *map(_count, counts), *(f"{summary.seconds.get(part, 0.0):.1f}" for part in parts)]
 
 
 def _count(number: float) -> str:

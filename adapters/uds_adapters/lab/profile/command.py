@@ -1,4 +1,4 @@
-"""`uds profile`: what selection costs on this machine, and whether it can pay."""
+"""`uds profile`: the cost of selection on this machine, and whether it can pay."""
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
@@ -46,8 +46,8 @@ def profile(
     """Measure what the parts of a training step cost here, and tell whether selection can save time.
 
     Forward, backward, scoring, the optimizer and the peak of memory, on batches of your own data. From them, what a
-    step costs that keeps 1/8, 1/4 or 1/2 of its candidates, against one on all of them and one on as many drawn by
-    chance. Whether the chosen samples teach more is not for this command to say: `uds compare` measures that.
+    step costs that keeps 1/8, 1/4 or 1/2 of its candidates, against one on all of them and one on as many random
+    samples. Whether the chosen samples teach more, `uds compare` measures.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def profile(
         tell(
             {
                 "predictions": [
-                    {**asdict(p), "of_full": p.of_full, "of_chance": p.of_chance, "scoring_share": p.scoring_share}
+                    {**asdict(p), "of_full": p.of_full, "of_random": p.of_random, "scoring_share": p.scoring_share}
                     for p in predictions
                 ],
                 "memory": [memory._asdict() for memory in phases.memory],
@@ -99,8 +99,8 @@ def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[PeakMemory]")
 
     seconds = Table(title="A training step, milliseconds", title_justify="left")
     seconds.caption = (
-        "vs all: times a step that trains on all candidates; below 1 saves time. vs random: times a step on as many "
-        "samples drawn at random, which scores nothing."
+        "vs all: cost as a multiple of a step that trains on all candidates; below 1 saves time. H: as a multiple of a "
+        "step on as many random samples, which scores nothing."
     )
     seconds.caption_justify = "left"
     for name in (
@@ -112,7 +112,7 @@ def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[PeakMemory]")
         "rest",
         "step",
         "vs\nall",
-        "vs\nrandom",
+        "H",
     ):
         seconds.add_column(name, justify="right")
     known: set[int] = set()
@@ -122,7 +122,7 @@ def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[PeakMemory]")
             seconds.add_section()
             seconds.add_row(str(p.candidates), "all", "", *_cells(p.full), "1", "")
         choosing = f"{1e3 * p.selecting.scoring:.1f}"
-        seconds.add_row("", str(p.kept), choosing, *_cells(p.selecting), f"{p.of_full:.2f}", f"{p.of_chance:.1f}")
+        seconds.add_row("", str(p.kept), choosing, *_cells(p.selecting), f"{p.of_full:.2f}", f"{p.of_random:.1f}")
     peaks = Table(title="Peak of memory, MiB", title_justify="left")
     for name in ("phase", "samples", "MiB"):
         peaks.add_column(name, justify="left" if name == "phase" else "right")

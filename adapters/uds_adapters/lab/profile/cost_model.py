@@ -1,7 +1,7 @@
-"""What selection costs, from the seconds of its parts: the cost model, and the advice that follows from it.
+"""Cost model of selection, and the advice that follows from it.
 
 A step that keeps K of B candidates takes ``collate(B) + score(B) + forward(K) + backward(K) + update``, one that trains
-on all B ``collate(B) + forward(B) + backward(B) + update``, one on K drawn by chance
+on all B ``collate(B) + forward(B) + backward(B) + update``, one on K random samples
 ``collate(B) + forward(K) + backward(K) + update``. `score` holds the scoring pass, the features and the choice.
 """
 
@@ -14,7 +14,7 @@ from ..errors import LabError
 
 __all__ = ["Advice", "Prediction", "StepCost", "advise"]
 
-_WORTH = 0.9  # of a full step: what saves less is not worth the trouble, and within the error of prediction
+_WORTH = 0.9  # of a full step: a smaller saving is within the error of prediction
 _HALF = 0.5  # of a step: with more of it spent on choosing, keeping less saves little
 _NEAR = 1.05  # times the best: as good
 
@@ -37,7 +37,7 @@ class StepCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One number of candidates, one share that is kept."""
+    """Predicted costs for one number of candidates and one fraction kept."""
 
     candidates: int
     keep: float
@@ -45,22 +45,22 @@ class Prediction:
     selecting: StepCost
     full: StepCost
     """On all candidates."""
-    chance: StepCost
-    """On as many as are kept, drawn by chance."""
+    random: StepCost
+    """On as many random samples as are kept."""
 
     @property
     def of_full(self) -> float:
-        """Seconds of a selecting step, in those of a full one: below 1 it saves time at equal candidates."""
+        """Return the cost of a selecting step as a multiple of a full one: below 1 it saves time."""
         return self.selecting.total / self.full.total
 
     @property
-    def of_chance(self) -> float:
-        """Seconds of a trained sample, in those of one drawn by chance: how much more it must teach."""
-        return self.selecting.total / self.chance.total
+    def of_random(self) -> float:
+        """Return H, the cost of a selecting step as a multiple of a step on as many random samples."""
+        return self.selecting.total / self.random.total
 
     @property
     def scoring_share(self) -> float:
-        """Of a selecting step, what is spent on choosing."""
+        """Return the fraction of a selecting step that goes into choosing."""
         return self.selecting.scoring / self.selecting.total
 
 
@@ -77,12 +77,12 @@ class Advice:
 
 
 def advise(predictions: Sequence[Prediction], /) -> Advice:
-    """The setting to take, or the news that selection will not pay.
+    """Return the setting to take, or why selection will not pay.
 
     It pays where a step takes at most 0.9 of a full one. Among such settings, those that spend no more than half of
-    the step on choosing go before: below that, keeping less saves little and loses samples. Of these, the smallest
-    share that is kept; of settings that pay but choose for longer, the largest. Candidates: as few as come within 5 %
-    of the best.
+    the step on choosing come first: beyond that, keeping less saves little time and loses samples. Of these, the one
+    that keeps least; of settings that pay but choose for longer, the one that keeps most. Candidates: as few as come
+    within 5 % of the best.
 
     Raises
     ------
@@ -99,16 +99,16 @@ def advise(predictions: Sequence[Prediction], /) -> Advice:
     keep = min(p.keep for p in balanced) if balanced else max(p.keep for p in paying)
     known = [p for p in balanced or paying if p.keep == keep]
     best = min(p.of_full for p in known)
-    return _for(min((p for p in known if p.of_full <= _NEAR * best), key=lambda p: p.candidates))
+    taken = min((p for p in known if p.of_full <= _NEAR * best), key=lambda p: p.candidates)
+    return _for(taken, [p for p in predictions if p.candidates == taken.candidates and p.keep < taken.keep])
 
 
-def _for(taken: Prediction) -> Advice:
+def _for(taken: Prediction, smaller: Sequence[Prediction]) -> Advice:
     words = (
         f"Selection can save time here. Try --batch-size {taken.candidates} --keep {taken.keep:g}: a step that chooses "
         f"{taken.kept} of {taken.candidates} candidates takes {taken.of_full:.2f} times as long as one on all "
-        f"{taken.candidates}, and {taken.scoring_share:.0%} of it goes into choosing. It takes {taken.of_chance:.1f} "
-        f"times as long as one on {taken.kept} random samples, so it pays only if the chosen teach that much more: "
-        "`uds compare` tells whether they do."
+        f"{taken.candidates}, and {taken.scoring_share:.0%} of it goes into choosing. {_smaller(smaller)}"
+        f"{_needed(taken)}"
     )
     return Advice(pays=True, candidates=taken.candidates, keep=taken.keep, words=words)
 
@@ -116,10 +116,30 @@ def _for(taken: Prediction) -> Advice:
 def _against(best: Prediction) -> Advice:
     words = (
         f"Selection will not save time here: even a step that chooses {best.kept} of {best.candidates} candidates "
-        f"takes {best.of_full:.2f} times as long as one on all {best.candidates}. {_reason(best)} It can still pay if "
-        f"the chosen teach {best.of_chance:.1f} times as much as random samples: `uds compare` tells whether they do."
+        f"takes {best.of_full:.2f} times as long as one on all {best.candidates}. {_reason(best)} {_needed(best)}"
     )
     return Advice(pays=False, candidates=best.candidates, keep=best.keep, words=words)
+
+
+def _smaller(passed: Sequence[Prediction]) -> str:
+    """Return why smaller fractions are not advised."""
+    if not passed:
+        return ""
+    spent = " and ".join(f"{p.scoring_share:.0%} with --keep {p.keep:g}" for p in passed)
+    return (
+        f"Smaller fractions were passed over, because choosing would be more than half of the step ({spent}): keeping "
+        "less then saves little time, and fewer samples are trained on. "
+    )
+
+
+def _needed(one: Prediction) -> str:
+    """Return the gain over random samples at which selection pays."""
+    fewer = max(0.0, 1.0 - 1.0 / one.of_random)
+    return (
+        f"It takes H = {one.of_random:.1f} times as long as a step on {one.kept} random samples, so against random "
+        f"selection it pays only if the chosen samples reach the same loss with {fewer:.0%} fewer "
+        "trained tokens: `uds compare` measures whether they do."
+    )
 
 
 def _reason(best: Prediction) -> str:

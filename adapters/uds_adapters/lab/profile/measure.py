@@ -1,4 +1,4 @@
-"""The parts of a training step, measured one by one on this machine: seconds and memory."""
+"""Seconds and memory of the parts of a training step."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class PeakMemory(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """What stands for steps of so many candidates."""
+    """Batches that represent the steps of one number of candidates."""
 
     batches: list[list[int]]  # from short to long
     padded: float  # tokens of such a batch on average, padding included
-    chance: dict[int, float]  # of so many drawn of it by chance
+    random: dict[int, float]  # padded tokens of a random subset, by size
 
 
 class Phases:
-    """A model, and what a step with it consists of.
+    """Measures the parts of a training step of one model.
 
     The weights stay as they are: the optimizer does its work with a learning rate of 0. What the Trainer does around a
     step, some milliseconds, is left out, as is the growth of a memory that is still empty.
@@ -57,9 +57,9 @@ class Phases:
     task
         Model and data; the candidates come as in training, of real lengths.
     settings
-        How it is trained; of it `keep` and `batch_size` play no part.
+        How it is trained; `keep` and `batch_size` are not used.
     policy
-        In words, without a share or number of its own.
+        A policy specification, without an option that says how much is kept.
     seed
         Of the candidates' order, the adapters and the policy.
 
@@ -71,7 +71,9 @@ class Phases:
 
     def __init__(self, task: Task, settings: Settings, /, *, policy: str, seed: int) -> None:
         if {"keep", "count", "tokens"} & parse(policy)[1].keys():
-            msg = f"policy {policy!r} says how much is kept, and here several shares are tried: leave that option out"
+            msg = (
+                f"policy {policy!r} says how much is kept, and several fractions are tried here: leave that option out"
+            )
             raise LabError(msg)
         make_policy(policy, keep=KEEPS[0], seed=seed)  # fails before the model is loaded
         self.task, self.seed, self.bf16, self.policy = task, seed, settings.bf16, policy
@@ -93,7 +95,7 @@ class Phases:
     def predict(
         self, sizes: Sequence[int], /, *, repeats: int, told: Callable[[int], None] | None = None
     ) -> list[Prediction]:
-        """What selection costs, for every size and every share of `KEEPS` that keeps at least one of so many.
+        """Return the cost of selection for every size and every fraction of `KEEPS` that keeps at least one sample.
 
         A first turn over all shapes is for warming up and for memory, the others are timed, shape after shape in each,
         so that a machine that slows down slows all of them. Of each phase the median of seconds a token counts, times
@@ -140,8 +142,8 @@ class Phases:
         drawn = [places[start : start + size] for start in range(0, len(places), size)]
         ranked = sorted(drawn, key=self._padded)
         batches = [ranked[int((turn + 0.5) / repeats * len(ranked))] for turn in range(repeats)]
-        chance = {k: mean(self._padded(batch[:k]) for batch in drawn) for k in map(_kept(size), _keeps(size))}
-        return _Case(batches, mean(map(self._padded, drawn)), chance)
+        random = {k: mean(self._padded(batch[:k]) for batch in drawn) for k in map(_kept(size), _keeps(size))}
+        return _Case(batches, mean(map(self._padded, drawn)), random)
 
     def _padded(self, places: Sequence[int]) -> int:
         return len(places) * max(len(self.task.train[place]["input_ids"]) for place in places)
@@ -151,7 +153,7 @@ class Phases:
         return BatchSelector(self.model, policy, id_field="index")
 
     def _turn(self, size: int, places: list[int], selectors: dict[float, BatchSelector], *, timed: bool) -> None:
-        """Everything once, the small before the large."""
+        """Measure every shape once, the small before the large."""
         for keep, select in selectors.items():
             batch = self._collated(size, places, timed)
             began = self.clock.now()
@@ -161,7 +163,7 @@ class Phases:
             self._remember("scoring", size, held.bytes, timed)
             k = _kept(size)(keep)
             self._train(("chosen", size, k), chosen, timed)
-            self._train(("chance", size, k), self._collated(size, places[:k], timed=False), timed)
+            self._train(("random", size, k), self._collated(size, places[:k], timed=False), timed)
         self._train(("full", size), self._collated(size, places, timed=False), timed)
 
     def _collated(self, size: int, places: Sequence[int], timed: bool) -> dict[str, torch.Tensor]:
@@ -217,7 +219,7 @@ class Phases:
             kept=k,
             selecting=step(("chosen", size, k), chosen, self._seconds(("scoring", size), case.padded)),
             full=step(("full", size), case.padded),
-            chance=step(("chance", size, k), case.chance[k]),
+            random=step(("random", size, k), case.random[k]),
         )
 
     def _seconds(self, name: tuple[Any, ...], tokens: float) -> float:

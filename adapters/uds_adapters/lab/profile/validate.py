@@ -1,4 +1,4 @@
-"""Predictions held against real runs."""
+"""Predicted costs compared with those of real runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Seconds of a step, as predicted and as they were."""
+    """Seconds of a step, predicted and measured."""
 
     policy: str
     predicted: float
@@ -28,7 +28,7 @@ class Checked:
 
     @property
     def error(self) -> float:
-        """Of what was measured; above 0 where the prediction was too high."""
+        """Return the relative error; above 0 where the prediction was too high."""
         return self.predicted / self.measured - 1.0
 
 
@@ -43,14 +43,14 @@ def check(
     seed: int,
     told: Callable[[int], None] | None = None,
 ) -> list[Checked]:
-    """Train with full training, chance and `policy`, as `uds compare` does, and compare the time.
+    """Train with `full`, `random` and `policy`, as `uds compare` does, and compare the time.
 
     Each is trained anew in `ROUNDS` rounds of `steps` steps, in turn and on other candidates in each, and the median of
     the rounds counts. A step that is thrown away comes first. Evaluations are left out. `told` is called with the
     number of runs done.
     """
     asked = replace(settings, keep=prediction.keep, batch_size=prediction.candidates, steps=steps, budget="candidates")
-    predicted = [("full", prediction.full), ("random", prediction.chance), (policy, prediction.selecting)]
+    predicted = [("full", prediction.full), ("random", prediction.random), (policy, prediction.selecting)]
     found: list[list[float]] = [[] for _ in predicted]
     with tempfile.TemporaryDirectory() as folder:
         _seconds(task, policy, replace(asked, steps=1), seed=seed, folder=Path(folder))
@@ -66,6 +66,6 @@ def check(
 
 
 def _seconds(task: Task, policy: str, settings: Settings, *, seed: int, folder: Path) -> float:
-    """A step of a real run, on average."""
+    """Return the mean seconds of a step of a real run."""
     result = train_once(task, policy=policy, seed=seed, settings=settings, folder=folder).result
     return result.seconds["total"] / result.steps

@@ -30,13 +30,16 @@ __all__ = ["BatchSelector", "weighted_loss"]
 class BatchSelector:
     """Hand it a batch of candidates; train on the batch that it returns.
 
+    A batch is a mapping of tensors, with `input_ids` and `labels` (batch, time), as transformers' collators make it.
+
     The batch size of the loader counts *candidates*: with ``keep=0.25`` and a loader that yields 32 samples, 8 are
     trained on.
 
     Parameters
     ----------
     model
-        The model that is trained, as the loop calls it; a language model with `get_output_embeddings`.
+        The model that is trained, as the loop calls it: a language model whose forward takes the batch's entries by
+        name, and whose `get_output_embeddings()` returns its LM head. (Policies that score no logits need neither.)
     policy
         Any `uds_core` policy.
     schedule

@@ -177,7 +177,11 @@ class UDSTrainerMixin(Trainer):
         shift = not is_encoder_decoder(bare(cast("Any", self.model)))
         return weighted_loss(logits, labels, self._uds_loss_weights, num_items=num_items_in_batch, shift=shift)
 
+    # Private methods of the Trainer, each with the reason why no public hook will do; test_transformers.py checks that
+    # they exist with these parameters.
+
     def _set_signature_columns_if_needed(self) -> None:
+        # the Trainer removes columns that the model's forward does not take, and only this list keeps one
         super()._set_signature_columns_if_needed()
         # called once before the selector is there; the Trainer keeps the list that it made
         selector = getattr(self, "selector", None)
@@ -197,17 +201,20 @@ class UDSTrainerMixin(Trainer):
         return summary
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # on_train_begin comes too late: checkpoints are loaded before it, and the state would be forgotten again;
         # a run that starts, or starts anew after running out of memory, remembers nothing; checkpoints are loaded later
         self.selector.reset(cast("Any", self.model))
         self._uds_metrics, self._uds_logged_at = [], time.perf_counter()
         return super()._inner_training_loop(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        # on_save comes after the checkpoint is complete: a run that is killed in between would resume without its state
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             checkpoints.save(Path(output_dir) / _FILE, self.selector.state_dict(), self._uds_about())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # no callback is given the checkpoint's folder
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return

@@ -3,19 +3,24 @@
 # started by: torchrun --nproc-per-node=2
 
 # %%
-# Start one process for each GPU, as always:
+# This script needs `torchrun`, which starts one process for each GPU:
 #
 # ```
 # torchrun --nproc-per-node=2 docs/tutorials/processes.py
 # ```
 #
-# This page was made by two processes on a CPU, with gloo; what rank 0 printed is shown.
+# This page was made by two processes on a CPU, with gloo; the output is that of rank 0.
+
+import os
 
 import small
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+if "RANK" not in os.environ:
+    msg = "start this script with: torchrun --nproc-per-node=2 docs/tutorials/processes.py"
+    raise SystemExit(msg)
 dist.init_process_group("gloo")  # "nccl" on GPUs
 rank, size = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
@@ -24,7 +29,7 @@ parallel = DistributedDataParallel(model)
 optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
 
 # %%
-# Each process draws its own candidates: here every other sample goes to the other one.
+# Each process draws its own candidates: here samples 0, 2, 4 ... on rank 0, and the others on rank 1.
 
 data = small.encoded(tokenizer).select(range(256))
 mine = torch.utils.data.Subset(data, range(rank, len(data), size))
@@ -33,8 +38,8 @@ loader = torch.utils.data.DataLoader(mine, batch_size=16, collate_fn=small.colla
 # %%
 # ## One pool
 #
-# With `ranks="global"` the best of *all* processes' candidates are kept: 32 here, of which 8 are trained on, 4 on each
-# process, wherever they came from. `iterate` ends on all processes with the first that has no batch left.
+# With `ranks="global"` the best of *all* processes' candidates are chosen: 8 of 32 here. Each process trains on 4 of
+# them, wherever they came from. `iterate` ends on all processes when the first has no batch left.
 
 import uds_core as uds
 from uds_adapters.torch import BatchSelector
@@ -58,8 +63,8 @@ for scored, chosen, trained in counts[:3]:
 #
 # ## The same everywhere
 #
-# Only what was written down of each sample is gathered, 4 KiB each, once a step. Every process computes the same choice
-# of it, so what is remembered is the same without being sent:
+# Once a step the features of each sample are gathered, 4 KiB each. From these every process computes the same choice,
+# so the memory is the same on all of them without being sent:
 
 remembered = torch.stack([select.state_dict()["state.memory.rows"].double().sum()])
 everywhere = [torch.zeros_like(remembered) for _ in range(size)]
@@ -73,7 +78,7 @@ print(f"{kibibytes:.0f} KiB were gathered for {len(select.last.scores)} candidat
 #
 # ## With a Trainer
 #
-# The Trainer and TRL's take the same word, and `scope="step"` makes one pool of all that an optimizer step draws:
+# The Trainers take the same option, and `scope="step"` makes one pool of all that an optimizer step draws:
 #
 # ```
 # UDSTrainer(..., policy=policy, scope="step", ranks="global")

@@ -1,7 +1,9 @@
 """The Hugging Face Trainer with a policy: the gradient of a stock Trainer that was fed the chosen samples."""
 
+import inspect
 import json
 import os
+import re
 from typing import Any
 from unittest import mock
 
@@ -307,3 +309,23 @@ def test_processes_with_the_same_samples_need_a_group():
     with pytest.raises(ValueError, match=r"with tp_size above 1.*Ranks\(group=...\)"):
         _check_arguments(args, Ranks())
     _check_arguments(args, Ranks(group="the group of data parallelism"))
+
+
+HOOKS = {
+    "_set_signature_columns_if_needed": ["self"],
+    "_inner_training_loop": ["self", "batch_size", "args", "resume_from_checkpoint"],
+    "_save_optimizer_and_scheduler": ["self", "output_dir"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+    "_prepare_inputs": ["self", "inputs"],
+}
+
+
+def test_private_methods_of_the_trainer_are_as_the_mixin_needs_them():
+    base, version = transformers.Trainer, transformers.__version__
+    private = {name for name in vars(UDSTrainerMixin) if name in dir(base) and re.match("_[^_]", name)}
+    assert private <= set(HOOKS), "write down the parameters of every private method that the mixin overrides"
+    for name, expected in HOOKS.items():
+        method = getattr(base, name, None)
+        assert method is not None, f"transformers {version} has no Trainer.{name}, which `UDSTrainerMixin` needs"
+        found = list(inspect.signature(method).parameters)
+        assert found[: len(expected)] == expected, f"transformers {version}: Trainer.{name}{found}, expected {expected}"

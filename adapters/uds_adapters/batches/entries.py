@@ -64,7 +64,11 @@ def tokens(batch: Any, /) -> torch.Tensor:
         Where it has none of the three, or no samples.
     """
     if not isinstance(batch, Mapping):
-        msg = f"`batch` must be a mapping of tensors, as transformers' collators make it, got {type(batch).__name__}"
+        msg = (
+            f"`batch` must be a mapping of tensors, as transformers' collators make it, got {type(batch).__name__}: "
+            'name its parts first, as in select({"input_ids": batch[0], "labels": batch[1]}); parts without one row '
+            "for each sample need an `indexer`"
+        )
         raise TypeError(msg)
     first = next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), None)
     if first is None:

@@ -63,7 +63,9 @@ def head_module(model: torch.nn.Module) -> torch.nn.Module:
     if not isinstance(head, torch.nn.Module) or isinstance(head, torch.nn.ModuleList):
         msg = (
             f"{type(model).__name__} has no output embeddings to catch hidden states at: "
-            f"its `get_output_embeddings()` must return the LM head, got {type(head).__name__}"
+            f"its `get_output_embeddings()` must return the LM head, got {type(head).__name__}. Give it that method, "
+            "`model.get_output_embeddings = lambda: model.lm_head`, where `lm_head` is its last linear layer; a policy "
+            "such as uds.Random needs none"
         )
         raise TypeError(msg)
     return head

@@ -6,24 +6,6 @@ from typing import Any, TypeAlias
 import array_api_compat
 import numpy as np
 
-__all__ = [
-    "Array",
-    "Namespace",
-    "accumulation_dtype",
-    "array_namespace",
-    "check_device",
-    "constant",
-    "device",
-    "has_float64",
-    "is_accelerator",
-    "is_traced",
-    "qr_triangle",
-    "smallest",
-    "to_numpy",
-    "wide_dtype",
-    "widen",
-]
-
 Array: TypeAlias = Any  # array libraries share no static type
 Namespace: TypeAlias = Any
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check", "number", "one_of", "seed", "whole"]
-
 _SEEDS = 2**63  # what a saved state's int64 holds; two words of 32 bits, see `_random.generator`
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from . import _options
 
-__all__ = ["Stream", "fold", "generator", "position_signs", "rows", "signs"]
-
 _WORD = 2**32
 _POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long sample extends a short one's
 

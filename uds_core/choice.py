@@ -39,9 +39,7 @@ class Budget:
             raise ValueError(msg)
         if self.keep is not None:
             remedy = "; for a number of samples use `count`"
-            _options.number(
-                "keep", self.keep, "a fraction in (0, 1]", fits=lambda fraction: 0 < fraction <= 1, remedy=remedy
-            )
+            _options.number("keep", self.keep, "a fraction in (0, 1]", fits=lambda keep: 0 < keep <= 1, remedy=remedy)
         for name, value in (("count", self.count), ("tokens", self.tokens)):
             if value is not None:
                 _options.whole(name, value, remedy="; for a fraction use `keep`")

@@ -64,7 +64,7 @@ class FourierSketch:
         return min(self.rank[0], self.time) * min(self.rank[1], self.vocab)
 
     def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
-        """Sketch of each sample, (batch, dim), in the dtype computed in.
+        """Return the sketch (batch, dim) of each sample, in the dtype computed in.
 
         `logits`: (batch, time, vocab) or ``head(hidden)``; `mask`: (batch, time), true for scored rows, default all.
         """
@@ -96,7 +96,20 @@ class FourierSketch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedSketch:
+class _Sized:
+    """Options of a sketch whose size is one number."""
+
+    time: int
+    vocab: int
+    dim: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.seed, time=self.time, vocab=self.vocab, dim=self.dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedSketch(_Sized):
     r"""Independent bilinear features of a logits matrix, its vocabulary first folded into 2 dim buckets.
 
     .. math:: z_j = u_j^T (L F) v_j / \sqrt{d}, \qquad j = 1, \dots, d
@@ -121,19 +134,8 @@ class PairedSketch:
     E |z|^2 = |L|_F^2 over seeds. O(time (vocab + dim^2)) for a dense sample, O(time width dim) through a prepared head.
     """
 
-    time: int
-    vocab: int
-    dim: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self.seed, time=self.time, vocab=self.vocab, dim=self.dim)
-
     def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
-        """Sketch of each sample, (batch, dim), in the dtype computed in.
-
-        `logits`: (batch, time, vocab) or ``head(hidden)``; `mask`: (batch, time), true for scored rows, default all.
-        """
+        """Return the sketch (batch, dim) of each sample; arguments as in `FourierSketch`."""
         columns, table = _sides(self, logits, mask)
         return array_namespace(columns).sum(columns * table, axis=1)
 
@@ -151,7 +153,7 @@ class PairedSketch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftedSketch:
+class ShiftedSketch(_Sized):
     r"""Rows of a logits matrix folded into d buckets, turned by their position, and summed with random signs.
 
     .. math:: z = \sum_t s_t \, P^t F^T L_t
@@ -179,19 +181,8 @@ class ShiftedSketch:
     dim) through a prepared head. Source: Pham & Pagh, KDD 2013 (tensor sketch), here of matrices that are no products.
     """
 
-    time: int
-    vocab: int
-    dim: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self.seed, time=self.time, vocab=self.vocab, dim=self.dim)
-
     def __call__(self, logits: Any, /, *, mask: Array | None = None) -> Array:
-        """Sketch of each sample, (batch, dim), in the dtype computed in.
-
-        `logits`: (batch, time, vocab) or ``head(hidden)``; `mask`: (batch, time), true for scored rows, default all.
-        """
+        """Return the sketch (batch, dim) of each sample; arguments as in `FourierSketch`."""
         logits = as_logits(logits).scored(mask)
         columns, signs = _sides(self, logits, None)
         return shifted_sum(columns * signs, mask=logits.mask)

@@ -1,4 +1,4 @@
-"""Draws by chance: weights that make up for them, the same on every library, and what is never drawn."""
+"""Gumbel draws: importance weights, equality on every library, and samples that are never drawn."""
 
 import numpy as np
 import pytest

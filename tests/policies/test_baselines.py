@@ -1,4 +1,4 @@
-"""The controls: everything, chance and length."""
+"""Baselines: all, random, longest and shortest samples."""
 
 import numpy as np
 import reference

@@ -1,4 +1,4 @@
-"""Fresh: equal to the oracle, copies last, and chance where there are none."""
+"""Fresh: equal to the reference, near-duplicates last, and random where there are none."""
 
 from dataclasses import replace
 from typing import Any

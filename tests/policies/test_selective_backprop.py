@@ -62,7 +62,7 @@ def test_the_history_form_accepts_each_sample_with_its_own_chance(backend, windo
 
 @pytest.mark.parametrize("form", ["rank", "history"])
 def test_a_sample_without_a_loss_is_never_drawn_also_where_all_are_alike(form):
-    """NaN to the power of 0 is 1, which would be the chance of a good sample."""
+    """NaN to the power of 0 is 1, which would be the probability of a good sample."""
     policy, state = uds.SelectiveBackprop(count=3, form=form, beta=0.0), None
     for _ in range(50):
         selection, state = policy.choose(state, features([4, np.nan, 3, 2]))

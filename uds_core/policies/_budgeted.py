@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from ..choice import Budget
 
-__all__ = ["Budgeted", "TokenBudgeted"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Budgeted:

@@ -4,8 +4,6 @@ from .._array import Array, array_namespace
 from ..choice import Budget
 from ..gumbel import gumbel_top_k
 
-__all__ = ["draw"]
-
 _LEAST = 1e-30  # a weight of 0 has no logarithm
 
 

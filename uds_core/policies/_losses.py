@@ -8,8 +8,6 @@ from ..candidates import Candidates
 from ..ledger import Ledger
 from ..losses import cross_entropy
 
-__all__ = ["check_source", "recorded_loss", "required_labels", "token_loss"]
-
 
 def required_labels(candidates: Candidates, policy: object, /) -> Array:
     """Return the labels (batch, time), or raise an error that names `policy`."""

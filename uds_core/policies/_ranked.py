@@ -8,8 +8,6 @@ from ..candidates import Features, Selection
 from ..choice import top_k
 from ._budgeted import TokenBudgeted
 
-__all__ = ["Ranked", "Stateless", "StepNumber"]
-
 
 class Stateless(NamedTuple):
     """State of a policy that remembers nothing."""

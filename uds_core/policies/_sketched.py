@@ -14,19 +14,6 @@ from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod
 from ._budgeted import Budgeted
 
-__all__ = [
-    "Length",
-    "Rows",
-    "SketchKind",
-    "SketchState",
-    "Sketched",
-    "check_fingerprint",
-    "check_words",
-    "fingerprint",
-    "length_divisor",
-    "make_sketch",
-]
-
 Rows: TypeAlias = Literal["labels", "tokens"]
 Length: TypeAlias = Literal["none", "sqrt", "mean"]
 SketchKind: TypeAlias = Literal["paired", "shifted", "fourier"]

@@ -18,16 +18,20 @@ from ._ranked import Ranked, Stateless, StepNumber
 __all__ = ["Full", "Longest", "Random", "Shortest"]
 
 
-@register("full")
-@dataclass(frozen=True)
-class Full:
-    """Keep everything: plain training behind the same interface. No forward pass."""
+class _Lengths:
+    """Policy that reads nothing but the lengths of samples, so that no forward pass is needed."""
 
     needs = Needs(logits=False)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `length`: rows that carry loss."""
         return {"length": candidates.lengths()}
+
+
+@register("full")
+@dataclass(frozen=True)
+class Full(_Lengths):
+    """Keep everything: plain training behind the same interface. No forward pass."""
 
     def init(self, features: Features, /) -> Stateless:
         """Return the empty state."""
@@ -45,7 +49,7 @@ class Full:
 
 @register("random")
 @dataclass(frozen=True, kw_only=True)
-class Random(TokenBudgeted):
+class Random(_Lengths, TokenBudgeted):
     """Keep a random part. No forward pass: the baseline that costs nothing.
 
     Parameters
@@ -56,16 +60,11 @@ class Random(TokenBudgeted):
         Seed of the draws; draw number n is the same on every library, machine and process.
     """
 
-    needs = Needs(logits=False)
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _options.seed(self.seed)
-
-    def examine(self, candidates: Candidates, /) -> Features:
-        """Return `length`: rows that carry loss."""
-        return {"length": candidates.lengths()}
 
     def init(self, features: Features, /) -> StepNumber:
         """Return step 0."""
@@ -87,40 +86,18 @@ class Random(TokenBudgeted):
 
 @register("longest")
 @dataclass(frozen=True, kw_only=True)
-class Longest(Ranked):
-    """Keep the samples with the most rows that carry loss. No forward pass: the control for scores that favour length.
+class Longest(_Lengths, Ranked):
+    """Keep the samples with the most rows that carry loss: the control for a preference for length. No forward pass."""
 
-    Parameters
-    ----------
-    keep, count, tokens
-        The budget; see `Budget`.
-    """
-
-    needs = Needs(logits=False)
     score_name: ClassVar[str] = "length"
-
-    def examine(self, candidates: Candidates, /) -> Features:
-        """Return `length`: rows that carry loss."""
-        return {"length": candidates.lengths()}
 
 
 @register("shortest")
 @dataclass(frozen=True, kw_only=True)
-class Shortest(Ranked):
-    """Keep the samples with the fewest rows that carry loss, but some. No forward pass: the other control for length.
+class Shortest(_Lengths, Ranked):
+    """Keep the samples with the fewest rows that carry loss, at least one: the other control. No forward pass."""
 
-    Parameters
-    ----------
-    keep, count, tokens
-        The budget; see `Budget`.
-    """
-
-    needs = Needs(logits=False)
     score_name: ClassVar[str] = "shortness"
-
-    def examine(self, candidates: Candidates, /) -> Features:
-        """Return `length`: rows that carry loss."""
-        return {"length": candidates.lengths()}
 
     def score(self, features: Features, /) -> Array:
         """Return the negative length (batch,)."""

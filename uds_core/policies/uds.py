@@ -189,15 +189,9 @@ class UDS(Sketched, TokenBudgeted):
         self, state: UDSState, features: Features, scores: Array, nearest: Array, groups: Array | None
     ) -> tuple[Array, Array | None]:
         length = features["length"]
-        if self.temperature is not None:
-            drawn = gumbel_top_k(
-                scores,
-                length,
-                budget=self.budget,
-                temperature=self.temperature,
-                seed=(self.seed, state.step),
-                groups=groups,
-            )
+        seed, tau = (self.seed, state.step), self.temperature
+        if tau is not None:
+            drawn = gumbel_top_k(scores, length, budget=self.budget, temperature=tau, seed=seed, groups=groups)
             return drawn.indices, drawn.weights
         if self.in_batch == "greedy":
             radius = float(median(nearest))

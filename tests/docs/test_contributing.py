@@ -20,7 +20,7 @@ def test_make_targets_exist(target):
     assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in target.split())
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:uds_core|tests|docs|benchmarks)/[\w/.]+", TEXT))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:uds_core|tests|docs|benchmarks)/[\w/.-]+", TEXT))))
 def test_paths_exist(path):
     assert (ROOT / path.rstrip(".")).exists()
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .atomic_write import write_atomically
+
 __all__ = ["AuditFiles", "sync"]
 
 
@@ -57,8 +59,7 @@ class AuditFiles:
         part = self.folder / f"{self._stem}{number:06d}{self.path.suffix}"
         sync(self.open)
         if self.parquet:
-            _write_parquet(self.folder / "_unfinished.parquet", list(_lines(self.open)))
-            (self.folder / "_unfinished.parquet").replace(part)
+            _write_parquet(part, list(_lines(self.open)))
             self.open.unlink()  # killed before this, its rows are there twice, and read once
         else:
             self.open.replace(part)
@@ -117,8 +118,8 @@ def _write_parquet(file: Path, rows: list[dict[str, Any]]) -> None:
     pa, pq = _pyarrow()
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column(pa, [row.get(name) for row in rows]) for name in names}
-    pq.write_table(pa.table(columns), file)
-    sync(file)
+    with write_atomically(file) as stream:
+        pq.write_table(pa.table(columns), stream)
 
 
 def _column(pa: Any, values: list[Any]) -> Any:

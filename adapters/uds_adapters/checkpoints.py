@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 
 import uds_core as uds
 from uds_core import __version__
+
+from .atomic_write import write_atomically
 
 __all__ = ["describe", "differences", "load", "save"]
 
@@ -44,8 +45,7 @@ def save(file: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[s
 
     Notes
     -----
-    Written to ``<file>.tmp`` beside it, flushed to the disk, then renamed. What a killed run left under that name the
-    next save writes over. A file has one writer: give each process its own.
+    Written by `write_atomically`. A file has one writer: give each process its own.
     """
     from safetensors.torch import save as serialise
 
@@ -55,13 +55,8 @@ def save(file: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[s
     text = _json(header)
     data = serialise(tensors, metadata={"uds": text, "sha256": _digest(text, tensors)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".tmp")
-    with unfinished.open("wb") as stream:
+    with write_atomically(file) as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
-    _sync_folder(file.parent)
 
 
 def load(file: Path | str, *, about: Mapping[str, Any] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -218,14 +213,3 @@ def _array(value: Any) -> dict[str, Any]:
 
 def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power failure; Windows has no such call."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

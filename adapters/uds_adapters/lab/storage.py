@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever power, patience or disk space ends."""
+"""Output files and folders, checks of input files, and content hashes of data and models."""
 
 from __future__ import annotations
 
@@ -7,58 +7,50 @@ import errno
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..atomic_write import write_atomically
 from .errors import LabError
 
-__all__ = ["as_json", "check_model", "check_records", "claim", "folder", "of_file", "of_model", "whole", "write"]
+__all__ = ["as_json", "atomic", "check_model", "check_records", "claim", "folder", "of_file", "of_model", "write"]
 
 
 @contextlib.contextmanager
-def whole(path: Path, /) -> Iterator[BinaryIO]:
-    """A file to write to, beside `path`: forced to the disk and renamed to it at the end, taken away on any failure.
+def atomic(path: Path, /) -> Iterator[BinaryIO]:
+    """Open a stream as `write_atomically` does, with errors for the user.
 
     Raises
     ------
     LabError
-        Where the disk is full or the folder refuses; what was at `path` is still there.
+        If the disk is full or the folder cannot be written; the file that was at `path` is still there.
     """
-    unfinished = path.with_name(path.name + ".tmp")
     try:
-        with unfinished.open("wb") as stream:
+        with write_atomically(path) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise _told(error, path) from None
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        raise _user_error(error, path) from None
 
 
 def write(path: Path, text: str, /) -> None:
-    """Write `text` to `path`; see `whole`."""
-    with whole(path) as stream:
+    """Write `text` to `path`, atomically."""
+    with atomic(path) as stream:
         stream.write(text.encode())
 
 
 def as_json(value: Any, /, *, indent: int | None = None) -> str:
-    """`value` as JSON that every program reads: what is no finite number is null."""
+    """Return `value` as strict JSON: numbers that are not finite become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def claim(path: Path, /, *, overwrite: bool) -> Path:
-    """An output folder: made where there is none, refused where it holds something, unless `overwrite` says so.
+    """Create an output folder; refuse one that holds files, unless `overwrite` is true.
 
     Raises
     ------
     LabError
-        Where it is refused, cannot be made, or is a file.
+        If it is refused, cannot be created, or is a file.
     """
     if not overwrite and path.is_dir() and any(path.iterdir()):
         msg = f"`output` {path} already holds files: name another folder, or replace its results with `--overwrite`"
@@ -67,12 +59,12 @@ def claim(path: Path, /, *, overwrite: bool) -> Path:
 
 
 def folder(path: Path, /) -> Path:
-    """`path`, made where there is none.
+    """Create the folder `path` if it does not exist, and return it.
 
     Raises
     ------
     LabError
-        Where it cannot be made, or is a file.
+        If it cannot be created, or is a file.
     """
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file: expected a folder, or a name for a new one"
@@ -80,7 +72,7 @@ def folder(path: Path, /) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _told(error, path) from None
+        raise _user_error(error, path) from None
     return path
 
 
@@ -94,17 +86,17 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _told(error: OSError, path: Path) -> LabError:
+def _user_error(error: OSError, path: Path) -> LabError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LabError(f"no space left on the disk for {path}: make room, or name a folder elsewhere with `--output`")
     return LabError(f"cannot write {path} ({error.strerror}): name a folder that you may write to with `--output`")
 
 
-_PART = 1 << 20  # bytes: weights are read at their beginning and end only, since there may be gigabytes of them
+_PART = 1 << 20  # bytes: of weights, which may be gigabytes, only the beginning and the end are read
 
 
 def of_file(path: Path, /) -> str:
-    """Of all that it holds."""
+    """Return the hash of the content of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_PART):
@@ -113,7 +105,7 @@ def of_file(path: Path, /) -> str:
 
 
 def of_model(folder: Path, /) -> str:
-    """Of a model folder: names, sizes, and the first and last MiB of each file."""
+    """Return the hash of a model folder: names, sizes, and the first and last MiB of each file."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.is_file()):
         size = file.stat().st_size
@@ -126,7 +118,7 @@ def of_model(folder: Path, /) -> str:
 
 
 def check_model(folder: Path, /) -> None:
-    """Raise where `folder` cannot hold a model."""
+    """Raise an error if `folder` is no model folder."""
     if not folder.is_dir():
         msg = (
             f"no folder {folder}: `--model` takes a local folder with a model and its tokenizer, and nothing is "
@@ -139,7 +131,7 @@ def check_model(folder: Path, /) -> None:
 
 
 def check_records(file: Path, /) -> None:
-    """Raise where `file` cannot hold records."""
+    """Raise an error if there is no `file`."""
     if not file.is_file():
         msg = f"no file {file}: expected a JSONL file, one record a line"
         raise LabError(msg)

@@ -58,7 +58,7 @@ def table(pool: ScoredPool, choice: RankedRecords, /, *, about: Mapping[str, Any
 
 def save(path: Path, rows: pa.Table, /) -> None:
     """Write the table, whole or not at all."""
-    with storage.whole(path) as stream:
+    with storage.atomic(path) as stream:
         pq.write_table(rows, stream, row_group_size=_ROW_GROUP)
 
 
@@ -77,7 +77,7 @@ def save_subset(path: Path, data: Path, every: Sequence[Window], chosen: np.ndar
         (n,) whether each record is.
     """
     number = 0
-    with storage.whole(path) as stream:
+    with storage.atomic(path) as stream:
         for window in every:
             if not chosen[window.record : window.record + window.records].any():
                 continue

@@ -98,7 +98,7 @@ class WindowStore:
         columns = {name: pa.array(column) for name, column in rows._asdict().items()}
         for name, feature in features.items():
             columns[_FEATURE + name] = _column(name, feature).take(places)
-        with storage.whole(self._file(window)) as stream:
+        with storage.atomic(self._file(window)) as stream:
             pq.write_table(pa.table(columns), stream)
 
     def pool(self, windows: int, /) -> ScoredPool:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 folder = Path(tempfile.mkdtemp()) / "demo"
 command = "demo --policy random --policy uds --steps 12 --records 300 --pretraining-steps 40 --seeds 2"
-program = "from uds_adapters.lab import main; main()"
 done = subprocess.run(
-    [sys.executable, "-c", program, *shlex.split(command), "--output", str(folder)],
+    [sys.executable, "-m", "uds_adapters.lab", *shlex.split(command), "--output", str(folder)],
     capture_output=True,
     text=True,
     check=True,

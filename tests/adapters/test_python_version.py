@@ -19,7 +19,7 @@ def test_an_adapter_refuses_python_310(module):
 
 
 def test_the_command_refuses_python_310_without_a_traceback():
-    result = run("from uds_adapters.lab import main; main()")
+    result = run("from uds_adapters.lab.__main__ import main; main()")
     assert result.returncode == 1
     assert result.stderr.startswith("Error: the Hugging Face adapters and the uds command need Python 3.11 or newer")
     assert len(result.stderr.splitlines()) == 1

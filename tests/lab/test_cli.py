@@ -1,7 +1,10 @@
 """The command as a user types it."""
 
+import inspect
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 
@@ -11,9 +14,10 @@ from typer.testing import CliRunner
 
 import uds_core
 from uds_adapters.lab.cli import app
-from uds_adapters.lab.console import options
+from uds_adapters.lab.console import options, terminal
 from uds_adapters.lab.demo import scenario
 
+COMMANDS = {str(command.callback.__name__): command.callback for command in app.registered_commands if command.callback}
 QUICK = ["--steps", "2", "--batch-size", "8", "--eval-every", "1"]
 
 
@@ -71,8 +75,48 @@ def test_examples_stand_line_by_line():
     assert any(line.strip().startswith("uds compare --model") for line in shown.splitlines())
 
 
+@pytest.mark.parametrize("command", ["demo", "profile", "compare", "train", "tune", "score", "report"])
+def test_examples_of_the_help_are_not_wrapped(command):
+    shown = [line.strip() for line in uds(command, "--help").output.splitlines()]
+    text = inspect.getdoc(COMMANDS[command]) or ""
+    examples = [line.strip() for line in text.partition("Examples\n--------\n")[2].splitlines() if line.strip()]
+    assert examples
+    assert [line for line in examples if line not in shown] == []
+
+
+@pytest.mark.parametrize("command", ["demo", "profile", "compare", "train", "tune", "score"])
+def test_the_policy_is_the_first_option_of_the_help(command):
+    listed = re.findall(r"^\u2502[ *]+(--[a-z-]+)", uds(command, "--help").output, re.MULTILINE)
+    assert next(name for name in listed if name != "--help") == "--policy"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "library", "variables", "printed"),
+    [
+        (False, "glibc", {}, True),
+        (True, "glibc", {}, False),
+        (False, "", {}, False),
+        (False, "glibc", {"MALLOC_TOP_PAD_": "1"}, False),
+        (False, "glibc", {"LD_PRELOAD": "libjemalloc.so"}, False),
+    ],
+)
+def test_the_allocator_is_hinted_at_where_it_helps(monkeypatch, capsys, cuda, library, variables, printed):
+    import torch
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "LD_PRELOAD"]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(platform, "libc_ver", lambda: (library, ""))
+    terminal.hint_at_allocator()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("export MALLOC_MMAP_MAX_=0 " in err) == printed
+
+
 def completed(**asked):
-    code = "import sys; sys.argv = ['uds']; from uds_adapters.lab import main; main()"
+    code = "import sys; sys.argv = ['uds']; from uds_adapters.lab.__main__ import main; main()"
     environment = {**os.environ, **asked}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
@@ -205,10 +249,10 @@ def test_wrong_input(source, tmp_path):
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     import sys
 
-    from uds_adapters import lab
+    from uds_adapters.lab.__main__ import main
 
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "uds_adapters.lab.cli", raising=False)
     monkeypatch.delitem(sys.modules, "uds_adapters.lab.console.options", raising=False)
     with pytest.raises(SystemExit, match=r"`uds` needs typer, .*pip install 'uds-core\[cli\]'"):
-        lab.main()
+        main()

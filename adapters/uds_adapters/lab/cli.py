@@ -1,7 +1,7 @@
-"""The `uds` command: one function a command, in `commands`, and how errors are shown."""
+"""Commands of `uds`, and how their errors are shown."""
 
-# No `from __future__ import annotations`: typer reads them when the command line is built. What computes is imported
-# inside the commands, so that `uds --help` comes at once.
+# No `from __future__ import annotations`: typer reads them when the command line is built. Heavy packages are imported
+# inside the commands, so that `uds --help` is fast.
 
 import errno
 import inspect
@@ -26,7 +26,7 @@ __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Shows a `LabError` as one paragraph, and exits with 2, as any wrong usage does; after Ctrl-C with 130."""
+    """Show a `LabError` as one paragraph and exit with 2, as for wrong usage; after Ctrl-C exit with 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,10 +51,11 @@ def _say(text: str) -> None:
 
 
 def _help(command: Callable[..., None]) -> str:
-    """The docstring: paragraphs that any width can break anew, its examples line by line."""
+    """Return the docstring as help text: paragraphs that are wrapped, and examples that are not."""
     text, heading, examples = (inspect.getdoc(command) or "").partition("\nExamples\n--------\n")
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    return "\n\n".join(paragraphs) + ("\n\n\b\nExamples:\n" + examples if heading else "")
+    unwrapped = examples.replace("\n\n", "\n\n\b\n")  # which holds up to the next blank line
+    return "\n\n".join(paragraphs) + ("\n\n\b\nExamples:\n" + unwrapped if heading else "")
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -77,7 +78,7 @@ def about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train on the part of each batch that teaches the most, and see what that is worth."""
+    """Fine-tune language models on selected data, and measure whether the selection pays."""
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""What the user can mend, and what the user did."""
+"""Errors shown to the user without a traceback."""
 
 __all__ = ["Interrupted", "LabError"]
 
 
 class LabError(Exception):
-    """Wrong input. Its text names what was expected, what came and the remedy, and is all that the user sees."""
+    """Wrong input. The text says what is wrong, what was expected and what to do; the user sees nothing else."""
 
 
 class Interrupted(Exception):  # noqa: N818 - Ctrl-C is no error
-    """Ctrl-C. Its text says what is kept and how to go on; the exit code is 130."""
+    """Ctrl-C. The text says what is saved and how to resume; the exit code is 130."""

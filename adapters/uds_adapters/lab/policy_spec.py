@@ -1,4 +1,4 @@
-"""A policy in words: its name, and options after a colon, as in ``uds:alpha=auto,memory=4096``."""
+"""Policies and option values parsed from command-line text, as in ``uds:alpha=auto,memory=4096``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["make_policy", "pair", "parse", "parse_value"]
 
 
 def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
-    """Name and options of ``name:option=value,option=value``.
+    """Return name and options of ``name:option=value,option=value``.
 
     Values are numbers, ``true``, ``false``, ``null`` (Python's None), or else words.
 
     Raises
     ------
     LabError
-        Where an option has no value, or comes twice.
+        If an option has no value, or comes twice.
     """
     name, _, rest = spec.partition(":")
     options: dict[str, Any] = {}

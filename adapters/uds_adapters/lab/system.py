@@ -1,8 +1,10 @@
-"""The most memory that a computation holds."""
+"""Process settings and measurements: peak memory, threads, Ctrl-C, and the memory allocator."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,25 +14,25 @@ from typing import Any
 
 import torch
 
-__all__ = ["Peak", "patient", "peak", "threads"]
+__all__ = ["Peak", "allocator_hint", "patient", "peak", "threads"]
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
 class Peak:
-    """What was measured."""
+    """Peak memory of a computation."""
 
     bytes: int | None = None
-    """None where this machine does not tell."""
+    """None where the system does not report it."""
 
 
 @contextlib.contextmanager
 def peak(device: torch.device, /) -> Iterator[Peak]:
-    """The peak of what is computed inside, everything that was held before included.
+    """Measure the peak memory inside the block, with everything allocated before.
 
-    On CUDA, what PyTorch has allocated on `device`. On the CPU of a Linux machine, what the process holds in memory:
-    an allocator that keeps what was freed makes it fall late or never, so measure the small before the large.
+    On CUDA, the memory that PyTorch allocated on `device`. On the CPU under Linux, the resident memory of the process:
+    an allocator may return freed memory late or never, so measure small computations before large ones.
     """
     found = Peak()
     if device.type == "cuda":
@@ -45,7 +47,7 @@ def peak(device: torch.device, /) -> Iterator[Peak]:
 
 
 def _reset() -> bool:
-    """Whether the peak of this process could be set back to what it holds now."""
+    """Reset the peak of this process to its present memory; return whether that is possible."""
     try:
         _RESET.write_text("5", encoding="ascii")
     except OSError:
@@ -60,7 +62,7 @@ def _resident_peak() -> int | None:
 
 @contextlib.contextmanager
 def threads(number: int | None, /) -> Iterator[None]:
-    """At most `number` threads for an operation; None: as it is. As before afterwards.
+    """Limit PyTorch to `number` threads inside the block; None: no limit.
 
     Threads that wait for each other on a machine that is busy elsewhere can slow small models down tenfold; one thread
     cannot.
@@ -75,9 +77,9 @@ def threads(number: int | None, /) -> Iterator[None]:
 
 @contextlib.contextmanager
 def patient() -> Iterator[Callable[[], bool]]:
-    """While this is entered, the first Ctrl-C only makes the function return True; a second one interrupts at once.
+    """Defer Ctrl-C until the current step finishes: the function returns True after a first one; a second interrupts.
 
-    Outside the main thread, which alone can be asked, Ctrl-C is as it was.
+    Outside the main thread, where signals cannot be handled, Ctrl-C is not deferred.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -94,3 +96,15 @@ def patient() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def allocator_hint() -> str | None:
+    """Return how to make training on a CPU faster; None on a GPU, without glibc, and where malloc is set up already."""
+    if torch.cuda.is_available() or platform.libc_ver()[0] != "glibc":
+        return None
+    if any(name.startswith("MALLOC_") or name == "LD_PRELOAD" for name in os.environ):
+        return None
+    return (
+        "Training on a CPU can be several times faster if malloc keeps freed memory. To try it, set before the start:\n"
+        "export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456"
+    )

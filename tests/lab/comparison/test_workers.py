@@ -103,7 +103,7 @@ def command(source, output, *more):
     options = ["--model", source.model, "--data", source.data, "--steps", 400, "--batch-size", 8, "--output", output]
     # a test that runs in the background inherits that Ctrl-C is ignored
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from uds_adapters.lab import main; main()"
+    code += "from uds_adapters.lab.__main__ import main; main()"
     return [sys.executable, "-c", code, "compare", *map(str, options), "--policy", "random", "--policy", "uds", *more]
 
 

@@ -75,7 +75,7 @@ def test_what_cannot_be_chosen():
 def test_how_many_in_words():
     assert [number_of(words, 8) for words in ("0.25", "1.0", "1", "8", "0.001")] == [2, 8, 1, 8, 1]
     for words in ("0", "-1", "1.5", "0.0", "some", "nan"):
-        with pytest.raises(LabError, match="`best` must be a share"):
+        with pytest.raises(LabError, match="`keep` must be a fraction"):
             number_of(words, 8)
     with pytest.raises(LabError, match="asks for 9 records, and only 8 can be scored"):
         number_of("9", 8)

@@ -52,7 +52,7 @@ def loss_by_hand(source):
 
 
 def test_every_record_has_its_numbers(source, tmp_path):
-    result, columns = scored(source, tmp_path, "--loss", "--best", "0.2", "--json")
+    result, columns = scored(source, tmp_path, "--loss", "--keep", "0.2", "--json")
     losses, examples = loss_by_hand(source)
     assert columns["record"] == list(range(RECORDS))
     assert columns["line"] == list(range(1, RECORDS + 1))
@@ -82,7 +82,7 @@ def test_the_subset_is_the_best_lines_as_they_stand(source, tmp_path):
     odd = tmp_path / "odd.jsonl"  # blank lines, spaces, other ends of line, none at the end
     odd.write_bytes(b"\n\n".join(line.replace(b'{"', b'{ "') + b"\r" for line in lines))
     _, columns = scored(
-        source, tmp_path, "--data", odd, "--policy", "maxloss", "--best", "9", "--subset", tmp_path / "best"
+        source, tmp_path, "--data", odd, "--policy", "maxloss", "--keep", "9", "--subset", tmp_path / "best"
     )
     losses, _ = loss_by_hand(source)
     best = sorted(sorted(range(RECORDS), key=lambda i: -losses[i])[:9])
@@ -94,7 +94,7 @@ def test_the_subset_is_the_best_lines_as_they_stand(source, tmp_path):
 
 @pytest.mark.parametrize("policy", ["random", "longest", "divbs", "maxgrad", "entropy", "lossdrop", "reference"])
 def test_any_policy(source, tmp_path, policy):
-    _, columns = scored(source, tmp_path, "--policy", policy, "--limit", 20, "--best", 5)
+    _, columns = scored(source, tmp_path, "--policy", policy, "--limit", 20, "--keep", 5)
     assert sum(columns["chosen"]) == 5
     assert None not in columns["score"]
 
@@ -103,7 +103,7 @@ def test_records_that_cannot_be_scored_have_a_row_without_numbers(source, tmp_pa
     lines = source.data.read_text(encoding="utf-8").splitlines()
     lines[3] = json.dumps({"prompt": "many words " * 200, "completion": "never seen"})
     (tmp_path / "d.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    result, columns = scored(source, tmp_path, "--data", tmp_path / "d.jsonl", "--best", "1.0")
+    result, columns = scored(source, tmp_path, "--data", tmp_path / "d.jsonl", "--keep", "1.0")
     assert "59 of 60 records scored, 1 left out, whose prompt alone fills 128 tokens; 59 chosen." in " ".join(
         result.output.split()
     )
@@ -231,8 +231,8 @@ def test_wrong_input_is_told_and_leaves_nothing(source, tmp_path):
         ({"--policy": "greats"}, "the policy 'greats' cannot score these records"),
         ({"--policy": "rholoss"}, "reads the number 'reference_loss' of each record, got None"),
         ({"--policy": "full"}, "'full' has no say in how many it keeps"),
-        ({"--best": "100"}, "`best` asks for 100 records, and only 60"),
-        ({"--best": "2.0"}, "`best` must be a share"),
+        ({"--keep": "100"}, "`keep` asks for 100 records, and only 60"),
+        ({"--keep": "2.0"}, "`keep` must be a fraction"),
         ({"--max-length": 2}, "no record has a completion within `max_length` = 2"),
         ({"--output": tmp_path / "there"}, "already there: name another file"),
         ({"--output": tmp_path / "no" / "folder"}, "no name for a file"),
@@ -254,7 +254,7 @@ def test_wrong_input_is_told_and_leaves_nothing(source, tmp_path):
 def test_on_a_pretrained_model(stories, tmp_path):
     data = shared(DATA, "gsm8k") / "train.jsonl"
     fields = ["--prompt-field", "question", "--completion-field", "answer"]
-    options = ["--model", stories, "--data", data, *fields, "--limit", 200, "--best", 20]
+    options = ["--model", stories, "--data", data, *fields, "--limit", 200, "--keep", 20]
     result = uds("score", *options, "--output", tmp_path / "s", "--subset", tmp_path / "best")
     assert result.exit_code == 0, result.output
     best = (tmp_path / "best").read_bytes().splitlines()

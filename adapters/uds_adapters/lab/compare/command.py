@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ..console import options
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
-from ..console.terminal import telling
+from ..console.terminal import hint_at_allocator, telling
 from ..data.source import Source
 from ..training.settings import Settings
 
@@ -18,38 +18,43 @@ __all__ = ["compare"]
 @grouped(source=options.source, settings=options.settings)
 def compare(
     *,
+    policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
     source: Source,
     settings: Settings,
-    policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
     seeds: Seeds = 1,
     seed: Seed = 0,
     aside: Annotated[
         float | None,
         training(
-            "Share of the training records that no policy may choose, for greats (validation samples) and rholoss "
+            "Fraction of the training records that no policy may choose, for greats (validation samples) and rholoss "
             "(training its reference).",
             show_default="0.1 with one of them, else 0",
         ),
     ] = None,
     reference_model: Annotated[
         Path | None,
-        training("Folder of rholoss's reference.", show_default="the model, after a pass over what is set aside"),
+        training(
+            "Folder of the reference model of rholoss.", show_default="the model, trained on the records set aside"
+        ),
     ] = None,
     jobs: Jobs = None,
     output: Output = Path("uds-compare"),
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Fine-tune one model with several policies and seeds; write results.json and report.html.
+    r"""Fine-tune one model with several policies and seeds; write results.json and report.html.
 
-    Each policy chooses from the same candidates, and what each costs is counted. The verdict says who is better than
-    choosing by chance, by how much, and at equal what. Ctrl-C keeps finished runs: the same command goes on.
+    Each policy chooses from the same candidates, and its cost is measured. The verdict says which policies are better
+    than random selection, by how much, and at which equal budget. After Ctrl-C the same command resumes: finished runs
+    are not repeated.
 
     Examples
     --------
-    uds compare --model MODEL --data train.jsonl --policy random --policy uds --seeds 3
-    uds compare --model MODEL --data gsm8k.jsonl --prompt-field question --completion-field answer
-        --policy random --policy longest --policy uds:alpha=0.5 --budget tokens --lora --metric exact-match
+    uds compare --model MODEL --data train.jsonl --seeds 3 \
+        --policy random --policy uds
+    uds compare --model MODEL --data gsm8k.jsonl --budget tokens --lora \
+        --prompt-field question --completion-field answer --metric exact-match \
+        --policy random --policy longest --policy uds:alpha=0.5
     """
     from ..comparison.experiment import check
     from ..comparison.plan import Plan
@@ -69,6 +74,7 @@ def compare(
         task.measure(settings)
         runs = Runs(output)
         runs.claim(plan, overwrite=overwrite)
+        hint_at_allocator()
         said(task)
         results = train_all(task, policies=policies, seeds=every, plan=plan, runs=runs, jobs=number)
         tell(finish(task, results, plan=plan, runs=runs))

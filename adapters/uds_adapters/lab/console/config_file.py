@@ -1,4 +1,4 @@
-"""Options in a YAML file: its keys are the long options of a command, so that a run can be repeated."""
+"""Options of a command in a YAML file, with the long option names as keys."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..errors import LabError
 __all__ = ["FILE", "continued", "known", "loaded", "read", "resolved", "unchanged", "write"]
 
 FILE = "config.yaml"
-"""In an output folder: the options of what made it."""
+"""Name of the file of options in an output folder."""
 
-_ONCE = frozenset({"config", "resume", "overwrite", "json", "help"})  # how a command is called, and not what it does
+_ONCE = frozenset({"config", "resume", "overwrite", "json", "help"})  # options of a call, not of a run
 
 
 def loaded(context: typer.Context, path: Path | None) -> Path | None:
-    """Callback of `--config`: what the file says holds where the command line says nothing.
+    """Take options from the file of `--config`, where the command line has none.
 
     Raises
     ------
     LabError
-        Where the file cannot be read, or holds a key that is no option of the command.
+        If the file cannot be read, or holds a key that is no option of the command.
     """
     if path is not None and not context.resilient_parsing:
         _take(context, read(path, known=known(context)))
@@ -35,12 +35,12 @@ def loaded(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def continued(context: typer.Context, folder: Path | None) -> Path | None:
-    """Callback of `--resume`: the options are those that the run in `folder` was started with.
+    """Take the options that the run in the folder of `--resume` was started with.
 
     Raises
     ------
     LabError
-        Where the folder holds no configuration that can be read.
+        If the folder holds no configuration that can be read.
     """
     if folder is not None and not context.resilient_parsing:
         if not (folder / FILE).is_file():
@@ -51,13 +51,13 @@ def continued(context: typer.Context, folder: Path | None) -> Path | None:
 
 
 def resolved(context: typer.Context) -> dict[str, Any]:
-    """All options of this call as they hold, for `write`; those at None, which are as if not given, are left out."""
+    """Return all options of this call, defaults included, for `write`; those that are None are left out."""
     values = {option: context.params.get(name) for option, name in known(context).items()}
     return {option: _plain(value) for option, value in values.items() if value not in (None, [], ())}
 
 
 def unchanged(context: typer.Context, folder: Path, /, *, free: Collection[str]) -> None:
-    """Raise where options differ from what the run in `folder` was started with, but those that are `free` to.
+    """Raise an error if options differ from those the run in `folder` was started with, except the `free` ones.
 
     Raises
     ------
@@ -79,24 +79,24 @@ def unchanged(context: typer.Context, folder: Path, /, *, free: Collection[str])
 
 
 def known(context: typer.Context) -> dict[str, str]:
-    """The keys that a file may hold: long options with underscores -> the names that typer gives them."""
+    """Return the keys that a file may hold, long options with underscores, each with its name in typer."""
     named = {max(p.opts, key=len).lstrip("-").replace("-", "_"): p.name for p in context.command.params if p.name}
     return {option: name for option, name in named.items() if option not in _ONCE}
 
 
 def write(values: Mapping[str, Any], path: Path, /, *, note: str = "") -> None:
-    """A YAML file of `values`, with `note` above them as a comment."""
+    """Write `values` as YAML, below `note` as a comment."""
     head = "".join(f"# {line}".rstrip() + "\n" for line in note.splitlines())
     storage.write(path, head + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def read(path: Path, /, *, known: Collection[str]) -> dict[str, Any]:
-    """The options in a file.
+    """Return the options in a file.
 
     Raises
     ------
     LabError
-        Where it cannot be read, or holds a key that is not among the `known`.
+        If it cannot be read, or holds a key that is not among the `known`.
     """
     if not path.is_file():
         msg = f"`--config`: no file {path}: expected YAML, one option a line, as in `keep: 0.25`"
@@ -123,10 +123,10 @@ def _take(context: typer.Context, values: Mapping[str, Any]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice, of which YAML would take the last."""
+    """A loader that refuses duplicate keys, of which YAML takes the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, each key once."""
+        """Return a mapping, each key once."""
         keys = [key.value for key, _ in node.value]
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
@@ -135,7 +135,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _words(value: Any) -> Any:
-    """A mapping as the command line writes it, `name=value` several times."""
+    """Return a mapping as the command line has it, `name=value` several times."""
     if isinstance(value, dict):
         return [f"{name}={item if isinstance(item, str) else json.dumps(item)}" for name, item in value.items()]
     return value

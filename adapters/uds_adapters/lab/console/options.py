@@ -1,4 +1,12 @@
-"""Options that commands share, each group a function from them to the value that they describe."""
+"""Shared CLI options, in groups.
+
+A group is a function from options to the value that they describe; `grouped` puts its options in the place of an
+argument of a command. Libraries were tried in place of `grouped` and `config_file`. jsonargparse 4 prefixes options
+and YAML keys with the group (``--settings.keep``), and names an unknown key without the known ones; tyro 1 reads no
+YAML; pydantic-settings 2 has one flat class for all options. Each replaces typer's subcommands, help and error panels,
+none prints the examples of the help unwrapped, and none compares the options of a resumed run with those it started
+with, so that most of `config_file` would stay.
+"""
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
@@ -51,22 +59,23 @@ _data = functools.partial(option, panel="Data")
 training = functools.partial(option, panel="Training")
 output = functools.partial(option, panel="Output")
 
-Seed = Annotated[int, training("Of the candidates' order, adapters, held-out share; with --seeds, the first.")]
-Seeds = Annotated[int, training("Number of seeds, each a run for every policy.")]
+Seed = Annotated[int, training("Seed of the candidates' order, adapters and held-out split; with --seeds, the first.")]
+Seeds = Annotated[int, training("Number of seeds; every policy runs once per seed.")]
 Policies = Annotated[
     list[str],
-    training(
+    option(
         f"Such as uds or uds:alpha=0.5,dim=256; give it several times. Names: {', '.join(NAMES)}, and yours.",
         "--policy",
+        panel="Policy",
     ),
 ]
-Output = Annotated[Path, output("Folder for the results; one that was begun with the same options is gone on with.")]
-Overwrite = Annotated[bool, output("Begin anew, even if the folder holds files.", "--overwrite")]
+Output = Annotated[Path, output("Folder for the results; a run with the same options is resumed there.")]
+Overwrite = Annotated[bool, output("Start again, even if the folder holds files.", "--overwrite")]
 Jobs = Annotated[
     int | None,
-    training("Runs at once, each a process; on the CPU each takes 1 thread.", show_default="one a GPU, else 1"),
+    training("Parallel runs, each a process; on the CPU each uses 1 thread.", show_default="one per GPU, else 1"),
 ]
-Json = Annotated[bool, output("Print one JSON object and nothing else; what people read goes to stderr.", "--json")]
+Json = Annotated[bool, output("Print one JSON object on stdout; text for people goes to stderr.", "--json")]
 
 
 def source(
@@ -74,9 +83,9 @@ def source(
     model: Annotated[Path, _data("Folder of a model and its tokenizer; nothing is downloaded.")],
     data: Annotated[Path, _data("JSONL; a record holds prompt and completion, or messages, or text.")],
     eval_data: Annotated[Path | None, _data("JSONL of held-out records, in place of --holdout.")] = None,
-    holdout: Annotated[float, _data("Share of the records that is held out; 0: none.")] = 0.1,
-    limit: Annotated[int | None, _data("Use only so many training records, the first.")] = None,
-    eval_limit: Annotated[int | None, _data("Use only so many held-out records, the first.")] = None,
+    holdout: Annotated[float, _data("Fraction of the records that is held out; 0: none.")] = 0.1,
+    limit: Annotated[int | None, _data("Use only the first N training records.")] = None,
+    eval_limit: Annotated[int | None, _data("Use only the first N held-out records.")] = None,
     prompt_field: Annotated[str, _data("Field of the prompt.")] = "prompt",
     completion_field: Annotated[str, _data("Field of the completion, which is trained on.")] = "completion",
     messages_field: Annotated[
@@ -85,9 +94,9 @@ def source(
     text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
     choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
     template: Annotated[str, _data(r"How prompt and completion are joined; \n is a new line.")] = _SHOWN_TEMPLATE,
-    max_length: Annotated[int, _data("Tokens after which a sample is cut.")] = 512,
+    max_length: Annotated[int, _data("Maximum tokens of a sample; the rest is cut off.")] = 512,
 ) -> Source:
-    """Where the task comes from; that it is there is looked at first, since what reads it takes seconds to import."""
+    """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
     storage.check_model(model)
     for file in (data, eval_data):
         if file is not None:
@@ -113,30 +122,32 @@ def source(
 
 def settings(
     *,
-    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = Settings.keep,
+    keep: Annotated[float, training("Fraction of the candidates that is trained on, in (0, 1].")] = Settings.keep,
     steps: Annotated[int | None, training("Optimizer steps, in place of --epochs.")] = None,
     epochs: Annotated[float, training("Passes over the candidates.")] = Settings.epochs,
     batch_size: Annotated[
         int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
     ] = Settings.batch_size,
     budget: Annotated[
-        str, training("What runs spend alike: candidates, samples, tokens, or seconds=120; samples=N and tokens=N too.")
+        str, training("What all runs use equally: candidates, samples, tokens, seconds=120; samples=N, tokens=N.")
     ] = Settings.budget,
-    learning_rate: Annotated[float | None, training("Its peak.", show_default="2e-4 with --lora, else 5e-5")] = None,
+    learning_rate: Annotated[
+        float | None, training("Peak learning rate.", show_default="2e-4 with --lora, else 5e-5")
+    ] = None,
     lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
     lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
     bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
     eval_every: Annotated[int | None, training("Steps between evaluations.", show_default="about 8 a run")] = None,
     metrics: Annotated[
         list[str],
-        training("Beside the loss: accuracy among choices, exact-match of what is generated.", "--metric"),
+        training("Besides the loss: accuracy among choices, exact-match of generated answers.", "--metric"),
     ] = [],  # noqa: B006 - typer copies it
-    answer_tokens: Annotated[int, training("Generated at most, for exact-match.")] = Settings.answer_tokens,
+    answer_tokens: Annotated[int, training("Maximum tokens to generate, for exact-match.")] = Settings.answer_tokens,
     threads: Annotated[
-        int | None, training("Of the CPU; 1 is steady on a busy machine.", show_default="PyTorch's choice")
+        int | None, training("CPU threads; 1 is steady on a busy machine.", show_default="PyTorch's choice")
     ] = None,
 ) -> Settings:
-    """How it is trained."""
+    """Return the settings of a run."""
     usual = 2e-4 if lora else Settings.learning_rate
     return Settings(
         keep=keep,
@@ -155,7 +166,7 @@ def settings(
 
 
 def without(group: Callable[..., Any], /, *names: str) -> Callable[..., Any]:
-    """The group without some of its options, which keep their defaults."""
+    """Return the group without some of its options, which keep their defaults."""
 
     @functools.wraps(group)
     def fewer(**given: Any) -> Any:
@@ -167,12 +178,12 @@ def without(group: Callable[..., Any], /, *names: str) -> Callable[..., Any]:
 
 
 def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a command: for an argument named like a group, the command line takes the options of that group.
+    """Decorate a command: in place of an argument named like a group, the command line takes the options of the group.
 
     Parameters
     ----------
     **groups
-        Name of an argument of the command -> function that makes it of the options.
+        Name of an argument of the command -> function that returns it from the options.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -183,8 +194,8 @@ def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Cal
             made = {name: groups[name](**{key: given.pop(key) for key in names}) for name, names in taken.items()}
             command(**made, **given)
 
-        own = [p for name, p in inspect.signature(command).parameters.items() if name not in groups]
-        every = [*(p for parameters in taken.values() for p in parameters.values()), *own]
+        own = inspect.signature(command).parameters
+        every = [p for name in own for p in (taken[name].values() if name in taken else [own[name]])]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}

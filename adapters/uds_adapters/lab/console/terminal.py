@@ -1,4 +1,4 @@
-"""What people see of a command while it runs: one console, and bars for what takes long."""
+"""Terminal output of commands: one console, and progress bars."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ from rich.text import Text
 
 from .. import storage
 
-__all__ = ["bar", "bars", "console", "counted", "rated", "telling"]
+__all__ = ["bar", "bars", "console", "counted", "hint_at_allocator", "rated", "telling"]
 
 console = Console()
 
 
+def hint_at_allocator() -> None:
+    """Print how to make training faster, where `allocator_hint` has something to say."""
+    from ..system import allocator_hint  # imports PyTorch
+
+    if hint := allocator_hint():
+        Console(stderr=True).print(hint, soft_wrap=True, highlight=False)
+
+
 def bars() -> Progress:
-    """Bars that stand below each other, one a task."""
+    """Return progress bars, one per task."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
@@ -36,7 +44,7 @@ def bars() -> Progress:
 
 @contextmanager
 def bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
-    """One bar; the function is told how much is done."""
+    """Show one bar; call the function with the number done."""
     with bars() as shown:
         row = shown.add_task(description, total=total)
         yield lambda done: shown.update(row, completed=done)
@@ -44,7 +52,7 @@ def bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def counted(description: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar; the function is told how much is done, and of how much."""
+    """Show one bar; call the function with the number done and the total."""
     with bars() as shown:
         row = shown.add_task(description, total=None)
         yield lambda done, total: shown.update(row, completed=done, total=total)
@@ -52,7 +60,7 @@ def counted(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def rated(description: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """One bar with its rate, in `unit` a second, and the time that is left; `done` of it was done before."""
+    """Show one bar with its rate, in `unit` per second, and the time left; it starts at `done`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console) as shown:
         row = shown.add_task(description, total=total, completed=done, unit=unit)
@@ -61,9 +69,9 @@ def rated(description: str, *, total: int, unit: str, done: int = 0) -> Iterator
 
 @contextmanager
 def telling(*, machine: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Who is told what, for `--json`: the function prints an object on stdout for machines, or does nothing.
+    """Separate output for people and programs: the function prints a JSON object on stdout if `machine`, else nothing.
 
-    Where `machine` is true, what people read goes to stderr while this is entered.
+    If `machine` is true, text for people goes to stderr inside the block.
     """
     before, console.stderr = console.stderr, machine
     try:

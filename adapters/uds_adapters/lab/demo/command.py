@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, training
-from ..console.terminal import bar, console, telling
+from ..console.terminal import bar, console, hint_at_allocator, telling
 from ..training.settings import Settings
 
 __all__ = ["demo"]
@@ -16,7 +16,7 @@ __all__ = ["demo"]
 def demo(
     *,
     policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
-    keep: Annotated[float, training("Share of the candidates that is trained on, in (0, 1].")] = Settings.keep,
+    keep: Annotated[float, training("Fraction of the candidates that is trained on, in (0, 1].")] = Settings.keep,
     seeds: Seeds = 3,
     seed: Seed = 0,
     steps: Annotated[int | None, training("Optimizer steps a run.", show_default="90")] = None,
@@ -27,12 +27,12 @@ def demo(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Compare policies on generated instructions with a small model made on the spot. Takes a few minutes.
+    """Compare policies on generated instructions with a small model trained on the spot. Takes a few minutes.
 
     Examples
     --------
     uds demo
-    uds demo --policy random --policy longest --policy uds --jobs 2 --output longest
+    uds demo --policy random --policy longest --policy uds --output longest
     """
     from ..comparison.experiment import check
     from ..comparison.plan import Plan
@@ -48,6 +48,7 @@ def demo(
         every = range(seed, seed + seeds)
         sizes = show.Sizes(train=records, pretraining_steps=pretraining_steps)
         check(policies, seeds=every, settings=settings)
+        hint_at_allocator()
         console.print(show.words(sizes, settings, policies, seeds=seeds), highlight=False)
         source = None if overwrite else show.made(output, sizes=sizes, seed=seed)
         fresh = source is None

@@ -33,27 +33,27 @@ _UNUSED = ("keep", "batch_size", "steps", "epochs", "budget", "eval_every", "met
 )
 def profile(
     *,
-    source: Source,
-    settings: Settings,
-    policy: Annotated[str, _profile("Whose choosing is measured, such as uds or uds:frobenius=1.")] = "uds",
+    policy: Annotated[str, _profile("Policy to measure, such as uds or uds:frobenius=1.")] = "uds",
     candidates: Annotated[list[int], _profile("Candidates a step; give it several times.")] = [8, 16, 32],  # noqa: B006 - typer copies it
     repeats: Annotated[int, _profile("How often each shape is measured, after a warm-up.", min=1)] = 5,
-    check: Annotated[bool, _profile("Train shortly too, and hold the prediction against it.", "--check")] = False,
+    check: Annotated[bool, _profile("Also train briefly, and compare with the prediction.", "--check")] = False,
     check_steps: Annotated[int, _profile("Steps of each of the nine runs of --check.", min=1)] = 8,
+    source: Source,
+    settings: Settings,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Measure what the parts of a training step cost here, and tell whether selection can save time.
+    r"""Measure the cost of each part of a training step here, and say whether selection can save time.
 
-    Forward, backward, scoring, the optimizer and the peak of memory, on batches of your own data. From them, what a
-    step costs that keeps 1/8, 1/4 or 1/2 of its candidates, against one on all of them and one on as many random
-    samples. Whether the chosen samples teach more, `uds compare` measures.
+    Measures forward, backward, scoring, optimizer and peak memory on batches of your own data. From them it computes
+    the cost of a step that keeps 1/8, 1/4 or 1/2 of its candidates, relative to a step on all of them and to one on as
+    many random samples. Whether the selected samples train a better model, `uds compare` measures.
 
     Examples
     --------
-        uds profile --model MODEL --data train.jsonl
-
-        uds profile --model MODEL --data train.jsonl --lora --candidates 16 --candidates 64 --check
+    uds profile --model MODEL --data train.jsonl
+    uds profile --model MODEL --data train.jsonl --lora --check \
+        --candidates 16 --candidates 64
     """
     from dataclasses import asdict, replace
 

@@ -93,7 +93,7 @@ def check(policy: Any, best: int, pool: int, /) -> None:
         msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
         raise LabError(msg)
     if best != pool and "count" not in _options(policy):
-        msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--best 1.0`"
+        msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--keep 1.0`"
         raise LabError(msg)
 
 
@@ -114,10 +114,10 @@ def number_of(best: str, pool: int, /) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        msg = f"`best` must be a share in (0, 1] such as 0.25, or a number of records such as 500, got {best!r}"
+        msg = f"`keep` must be a fraction in (0, 1] such as 0.25, or a number of records such as 500, got {best!r}"
         raise LabError(msg)
     if number > pool:
-        msg = f"`best` asks for {number} records, and only {pool} can be scored: ask for fewer"
+        msg = f"`keep` asks for {number} records, and only {pool} can be scored: ask for fewer"
         raise LabError(msg)
     return number
 

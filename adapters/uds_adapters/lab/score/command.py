@@ -1,4 +1,4 @@
-"""`uds score`: every record of a data set scored, and the best written out."""
+"""`uds score`: scores of every record of a data set, and the best records."""
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
@@ -27,36 +27,36 @@ def _scoring(text: str, /, *names: str, **more: Any) -> Any:
 @grouped(source=options.without(options.source, "eval_data", "eval_limit", "holdout", "choices_field"))
 def score(
     *,
-    source: Source,
     policy: Annotated[str, _scoring("Such as uds, uds:alpha=0.5,dim=256 or maxloss.")] = "uds",
-    best: Annotated[str, _scoring("How many are chosen: a share such as 0.25, or a number such as 500.")] = "0.25",
-    rounds: Annotated[int, _scoring("In so many choices, each against the memory of those before.", min=1)] = 16,
+    keep: Annotated[str, _scoring("Records to keep: a fraction such as 0.25, or a number such as 500.")] = "0.25",
+    rounds: Annotated[
+        int, _scoring("Number of selection rounds, each compared with the records of those before.", min=1)
+    ] = 16,
     subset: Annotated[Path | None, _scoring("Write the chosen records here: their own lines, in their order.")] = None,
-    loss: Annotated[bool, _scoring("Also each record's mean loss; makes the logits.", "--loss")] = False,
+    loss: Annotated[bool, _scoring("Also write each record's mean loss; computes the logits.", "--loss")] = False,
     adapter: Annotated[Path | None, _scoring("Folder of LoRA adapters to put on the model.")] = None,
     bf16: Annotated[bool, _scoring("Compute in bfloat16.", "--bf16")] = False,
-    batch_tokens: Annotated[int, _scoring("The most tokens in a forward pass; halved where memory ends.")] = 8192,
-    window: Annotated[int, _scoring("Records that are sorted by length, and kept, together.")] = 512,
-    threads: Annotated[int | None, _scoring("Of the CPU, a process.", show_default="PyTorch's choice", min=1)] = None,
+    batch_tokens: Annotated[int, _scoring("Maximum tokens in a forward pass; halved if memory runs out.")] = 8192,
+    window: Annotated[int, _scoring("Records that are sorted by length, and saved, together.")] = 512,
+    source: Source,
+    threads: Annotated[int | None, _scoring("CPU threads per process.", show_default="PyTorch's choice", min=1)] = None,
     seed: Annotated[int, _scoring("Of the policy.")] = 0,
     output: Annotated[Path, options.output("The Parquet file.")] = Path("scores.parquet"),
-    overwrite: Annotated[
-        bool, options.output("Write over files that are there, and begin anew.", "--overwrite")
-    ] = False,
+    overwrite: Annotated[bool, options.output("Replace existing files, and start again.", "--overwrite")] = False,
     json: Json = False,
 ) -> None:
-    """Score every record of a data set with a policy, offline, and choose the best.
+    r"""Score every record of a data set with a policy, and select the best.
 
-    A model that does not learn meanwhile looks at each record once. Finished windows are kept beside the output, so
-    that the same command goes on where it was interrupted. Several processes share the work.
+    The model is not trained; it reads each record once. Finished windows are saved beside the output, so the same
+    command resumes an interrupted run. Several processes share the work.
 
     Examples
     --------
-        uds score --model MODEL --data all.jsonl --best 0.1 --subset best.jsonl
-
-        accelerate launch --num_processes 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
-
-        torchrun --nproc_per_node 8 -m uds_adapters.lab score --model MODEL --data all.jsonl
+    uds score --model MODEL --data all.jsonl --keep 0.1 --subset best.jsonl
+    accelerate launch --num_processes 8 -m uds_adapters.lab \
+        score --model MODEL --data all.jsonl
+    torchrun --nproc_per_node 8 -m uds_adapters.lab \
+        score --model MODEL --data all.jsonl
     """
     from ..data.jsonl import windows
     from . import choose as choosing
@@ -75,7 +75,7 @@ def score(
     _check_paths(source.data, output, subset, overwrite=overwrite)
     every = windows(source.data, size=window, limit=source.limit)
     total = every[-1].record + every[-1].records
-    choosing.check(chosen_by, choosing.number_of(best, total), total)
+    choosing.check(chosen_by, choosing.number_of(keep, total), total)
     with telling(machine=json) as tell, lab.process() as process:
         parts, seconds = _score_all(
             source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
@@ -83,7 +83,7 @@ def score(
         if process.rank > 0:
             return
         try:
-            told_of = _choose(source, chosen_by, parts, every, best=best, rounds=rounds, output=output, subset=subset)
+            told_of = _choose(source, chosen_by, parts, every, keep=keep, rounds=rounds, output=output, subset=subset)
         except KeyboardInterrupt:
             msg = f"All windows are kept in {parts.folder}; the same command goes on from there."
             raise Interrupted(msg) from None
@@ -97,7 +97,7 @@ def _choose(
     parts: Any,
     every: "Sequence[Window]",
     *,
-    best: str,
+    keep: str,
     rounds: int,
     output: Path,
     subset: Path | None,
@@ -110,10 +110,10 @@ def _choose(
         parts.remove()
         msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
         raise LabError(msg)
-    number = choosing.number_of(best, int(pool.scored.sum()))
+    number = choosing.number_of(keep, int(pool.scored.sum()))
     with rated("choosing", total=min(rounds, number), unit="rounds") as told:
         choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, told=told)
-    about = {**parts.about, "best": best, "rounds": rounds}
+    about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
 
 

@@ -11,7 +11,7 @@ import typer
 from ..console import options
 from ..console.config_file import FILE, continued, loaded, resolved, unchanged, write
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output, training
-from ..console.terminal import bar, console, telling
+from ..console.terminal import bar, console, hint_at_allocator, telling
 from ..data.source import Source
 from ..training.settings import Settings
 
@@ -39,7 +39,7 @@ def trainer_options(
     keep_steps: Annotated[
         int | None, _selection("Selecting steps until --keep is reached.", show_default="half of them")
     ] = None,
-    accumulate: Annotated[int, training("Batches a step, each of --batch-size candidates.")] = 1,
+    accumulate: Annotated[int, training("Batches per step, each of --batch-size candidates.")] = 1,
     gradient_checkpointing: Annotated[
         bool, training("Recompute activations: less memory, slower.", "--gradient-checkpointing")
     ] = False,
@@ -51,10 +51,10 @@ def trainer_options(
         ),
     ] = [],  # noqa: B006 - typer copies it
     save_every: Annotated[int | None, output("Steps between checkpoints.", show_default="about 4 a run")] = None,
-    checkpoints: Annotated[int, output("How many are kept, the latest.")] = 1,
+    checkpoints: Annotated[int, output("Number of checkpoints that are kept, the latest.")] = 1,
     report_to: Annotated[list[str], output("A tracker, such as tensorboard or wandb; several times.")] = [],  # noqa: B006
 ) -> "TrainerOptions":
-    """When a run selects, and what it writes."""
+    """Return when a run selects, and what it writes."""
     given = dict(locals())
     from ..policy_spec import pair
     from ..training.trainer_options import TrainerOptions
@@ -70,32 +70,39 @@ def trainer_options(
 def train(
     *,
     context: typer.Context,
+    policy: Annotated[str, _selection("Such as uds or uds:alpha=0.5,dim=256.")] = "uds",
+    source: Source,
+    trainer_options: "TrainerOptions",
+    settings: Settings,
+    seed: Seed = 0,
+    audit: Annotated[bool, output("Log every candidate's score and whether it was selected.")] = True,
     config: Annotated[  # noqa: ARG001 - its callback takes it
         Path | None, output("YAML of these options, which the command line overrides.", callback=loaded, is_eager=True)
     ] = None,
     resume: Annotated[
-        Path | None, output("Go on in this folder, from its last checkpoint.", callback=continued, is_eager=True)
+        Path | None,
+        output("Resume the run in this folder from its last checkpoint.", callback=continued, is_eager=True),
     ] = None,
-    source: Source,
-    settings: Settings,
-    trainer_options: "TrainerOptions",
-    policy: Annotated[str, _selection("Such as uds or uds:alpha=0.5,dim=256.")] = "uds",
-    seed: Seed = 0,
-    audit: Annotated[bool, output("Write down every candidate's score and fate.")] = True,
     output: Output = Path("uds-train"),
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a model with one policy, exactly as `uds compare` does, and save it; with --lora, its adapters alone.
 
-    The output folder holds config.yaml, which repeats the run, checkpoints, the audit, and the model. Ctrl-C ends the
-    step, saves a checkpoint and says how to go on. --holdout 0 trains on all records.
+    The output folder holds config.yaml, which repeats the run, checkpoints, the audit, and the model. Ctrl-C finishes
+    the step, saves a checkpoint and says how to resume. --holdout 0 trains on all records.
 
     Examples
     --------
     uds train --model MODEL --data train.jsonl --keep 0.25 --lora
     uds train --config run.yaml --seed 1 --output second
     uds train --resume uds-train
+
+    A run.yaml, with options of this command as keys:
+    model: uds-demo/model
+    data: uds-demo/train.jsonl
+    policy: uds:alpha=0.5
+    keep: 0.25
     """
     from .job import Job
 
@@ -116,6 +123,7 @@ def train(
             console.print(f"The run in {output} is finished already.", soft_wrap=True)
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
+        hint_at_allocator()
         console.print(job.words())
         with bar(policy, total=job.steps) as after_step:
             result = job.run(audit=audit, after_step=after_step)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from ..console import options
 from ..console.config_file import FILE, continued, loaded, resolved, unchanged, write
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output
-from ..console.terminal import bars, console, telling
+from ..console.terminal import bars, console, hint_at_allocator, telling
 from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..training.settings import Settings
@@ -41,44 +41,50 @@ _search = functools.partial(option, panel="Search")
 def tune(
     *,
     context: typer.Context,
-    source: Source,
-    settings: Settings,
-    policy: Annotated[str, _search("The default, with what is not searched: uds, or uds:dim=256.")] = "uds",
+    policy: Annotated[
+        str, _search("The default policy, with options that are not searched: uds, or uds:dim=256.")
+    ] = "uds",
     search: Annotated[
         str | None,
         _search(
-            "name=[a,b,c] or name=low..high, :log after it for ratios; commas between. Options of the policy, and "
+            "name=[1,2,3] or name=low..high, :log after it for ratios; commas between. Options of the policy, and "
             "keep, learning_rate, batch_size.",
             show_default="alpha, keep, length and memory",
         ),
     ] = None,
     budget: Annotated[
-        str, _search("What a full run trains on: samples or tokens, =N, or what --steps come to by chance.")
+        str, _search("What a full run trains on: samples or tokens, =N, or what random selection uses in --steps.")
     ] = "samples",
     trials: Annotated[int, _search("Configurations in the shortest runs.")] = 18,
-    reduction: Annotated[int, _search("One in so many goes on, to runs so many times as long.")] = 3,
+    reduction: Annotated[
+        int, _search("After each rung, one of this many continues, in runs this many times as long.")
+    ] = 3,
     rungs: Annotated[int, _search("Lengths of runs; the last is the full budget.")] = 3,
     seeds: Annotated[int, _search("For the finalists and the default.")] = 3,
+    source: Source,
+    settings: Settings,
     seed: Seed = 0,
     config: Annotated[  # noqa: ARG001 - its callback takes it
         Path | None, output("YAML of these options, which the command line overrides.", callback=loaded, is_eager=True)
     ] = None,
     resume: Annotated[
-        Path | None, output("Go on in this folder; what has run counts.", callback=continued, is_eager=True)
+        Path | None,
+        output("Resume in this folder; finished runs are not repeated.", callback=continued, is_eager=True),
     ] = None,
     output: Output = Path("uds-tune"),
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Search better options for a policy by successive halving over short runs, measured by the held-out loss.
+    r"""Search better options for a policy by successive halving over short runs, measured by the held-out loss.
 
     All runs train on equally many samples or tokens. The finalists and the default run again with new seeds, which
-    tells how far a difference is chance. The folder gets best.yaml for uds train, surface.html and tune.json.
+    shows whether a difference is more than noise. Writes best.yaml for uds train, surface.html and tune.json.
 
     Examples
     --------
     uds tune --model MODEL --data train.jsonl --steps 200
-    uds tune --model MODEL --data train.jsonl --steps 200 --search "weight=0..4,memory=64..4096:log"
+    uds tune --model MODEL --data train.jsonl --steps 200 \
+        --search "weight=0..4,memory=64..4096:log"
     uds train --config uds-tune/best.yaml
     """
     from .halving import Halving
@@ -92,6 +98,7 @@ def tune(
         unchanged(context, resume, free=_FREE)
     with telling(machine=json) as tell:
         runs = Trials(_task(source, seed), policy, settings, output / "runs", seed)
+        hint_at_allocator()
         runs.check(halving.share(0))
         if resume is None:
             _claim(output, overwrite=overwrite)

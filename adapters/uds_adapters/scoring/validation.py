@@ -60,6 +60,10 @@ class _Beside(NamedTuple):
     policy: uds.Policy
     validation: uds.Candidates
 
+    @property
+    def needs(self) -> uds.Needs:
+        return self.policy.needs
+
     def examine(self, candidates: uds.Candidates) -> uds.Features:
         extra = {**candidates.extra, "validation": self.validation}
         given = {"mask": candidates.mask, "labels": candidates.labels, "ids": candidates.ids}

@@ -55,7 +55,7 @@ class Ranks:
 
     Parameters
     ----------
-    scope
+    placement
         ``"rank"``: each process keeps the best of its own candidates; what is remembered is the same everywhere.
         ``"global"``: the best of all processes' candidates are kept.
     rows
@@ -80,16 +80,20 @@ class Ranks:
     """
 
     def __init__(
-        self, *, scope: Literal["rank", "global"] = "rank", rows: Literal["move", "stay"] = "move", group: Any = None
+        self,
+        *,
+        placement: Literal["rank", "global"] = "rank",
+        rows: Literal["move", "stay"] = "move",
+        group: Any = None,
     ) -> None:
-        for name, given, known in (("ranks", scope, ("rank", "global")), ("rows", rows, ("move", "stay"))):
+        for name, given, known in (("ranks", placement, ("rank", "global")), ("rows", rows, ("move", "stay"))):
             if given not in known:
                 msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, got {given!r}"
                 raise ValueError(msg)
-        if scope == "rank" and rows != "move":
-            msg = "rows='stay' changes nothing with scope='rank', where rows always stay: give scope='global'"
+        if placement == "rank" and rows != "move":
+            msg = "rows='stay' changes nothing with placement='rank', where rows always stay: give placement='global'"
             raise ValueError(msg)
-        self.scope, self.rows, self.group = scope, rows, group
+        self.placement, self.rows, self.group = placement, rows, group
         self._room = 0
         self.gathers, self.bytes, self.seconds = 0, 0, 0.0
 
@@ -106,7 +110,7 @@ class Ranks:
     @property
     def moves(self) -> bool:
         """Whether chosen samples go to other processes."""
-        return self.size > 1 and self.scope == "global" and self.rows == "move"
+        return self.size > 1 and self.placement == "global" and self.rows == "move"
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

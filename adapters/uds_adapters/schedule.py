@@ -1,4 +1,4 @@
-"""When to select, and how much to keep by then."""
+"""Schedules: which steps select, and the fraction that each of them keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Schedule"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    r"""Which steps select, and the share that each of them keeps.
+    r"""Which steps select, and the fraction that each of them keeps.
 
     .. math:: n = \frac{\text{step} - \text{start}}{\text{every}}, \quad t = \min(n / \text{steps}, 1), \quad
         \text{keep}_n = \text{keep} + (\text{initial} - \text{keep}) \times
@@ -30,8 +30,8 @@ class Schedule:
         The first step that selects, counted from 0: the steps before it warm the model up.
     every
         Every `every`-th step selects, `start_step` the first of them.
-    keep
-        ``"constant"``: the policy's own share always. ``"linear"``, ``"cosine"``: from `initial` to the policy's own
+    curve
+        ``"constant"``: the policy's own fraction always. ``"linear"``, ``"cosine"``: from `initial` to the policy's own
         `keep`, up or down.
     initial
         Share in (0, 1] that the first selecting step keeps.
@@ -51,7 +51,7 @@ class Schedule:
 
     Examples
     --------
-    >>> schedule = Schedule(start_step=100, keep="linear", initial=1.0, steps=400)
+    >>> schedule = Schedule(start_step=100, curve="linear", initial=1.0, steps=400)
     >>> schedule.policy(uds.UDS(keep=0.25), 99) is None
     True
     >>> [schedule.policy(uds.UDS(keep=0.25), step).keep for step in (100, 300, 500)]
@@ -60,25 +60,28 @@ class Schedule:
 
     start_step: int = 0
     every: int = 1
-    keep: Literal["constant", "linear", "cosine"] = "constant"
+    curve: Literal["constant", "linear", "cosine"] = "constant"
     initial: float = 1.0
     steps: int | None = None
 
     def __post_init__(self) -> None:
         _check_whole("start_step", self.start_step, least=0)
         _check_whole("every", self.every, least=1)
-        if self.keep not in ("constant", "linear", "cosine"):
-            msg = f"`keep` must be 'constant', 'linear' or 'cosine', got {self.keep!r}; the policy has the share"
+        if self.curve not in ("constant", "linear", "cosine"):
+            msg = (
+                f"`curve` must be 'constant', 'linear' or 'cosine', got {self.curve!r}; "
+                "the fraction is the policy's `keep`"
+            )
             raise ValueError(msg)
         if not 0.0 < self.initial <= 1.0:
             msg = f"`initial` must be a share in (0, 1], got {self.initial}"
             raise ValueError(msg)
-        if self.keep == "constant":
+        if self.curve == "constant":
             if self.steps is not None or self.initial != 1.0:
-                msg = "`steps` and `initial` change nothing with keep='constant': give keep='linear' or 'cosine'"
+                msg = "`steps` and `initial` change nothing with curve='constant': give curve='linear' or 'cosine'"
                 raise ValueError(msg)
         elif self.steps is None:
-            msg = f"keep={self.keep!r} needs `steps`, the number of selecting steps until the policy's own share"
+            msg = f"curve={self.curve!r} needs `steps`, the number of selecting steps until the policy's own share"
             raise ValueError(msg)
         else:
             _check_whole("steps", self.steps, least=1)
@@ -124,24 +127,24 @@ class Schedule:
         ValueError
             Where its `keep` is not given.
         """
-        if self.keep == "constant":
+        if self.curve == "constant":
             return
-        name, remedy = type(policy).__name__, "or use Schedule(keep='constant')"
+        name, remedy = type(policy).__name__, "or use Schedule(curve='constant')"
         if not dataclasses.is_dataclass(policy) or "keep" not in {field.name for field in dataclasses.fields(policy)}:
             msg = (
-                f"keep={self.keep!r} changes the policy's `keep`, but {name} has no such option (a dataclass field): "
+                f"curve={self.curve!r} changes the policy's `keep`, but {name} has no such option (a dataclass field): "
                 f"choose another policy, {remedy}"
             )
             raise TypeError(msg)
         if getattr(policy, "keep", None) is None:
             msg = (
-                f"keep={self.keep!r} ends at the policy's `keep`, but {name} was made without one: "
+                f"curve={self.curve!r} ends at the policy's `keep`, but {name} was made without one: "
                 f"give it a share (`count` and `tokens` cannot be scheduled), {remedy}"
             )
             raise ValueError(msg)
 
     def _share(self, last: float, t: float) -> float:
-        part = 1.0 - t if self.keep == "linear" else 0.5 * (1.0 + math.cos(math.pi * t))
+        part = 1.0 - t if self.curve == "linear" else 0.5 * (1.0 + math.cos(math.pi * t))
         share = last + (self.initial - last) * part
         # rounding may step over either end
         return min(max(share, min(self.initial, last)), max(self.initial, last))

@@ -114,7 +114,7 @@ class BatchSelector:
         self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
         self.schedule.check(policy)
         self.id_field, self.audit = id_field, audit
-        self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(scope=ranks)
+        self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(placement=ranks)
         self._scoring_options: dict[str, Any] = {
             "scorer": scorer,
             "softcap": softcap,
@@ -221,7 +221,7 @@ class BatchSelector:
             weights.append(importance.weights_of(self.policy, self.last, len(one.tokens)))
             told.append(metrics.of(self.last))
         self.metrics = metrics.means(told)
-        received = self._traded(assignments)
+        received = self._exchange_samples(assignments)
         kept = [
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
@@ -274,7 +274,7 @@ class BatchSelector:
             features,
             tokens=torch.cat([samples.tokens for samples in views]),
             batches=torch.arange(len(views)).repeat_interleave(torch.tensor([len(samples) for samples in views])),
-            about=f"{about}step {step}, entries {sorted(views[0].batch)}, scope {self.ranks.scope!r}, {options}",
+            about=f"{about}step {step}, entries {sorted(views[0].batch)}, ranks {self.ranks.placement!r}, {options}",
             history=self.history.checksum,
         )
         return looked, pool
@@ -303,7 +303,7 @@ class BatchSelector:
 
     def _choose(self, policy: uds.Policy, pool: GatheredPool) -> uds.Selection:
         length = pool.features["length"]
-        apart = self.ranks.size > 1 and self.ranks.scope == "rank"
+        apart = self.ranks.size > 1 and self.ranks.placement == "rank"
         with outside_autocast(length):
             self.history.restore(self.policy, pool.features)
             groups = pool.owners.to(length.device) if apart else None
@@ -311,11 +311,11 @@ class BatchSelector:
         self.history.state = state
         return selection
 
-    def _traded(self, assignments: list[Assignment]) -> list[list[Any]]:
+    def _exchange_samples(self, assignments: list[Assignment]) -> list[list[Any]]:
         """For each choice, the samples that come from other processes."""
         if not any(assignment.moves for assignment in assignments):
             return [[] for _ in assignments]
-        parcels = [[assignment.parcel(rank) for assignment in assignments] for rank in range(self.ranks.size)]
+        parcels = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(self.ranks.size)]
         received = self.ranks.exchange(parcels, device=assignments[0].device)
         return [[parcel[i] for parcel in received] for i in range(len(assignments))]
 

@@ -239,7 +239,7 @@ class UDSTrainerMixin(Trainer):
             return error
 
     def _uds_about(self) -> dict[str, Any]:
-        ranks = self.selector.ranks.scope
+        ranks = self.selector.ranks.placement
         return {**checkpoints.describe(self.selector.policy), "scope": self.scope, "ranks": ranks}
 
 

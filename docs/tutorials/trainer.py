@@ -71,7 +71,7 @@ with Audit(folder / "audit.jsonl") as audit:
         policy=uds.UDS(keep=0.25),
         selection={
             "id_field": "id",
-            "schedule": Schedule(start_step=10, keep="cosine", initial=1.0, steps=10),
+            "schedule": Schedule(start_step=10, curve="cosine", initial=1.0, steps=10),
             "audit": audit,
         },
     )

@@ -134,7 +134,7 @@ def test_a_killed_rank_ends_the_others_and_the_last_checkpoint_resumes(tmp_path,
 def test_options_are_checked():
     wrong: Any = "all"
     with pytest.raises(ValueError, match="`ranks` must be 'rank' or 'global', got 'all'"):
-        Ranks(scope=wrong)
-    with pytest.raises(ValueError, match="rows='stay' changes nothing with scope='rank'"):
+        Ranks(placement=wrong)
+    with pytest.raises(ValueError, match="rows='stay' changes nothing with placement='rank'"):
         Ranks(rows="stay")
     assert (Ranks().size, Ranks().rank) == (1, 0)

@@ -35,17 +35,17 @@ def test_before_the_start_and_between_the_intervals_whole_batches_are_trained():
 
 def test_linear_and_cosine_by_hand():
     policy = uds.UDS(keep=0.2)
-    linear = Schedule(start_step=10, every=5, keep="linear", initial=1.0, steps=4)
+    linear = Schedule(start_step=10, every=5, curve="linear", initial=1.0, steps=4)
     assert keeps(linear, policy, range(40)) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
-    cosine = dataclasses.replace(linear, keep="cosine")
+    cosine = dataclasses.replace(linear, curve="cosine")
     middle = math.sqrt(0.5)
     expected = [1.0, 0.6 + 0.4 * middle, 0.6, 0.6 - 0.4 * middle, 0.2, 0.2]
     assert keeps(cosine, policy, range(40)) == pytest.approx(expected)
 
 
-@given(keep=curves, initial=shares, last=shares, steps=st.integers(1, 200), every=st.integers(1, 7))
-def test_it_begins_at_initial_ends_exactly_at_the_budget_and_never_turns(keep, initial, last, steps, every):
-    schedule, policy = Schedule(keep=keep, initial=initial, steps=steps, every=every), uds.Random(keep=last)
+@given(curve=curves, initial=shares, last=shares, steps=st.integers(1, 200), every=st.integers(1, 7))
+def test_it_begins_at_initial_ends_exactly_at_the_budget_and_never_turns(curve, initial, last, steps, every):
+    schedule, policy = Schedule(curve=curve, initial=initial, steps=steps, every=every), uds.Random(keep=last)
     found = keeps(schedule, policy, range((steps + 3) * every))
     assert len(found) == steps + 3
     assert found[0] == pytest.approx(initial, rel=1e-15)
@@ -56,23 +56,23 @@ def test_it_begins_at_initial_ends_exactly_at_the_budget_and_never_turns(keep, i
     assert (rises >= -1e-15).all()
 
 
-@given(keep=curves, initial=shares, last=shares, steps=st.integers(1, 200), start=st.integers(0, 50))
-def test_the_mean_is_halfway_between_both_ends(keep, initial, last, steps, start):
-    schedule = Schedule(start_step=start, keep=keep, initial=initial, steps=steps)
+@given(curve=curves, initial=shares, last=shares, steps=st.integers(1, 200), start=st.integers(0, 50))
+def test_the_mean_is_halfway_between_both_ends(curve, initial, last, steps, start):
+    schedule = Schedule(start_step=start, curve=curve, initial=initial, steps=steps)
     found = keeps(schedule, uds.Random(keep=last), range(start + steps + 1))
     assert sum(found) / len(found) == pytest.approx((initial + last) / 2, rel=1e-12)
 
 
 @given(step=st.integers(0, 10**12), start=st.integers(0, 100), every=st.integers(1, 9))
 def test_steps_in_any_order_and_of_any_size_give_the_same(step, start, every):
-    schedule, policy = Schedule(start_step=start, every=every, keep="linear", steps=50), uds.Longest(keep=0.5)
+    schedule, policy = Schedule(start_step=start, every=every, curve="linear", steps=50), uds.Longest(keep=0.5)
     schedule.policy(policy, start)
     assert schedule.policy(policy, step) == Schedule(**dataclasses.asdict(schedule)).policy(policy, step)
 
 
 def test_everything_but_the_share_stays_and_the_state_fits():
     first, last = uds.UDS(keep=0.9, memory=4, dim=8, alpha=0.5, seed=3), uds.UDS(keep=0.3, memory=4, dim=8, seed=3)
-    schedule = Schedule(keep="linear", initial=1.0, steps=10)
+    schedule = Schedule(curve="linear", initial=1.0, steps=10)
     scheduled = schedule.policy(first, 5)
     assert isinstance(scheduled, uds.UDS)
     assert scheduled.keep == pytest.approx(0.95)
@@ -84,7 +84,7 @@ def test_everything_but_the_share_stays_and_the_state_fits():
 
 
 def test_policies_without_a_share_cannot_be_scheduled():
-    curve = Schedule(keep="cosine", steps=10)
+    curve = Schedule(curve="cosine", steps=10)
     curve.check(uds.MaxLoss(keep=0.5))
     with pytest.raises(TypeError, match=r"changes the policy's `keep`, but Full has no such option"):
         curve.check(uds.Full())
@@ -117,7 +117,7 @@ def test_a_foreign_policy_needs_no_share_unless_it_is_scheduled():
     Schedule(start_step=1, every=2).check(policy)
     assert Schedule(start_step=1, every=2).policy(policy, 3) is policy
     with pytest.raises(TypeError, match="but Foreign has no such option"):
-        Schedule(keep="linear", steps=2).check(policy)
+        Schedule(curve="linear", steps=2).check(policy)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_a_foreign_policy_needs_no_share_unless_it_is_scheduled():
         ({"every": 0}, "`every` must be a whole number of at least 1, got 0"),
         ({"every": 2.0}, "`every` must be a whole number"),
         ({"every": True}, "`every` must be a whole number"),
-        ({"keep": 0.25}, "`keep` must be 'constant', 'linear' or 'cosine', got 0.25; the policy has"),
-        ({"keep": "linear"}, "keep='linear' needs `steps`"),
-        ({"keep": "cosine", "steps": 0}, "`steps` must be a whole number of at least 1"),
-        ({"keep": "linear", "steps": 5, "initial": 0.0}, r"`initial` must be a share in \(0, 1\], got 0.0"),
-        ({"keep": "linear", "steps": 5, "initial": float("nan")}, "`initial` must be a share"),
-        ({"steps": 5}, "change nothing with keep='constant'"),
-        ({"initial": 0.5}, "change nothing with keep='constant'"),
+        ({"curve": 0.25}, "`curve` must be 'constant', 'linear' or 'cosine', got 0.25; the fraction is"),
+        ({"curve": "linear"}, "curve='linear' needs `steps`"),
+        ({"curve": "cosine", "steps": 0}, "`steps` must be a whole number of at least 1"),
+        ({"curve": "linear", "steps": 5, "initial": 0.0}, r"`initial` must be a share in \(0, 1\], got 0.0"),
+        ({"curve": "linear", "steps": 5, "initial": float("nan")}, "`initial` must be a share"),
+        ({"steps": 5}, "change nothing with curve='constant'"),
+        ({"initial": 0.5}, "change nothing with curve='constant'"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, words):

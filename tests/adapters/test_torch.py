@@ -232,7 +232,7 @@ def test_a_mean_hidden_row_may_be_of_any_precision_and_still_hang_in_a_graph(dty
 
 
 def test_the_schedule_says_when_and_how_much():
-    schedule = Schedule(start_step=2, every=2, keep="linear", initial=1.0, steps=2)
+    schedule = Schedule(start_step=2, every=2, curve="linear", initial=1.0, steps=2)
     select = BatchSelector(tiny.llama(), policy(keep=0.25), schedule=schedule)
     sizes = []
     for seed in range(8):

@@ -67,7 +67,7 @@ class Assignment:
         if move and indexer is not None:
             msg = (
                 "batches that need an `indexer` cannot be joined with samples of other processes: train them where "
-                "they are, with ranks=Ranks(scope='global', rows='stay')"
+                "they are, with ranks=Ranks(placement='global', rows='stay')"
             )
             raise ValueError(msg)
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
@@ -95,7 +95,7 @@ class Assignment:
         """Whether any sample goes to another process."""
         return any(bool((self.pool.owners[share] != rank).any()) for rank, share in enumerate(self.shares))
 
-    def parcel(self, rank: int, /) -> Any:
+    def outgoing(self, rank: int, /) -> Any:
         """The samples that this process sends to another, as a batch; None where there are none."""
         sent = self._here(self.shares[rank])
         return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
@@ -103,7 +103,7 @@ class Assignment:
     def batches(self, received: Sequence[Any], /) -> list[Any]:
         """What this process trains, split evenly.
 
-        `received`: what `parcel` gave to this one on the other processes.
+        `received`: what `outgoing` gave to this one on the other processes.
         """
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
         if self._whole:

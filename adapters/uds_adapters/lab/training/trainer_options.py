@@ -14,10 +14,10 @@ __all__ = ["TrainerOptions"]
 
 _CHECKPOINTS = 4  # checkpoints in a run, by default
 _NAMES = {  # messages of `Schedule`, in the words of the command
-    "`keep`": "`keep_schedule`",
+    "`curve`": "`keep_schedule`",
     "`initial`": "`keep_initial`",
     "`steps`": "`keep_steps`",
-    "keep='": "keep_schedule='",
+    "curve='": "keep_schedule='",
 }
 
 
@@ -80,7 +80,7 @@ class TrainerOptions:
             return Schedule(
                 start_step=self.start_step,
                 every=self.every,
-                keep=cast("Literal['constant', 'linear', 'cosine']", self.keep_schedule),
+                curve=cast("Literal['constant', 'linear', 'cosine']", self.keep_schedule),
                 initial=self.keep_initial,
                 steps=self.keep_steps if constant else self.keep_steps or max(1, selecting // 2),
             )

@@ -91,7 +91,7 @@ def measured(policy: uds.Policy, pool: Pool, *, frozen: bool, repeat: int) -> di
     features = examine()
     _, state = policy.choose(None, features)
     return {
-        "passes": (1.5 if validates else 1.0) if policy.needs.logits else 0.0,
+        "passes": (1.5 if validates else 1.0) if policy.needs.forward_pass else 0.0,
         "examine": measure.seconds(examine, repeat=repeat),
         "choose": measure.seconds(lambda: policy.choose(state, features), repeat=repeat),
     }

@@ -1,5 +1,6 @@
 """Candidates, their features, and the selection."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -84,6 +85,12 @@ class Candidates:
             msg = "this policy scores `logits`, but the candidates came without them"
             raise ValueError(msg)
         return self._logits
+
+    def with_extra(self, **extra: Any) -> "Candidates":
+        """Return the same candidates with further arrays in `extra`."""
+        further = copy.copy(self)
+        further.extra = {**self.extra, **extra}
+        return further
 
     def layer(self, number: int, /) -> Array:
         """Return the output of a decoder layer (batch, time, width); an error where the candidates came without it."""

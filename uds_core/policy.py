@@ -34,6 +34,11 @@ class Needs:
     ids: bool = False
     columns: tuple[str, ...] = ()
 
+    @property
+    def forward_pass(self) -> bool:
+        """Whether the model must run on the candidates."""
+        return self.logits or bool(self.layers)
+
 
 @runtime_checkable
 class Policy(Protocol):

@@ -124,7 +124,7 @@ def _language_model(module: torch.nn.Module, name: str | None, policy: uds.Polic
     found = list(_outermost(module, ""))
     if len(found) == 1:
         return found[0][1]
-    if not policy.needs.logits:
+    if not policy.needs.forward_pass:
         return module
     names = [path for path, _ in found]
     msg = (

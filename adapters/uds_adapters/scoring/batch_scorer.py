@@ -51,9 +51,9 @@ class BatchScorer:
         self.model, self.indexer = model, indexer
         self.shift = not models.is_encoder_decoder(models.bare(model))
         self._id_field, self._columns = id_field, policy.needs.columns
-        self._scorer = scorer(model, **options) if policy.needs.logits else None
+        self._scorer = scorer(model, **options) if policy.needs.forward_pass else None
         self._special = scorer is not Scorer
-        self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.logits else None
+        self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.forward_pass else None
 
     def view(self, batch: Mapping[str, Any], /) -> tuple[batches.SampleView, list[Any]]:
         """The samples of a batch, and their identities, of which the model knows nothing."""

@@ -15,6 +15,7 @@ from .. import batches
 from . import models
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import HeadReader, capped
+from .layer_probe import LayerProbe
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 
@@ -95,7 +96,10 @@ class Scorer:
                 waiting += reversed(piece.split(size))
                 continue
             try:
-                features = [examined(candidates, policy) for candidates in self._candidates(piece, _DENSE_BYTES)]
+                features = [
+                    examined(candidates, policy)
+                    for candidates in self._candidates(piece, _DENSE_BYTES, policy.needs.layers)
+                ]
             except (RuntimeError, MemoryError) as error:
                 whole = len(piece) == 1 or policy.needs.whole_batch
                 if whole or not _is_out_of_memory(error):
@@ -116,24 +120,33 @@ class Scorer:
             "is still too much. Set `score_batch_size` to save the failed attempts"
         )
 
-    def _candidates(self, samples: batches.SampleView, dense_bytes: int) -> Iterator[uds.Candidates]:
+    def _candidates(
+        self, samples: batches.SampleView, dense_bytes: int, layers: tuple[int, ...] = ()
+    ) -> Iterator[uds.Candidates]:
         """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
-        with HeadProbe(self._reader.module, self._reader.linear) as probe:
+        with HeadProbe(self._reader.module, self._reader.linear) as probe, LayerProbe(self._bare, layers) as caught:
             logits = self._forward(inputs)
+        states = {number: samples.arrange(output) for number, output in caught.states.items()}
         explained = None if probe.hidden is None else self._reader.explain(probe.seen, logits)
         if explained is None or probe.hidden is None:
             logits = self._all_logits(probe, logits, inputs)
-            yield _of(samples, samples.arrange(logits))
+            yield _of(samples, samples.arrange(logits), states)
             return
-        yield from self._pieces_of(samples, explained.head(samples.arrange(probe.hidden)), explained.cap, dense_bytes)
+        through = explained.head(samples.arrange(probe.hidden))
+        yield from self._pieces_of(samples, through, explained.cap, states, dense_bytes)
 
     def _pieces_of(
-        self, samples: batches.SampleView, through: Any, cap: float | None, dense_bytes: int = _DENSE_BYTES
+        self,
+        samples: batches.SampleView,
+        through: Any,
+        cap: float | None,
+        states: Mapping[int, torch.Tensor],
+        dense_bytes: int = _DENSE_BYTES,
     ) -> Iterator[uds.Candidates]:
         """Candidates through a head, in one piece; where logits must be made and capped, some at a time."""
         if cap is None or self.softcap == "ignore":
-            yield _of(samples, through)
+            yield _of(samples, through, states)
             return
         self._warn(
             "the model soft-caps its logits, so they are made, for some samples at a time; softcap='ignore' scores "
@@ -143,7 +156,7 @@ class Scorer:
         size = max(1, dense_bytes // (4 * time * vocab))
         for start in range(0, number, size):
             part = slice(start, start + size)
-            yield _of(samples, _capped(through.samples(start, min(start + size, number)), cap), part)
+            yield _of(samples, _capped(through.samples(start, min(start + size, number)), cap), states, part)
 
     def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
         return models.logits_of(models.eager(self.model)(**inputs))
@@ -167,12 +180,15 @@ class Scorer:
             warnings.warn(message, stacklevel=2)
 
 
-def _of(samples: batches.SampleView, logits: Any, part: slice = slice(None)) -> uds.Candidates:
+def _of(
+    samples: batches.SampleView, logits: Any, states: Mapping[int, torch.Tensor], part: slice = slice(None)
+) -> uds.Candidates:
     """Candidates of some of the samples, where their logits are."""
     device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
     beside: dict[str, Any] = {name: numbers[part] for name, numbers in samples.beside.items()}
-    return uds.Candidates(logits, mask=mask, labels=labels, ids=beside.pop("id", None), **beside)
+    layers = {number: output[part].to(device) for number, output in states.items()}
+    return uds.Candidates(logits, mask=mask, labels=labels, layers=layers, ids=beside.pop("id", None), **beside)
 
 
 def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:

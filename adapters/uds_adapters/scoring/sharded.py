@@ -15,6 +15,7 @@ from ..ranks import RankError, Ranks
 from . import models
 from .head_probe import HeadProbe, undisturbed
 from .heads import After, Linear
+from .layer_probe import LayerProbe
 from .scorer import Scorer, check_whole, examined
 
 __all__ = ["ShardedScorer"]
@@ -93,12 +94,14 @@ class ShardedScorer(Scorer):
             if hidden is not None and linear.weight is not None and self._after is not None:
                 head = self._prepared(self._reader.head(linear, self._after, self._vocab))
                 through = head(samples.arrange(hidden))
-                pieces = self._pieces_of(samples, through, self._after.cap)
+                states = {number: samples.arrange(output) for number, output in caught.states.items()}
+                pieces = self._pieces_of(samples, through, self._after.cap, states)
                 found.append(uds.pool([examined(candidates, policy) for candidates in pieces]))
                 self._release(head)
             return linear
 
-        with HeadProbe(self._reader.module, inside) as probe:
+        caught = LayerProbe(self._bare, policy.needs.layers)
+        with HeadProbe(self._reader.module, inside) as probe, caught:
             logits = self._forward(models.inputs_for(self._bare, samples.inputs, samples.labels))
         known = self._after is not None and bool(found) and self._reader.holds(probe.seen, self._after, logits)
         self._reader.forget()

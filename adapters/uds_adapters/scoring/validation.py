@@ -65,6 +65,4 @@ class _Beside(NamedTuple):
         return self.policy.needs
 
     def examine(self, candidates: uds.Candidates) -> uds.Features:
-        extra = {**candidates.extra, "validation": self.validation}
-        given = {"mask": candidates.mask, "labels": candidates.labels, "ids": candidates.ids}
-        return self.policy.examine(uds.Candidates(candidates.logits, **given, **extra))
+        return self.policy.examine(candidates.with_extra(validation=self.validation))

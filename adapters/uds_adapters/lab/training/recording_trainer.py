@@ -122,7 +122,7 @@ class RecordingMixin(UDSTrainerMixin):
         self.clock.scoring += self.clock.now() - began - drawing
         self.candidates += len(drawn) * self.args.per_device_train_batch_size
         self.tokens["candidates"] += sum(drawn)
-        if self.selector.last is not None and self.selector.policy.needs.logits:
+        if self.selector.last is not None and self.selector.policy.needs.forward_pass:
             self.tokens["forwarded_for_scoring"] += sum(drawn)
         self.tokens["forwarded_for_training"] += sum(map(_forwarded, kept))
         self.tokens["trained"] += sum(map(batches.trained_tokens, kept))

@@ -42,8 +42,8 @@ class LayerProbe:
             for number in numbers:
                 if not -len(layers) <= number < len(layers):
                     msg = (
-                        f"the policy reads layer {number}, but {type(model).__name__} has {len(layers)} decoder layers, "
-                        f"0 to {len(layers) - 1}: name one of these in the policy's `needs`"
+                        f"the policy reads layer {number}, but {type(model).__name__} has {len(layers)} decoder "
+                        f"layers, 0 to {len(layers) - 1}: name one of these in the policy's `needs`"
                     )
                     raise ValueError(msg)
                 self._layers[number] = layers[number]

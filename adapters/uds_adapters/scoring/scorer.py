@@ -96,10 +96,8 @@ class Scorer:
                 waiting += reversed(piece.split(size))
                 continue
             try:
-                features = [
-                    examined(candidates, policy)
-                    for candidates in self._candidates(piece, _DENSE_BYTES, policy.needs.layers)
-                ]
+                candidates = self._candidates(piece, _DENSE_BYTES, policy.needs.layers)
+                features = [examined(one, policy) for one in candidates]
             except (RuntimeError, MemoryError) as error:
                 whole = len(piece) == 1 or policy.needs.whole_batch
                 if whole or not _is_out_of_memory(error):

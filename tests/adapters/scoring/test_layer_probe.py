@@ -15,7 +15,7 @@ from uds_adapters.scoring.layer_probe import LayerProbe  # noqa: E402
 from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
 
-MODELS = ["llama", "gpt2", "gemma2", "t5", "bart", "gpt_neox", "mamba"]
+MODELS = ["llama", "gpt2", "gemma2", "t5", "bart", "gpt_neox"]
 
 
 class FirstLayer:
@@ -49,7 +49,6 @@ def build(name) -> Any:
         "gpt2": ("GPT2", {"vocab_size": tiny.VOCAB, "n_embd": 16, "n_layer": 2, "n_head": 2}),
         "gemma2": ("Gemma2", {**small, **more}),
         "gpt_neox": ("GPTNeoX", {**small, "intermediate_size": 24}),
-        "mamba": ("Mamba", {"vocab_size": tiny.VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
         "t5": ("T5", {**architectures.T5, "num_decoder_layers": 3}),
         "bart": ("Bart", {**architectures.SEQ2SEQ, "decoder_layers": 2}),
     }
@@ -97,9 +96,8 @@ def test_a_selector_chooses_by_a_layer_and_leaves_no_hook(logits):
 
 @pytest.mark.parametrize("number", [2, -3])
 def test_a_layer_that_is_not_there_is_named(number):
-    with pytest.raises(
-        ValueError, match=rf"the policy reads layer {number}, but LlamaForCausalLM has 2 decoder layers"
-    ):
+    words = rf"the policy reads layer {number}, but LlamaForCausalLM has 2 decoder layers, 0 to 1"
+    with pytest.raises(ValueError, match=words):
         BatchSelector(tiny.llama(), FirstLayer(number))(tiny.batch(6))
 
 

@@ -39,14 +39,14 @@ def test_each_pair_is_handed_out_once_and_progress_is_told(tmp_path, monkeypatch
     script(tmp_path, monkeypatch, EACH + "    say(step=1)\n    say(step=2)\n    say(done=True)\n")
     pairs = [(policy, seed) for seed in range(3) for policy in ("a", "b")]
     told = []
-    workers.train(pairs, folder=tmp_path, number=3, told=lambda *step: told.append(step))
+    workers.train(pairs, folder=tmp_path, number=3, progress=lambda *step: told.append(step))
     assert sorted(told) == sorted((*pair, step) for pair in pairs for step in (1, 2))
 
 
 def test_what_policies_need_is_made_by_one_before_all_else(tmp_path, monkeypatch):
     log = tmp_path / "log"
     script(tmp_path, monkeypatch, EACH + f"    open({str(log)!r}, 'a').write(line)\n    say(done=True)\n")
-    workers.train([("a", 0), ("a", 1)], folder=tmp_path, number=2, told=lambda *_: None, prepare=["greats"])
+    workers.train([("a", 0), ("a", 1)], folder=tmp_path, number=2, progress=lambda *_: None, prepare=["greats"])
     assert log.read_text(encoding="utf-8").splitlines()[0] == '{"prepare": ["greats"]}'
 
 
@@ -55,7 +55,7 @@ def test_an_error_is_told_as_it_is_and_ends_the_others(tmp_path, monkeypatch):
     script(tmp_path, monkeypatch, EACH + body)
     began = time.monotonic()
     with pytest.raises(LabError, match="mend the data"):
-        workers.train([("good", 0), ("bad", 0)], folder=tmp_path, number=2, told=lambda *_: None)
+        workers.train([("good", 0), ("bad", 0)], folder=tmp_path, number=2, progress=lambda *_: None)
     assert time.monotonic() - began < 30
 
 
@@ -66,7 +66,7 @@ def test_an_error_is_told_as_it_is_and_ends_the_others(tmp_path, monkeypatch):
 def test_a_process_that_dies_is_named_with_what_it_did(tmp_path, monkeypatch, body, said):
     script(tmp_path, monkeypatch, EACH + f"    {body}\n")
     with pytest.raises(LabError, match=f"^uds, seed 4: its process ended with {said}.*the same command goes on"):
-        workers.train([("uds", 4)], folder=tmp_path, number=1, told=lambda *_: None)
+        workers.train([("uds", 4)], folder=tmp_path, number=1, progress=lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_each_process_sees_one_gpu(tmp_path, monkeypatch, visible, expected):
         )
 
     monkeypatch.setattr(workers.subprocess, "Popen", noted)
-    workers.train([("a", 0)], folder=tmp_path, number=3, told=lambda *_: None)
+    workers.train([("a", 0)], folder=tmp_path, number=3, progress=lambda *_: None)
     assert seen == expected
 
 
@@ -92,11 +92,11 @@ def test_a_worker_trains_and_says_what_is_wrong(source, tmp_path):
     plan, runs = Plan(source=source, settings=SETTINGS, seed=0), Runs(tmp_path / "out")
     runs.claim(plan, overwrite=False)
     told = []
-    workers.train([("random", 0)], folder=runs.folder, number=1, told=lambda *step: told.append(step))
+    workers.train([("random", 0)], folder=runs.folder, number=1, progress=lambda *step: told.append(step))
     assert told == [("random", 0, 1), ("random", 0, 2)]
     assert runs.finished("random", 0) is not None
     with pytest.raises(LabError, match="unknown policy 'best'"):
-        workers.train([("best", 0)], folder=runs.folder, number=1, told=lambda *_: None)
+        workers.train([("best", 0)], folder=runs.folder, number=1, progress=lambda *_: None)
 
 
 def command(source, output, *more):

@@ -13,8 +13,8 @@ EXAMPLES = [Example(index=n, input_ids=list(range(3, 5 + n)), labels=[IGNORE, *r
 def test_the_loss_is_a_mean_over_tokens():
     measured = Measured(losses=[1.0, 9.0], tokens=[1, 4], answers={"accuracy": [True, False]})
     assert measured.loss == 2.0
-    assert measured.share("accuracy") == 0.5
-    assert measured.share("exact_match") is None
+    assert measured.fraction("accuracy") == 0.5
+    assert measured.fraction("exact_match") is None
 
 
 def test_all_is_measured_on_the_same_model():

@@ -51,7 +51,7 @@ def test_predictions_are_of_batches_as_long_as_those_of_the_data(task):
     measured = Phases(task, Settings(threads=1), policy="maxloss", seed=0)
     Ticks(measured)
     told = []
-    found = measured.predict([8], repeats=4, told=told.append)
+    found = measured.predict([8], repeats=4, progress=told.append)
     assert told == [1, 2, 3, 4, 5]
     assert [(p.candidates, p.keep, p.kept) for p in found] == [(8, 0.125, 1), (8, 0.25, 2), (8, 0.5, 4)]
     case = measured._case(8, 4)

@@ -40,7 +40,7 @@ def test_rounds_are_the_policy_with_its_memory():
         expected |= dict.fromkeys(picked, number)
         left = [i for i in left if i not in picked]
     told = []
-    choice = choose(policy, pool, best=7, rounds=3, told=told.append)
+    choice = choose(policy, pool, best=7, rounds=3, progress=told.append)
     assert {int(i): int(choice.rounds[i]) for i in np.flatnonzero(choice.rounds)} == expected
     assert told == [1, 2, 3]
     first = choice.rounds == 1

@@ -137,11 +137,11 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     _, whole = scored(source, tmp_path, name="whole")
     looked, once = [], lab.WindowScorer.__call__
 
-    def stopping(self, window, *, told=None):
+    def stopping(self, window, *, progress=None):
         if len(looked) == 2:
             raise KeyboardInterrupt
         looked.append(window.record)
-        return once(self, window, told=told)
+        return once(self, window, progress=told)
 
     monkeypatch.setattr(lab.WindowScorer, "__call__", stopping)
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     assert refused.exit_code == 2
     assert "interrupted run with another loss: go on with the options of that run" in " ".join(refused.output.split())
     monkeypatch.setattr(
-        lab.WindowScorer, "__call__", lambda self, w, told=None: (looked.append(w.record), once(self, w))[1]
+        lab.WindowScorer, "__call__", lambda self, w, progress=None: (looked.append(w.record), once(self, w))[1]
     )
     _, again = scored(source, tmp_path, name="again")
     assert looked == [0, 16, 32, 48]  # none twice

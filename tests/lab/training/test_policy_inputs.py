@@ -40,13 +40,13 @@ def test_what_is_set_aside_is_no_candidate(source, task):
 
 def test_how_much_is_set_aside(source):
     ask = policy_inputs.set_aside
-    assert ask(["uds", "random"], share=None, reference_model=None) == 0
-    assert ask(["uds", "greats:eta=0.1"], share=None, reference_model=None) == policy_inputs.ASIDE
-    assert ask(["rholoss"], share=None, reference_model=None) == policy_inputs.ASIDE
-    assert ask(["rholoss"], share=None, reference_model=source.model) == 0
-    assert ask(["uds"], share=0.3, reference_model=None) == 0.3
+    assert ask(["uds", "random"], fraction=None, reference_model=None) == 0
+    assert ask(["uds", "greats:eta=0.1"], fraction=None, reference_model=None) == policy_inputs.ASIDE
+    assert ask(["rholoss"], fraction=None, reference_model=None) == policy_inputs.ASIDE
+    assert ask(["rholoss"], fraction=None, reference_model=source.model) == 0
+    assert ask(["uds"], fraction=0.3, reference_model=None) == 0.3
     with pytest.raises(LabError, match="greats needs training records"):
-        ask(["greats"], share=0, reference_model=None)
+        ask(["greats"], fraction=0, reference_model=None)
 
 
 def losses_of(model, task):

@@ -67,7 +67,7 @@ def compare(
         every = range(seed, seed + seeds)
         settings, number = side_by_side(settings, jobs)
         check(policies, seeds=every, settings=settings)
-        share = set_aside(policies, share=aside, reference_model=reference_model)
+        share = set_aside(policies, fraction=aside, reference_model=reference_model)
         plan = Plan(source=replace(source, aside=share, reference_model=reference_model), settings=settings, seed=seed)
         task = prepare(plan.source, seed=seed)
         settings.total_steps(len(task.train))

@@ -1,1 +1,1 @@
-"""A comparison of policies: which runs, who trains them, what they show."""
+"""Comparison of policies: runs, processes, statistics, results and verdict."""

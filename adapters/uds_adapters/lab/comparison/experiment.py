@@ -1,4 +1,4 @@
-"""Several policies and seeds on one task: which runs there are, and who trains them."""
+"""Training runs of several policies and seeds on one task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .runner import Runner
 __all__ = ["Progress", "check", "claim", "compare", "default_jobs"]
 
 Progress = Callable[[str, int, int], None]
-"""Told policy, seed, and how far the run is, in the steps that chance would take."""
+"""Called with policy, seed, and the progress of the run, in the steps that random selection would take."""
 
 
 def compare(
@@ -54,7 +54,7 @@ def compare(
         Processes that train at once; each gets one GPU where there are some. The results are the same for any number,
         but for the time that they took, and all that follows from it under a budget of seconds.
     progress
-        Told of each step.
+        Called after each step.
 
     Returns
     -------
@@ -62,25 +62,25 @@ def compare(
         All results, seed after seed.
     """
     check(policies, seeds=seeds, settings=plan.settings)
-    told = progress or _nobody
+    report = progress or _nobody
     pairs = [(policy, seed) for seed, policy in itertools.product(seeds, policies)]
     missing = [pair for pair in pairs if runs.finished(*pair) is None]
     for policy, seed in pairs:
         if (policy, seed) not in missing:
-            told(policy, seed, plan.settings.total_steps(len(task.train)))
+            report(policy, seed, plan.settings.total_steps(len(task.train)))
     if missing and jobs == 1 and torch.cuda.device_count() <= 1:
         runner = Runner(task, plan=plan, runs=runs)
         runner.prepare(policies)
         for policy, seed in missing:
-            runner(policy, seed, after_step=lambda step, p=policy, s=seed: told(p, s, step))
+            runner(policy, seed, after_step=lambda step, p=policy, s=seed: report(p, s, step))
     elif missing:
         number = min(jobs, len(missing))
-        workers.train(missing, folder=runs.folder, number=number, told=told, prepare=policies)
+        workers.train(missing, folder=runs.folder, number=number, progress=report, prepare=policies)
     return [result for pair in pairs if (result := runs.finished(*pair)) is not None]
 
 
 def check(policies: Sequence[str], /, *, seeds: Sequence[int], settings: Settings) -> None:
-    """Raise before the first run what would otherwise end a later one."""
+    """Raise before the first run what would otherwise stop a later one."""
     names = [slug(policy, 0) for policy in policies]
     if len(set(names)) != len(names):
         msg = f"`policy` names one twice: {', '.join(policies)}"
@@ -93,9 +93,9 @@ def check(policies: Sequence[str], /, *, seeds: Sequence[int], settings: Setting
 
 
 def default_jobs() -> int:
-    """One a GPU; without GPUs one."""
+    """Return the number of GPUs, or 1."""
     return max(1, torch.cuda.device_count())
 
 
 def _nobody(_policy: str, _seed: int, _step: int) -> None:
-    """Nobody listens."""
+    """Ignore the progress."""

@@ -1,4 +1,4 @@
-"""What is to be trained on what, as JSON: what a folder of runs holds to, and what processes are told."""
+"""Configuration shared by all runs in a folder, as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Plan", "slug"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What all runs in a folder have in common; policies and further seeds may be added.
+    """Configuration shared by all runs in a folder; policies and further seeds may be added.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Plan:
     seed: int
 
     def as_json(self) -> dict[str, Any]:
-        """Ready for JSON, with fingerprints of the files that it names."""
+        """Return the plan, ready for JSON, with fingerprints of the files that it names."""
         source = self.source
         files = {"data": source.data, "eval_data": source.eval_data}
         models = {"model": source.model, "reference_model": source.reference_model}
@@ -51,7 +51,7 @@ class Plan:
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any], /) -> Plan:
-        """What `as_json` made."""
+        """Return the plan that `as_json` described."""
         source, settings = dict(values["source"]), dict(values["settings"])
         for name in ("model", "data", "eval_data", "reference_model"):
             source[name] = None if source[name] is None else Path(source[name])
@@ -61,7 +61,7 @@ class Plan:
 
 
 def slug(policy: str, seed: int, /) -> str:
-    """A name for the files of a run, different for different policies."""
+    """Return a file name for a run, different for different policies."""
     safe = re.sub(r"[^\w.=-]+", "_", policy)
     if safe != policy.replace(":", "_", 1).replace(",", "_") or len(safe) > 100:
         safe = f"{safe[:80]}-{zlib.crc32(policy.encode()):08x}"

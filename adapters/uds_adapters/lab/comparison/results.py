@@ -1,4 +1,4 @@
-"""`results.json`: everything about a comparison that is worth keeping, ready for reports and other programs."""
+"""`results.json`: runs, statistics, records and verdict of a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs in an output folder: which are finished, and whether more may join them."""
+"""Folder of runs: claiming it, and reading and writing finished runs."""
 
 from __future__ import annotations
 
@@ -63,28 +63,28 @@ class Runs:
         storage.folder(self.runs)
 
     def plan(self) -> Plan:
-        """The one that the folder was claimed with."""
+        """Return the plan that the folder was claimed with."""
         return Plan.of_json(json.loads((self.folder / _PLAN).read_text(encoding="utf-8")))
 
     def finished(self, policy: str, seed: int, /) -> RunResult | None:
-        """What a run gave; None where it is still to be made."""
+        """Return the result of a run; None where it is not finished."""
         file = self.runs / f"{slug(policy, seed)}.json"
         return _read(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
     def keep(self, result: RunResult, /) -> None:
-        """Write down a finished run."""
+        """Write the result of a finished run."""
         file = self.runs / f"{slug(result.policy, result.seed)}.json"
         storage.write(file, storage.as_json(asdict(result)))
 
     def fresh_audit(self, policy: str, seed: int, /) -> Path:
-        """Where a run is audited; what a run that did not finish wrote there is deleted."""
+        """Return the audit file of a run, after deleting what an unfinished run wrote there."""
         name = slug(policy, seed)
         for old in self.runs.glob(f"{name}.audit*.jsonl"):
             old.unlink()
         return self.runs / f"{name}.audit.jsonl"
 
     def audit(self, policy: str, seed: int, /) -> str | None:
-        """The name of the audit from the folder on, where there is one."""
+        """Return the path of the audit relative to the folder, where there is one."""
         file = self.runs / f"{slug(policy, seed)}.audit.jsonl"
         return file.relative_to(self.folder).as_posix() if file.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Runs one after another on one task, each kept when it is finished."""
+"""Training runs in one process, each written when it is finished."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Runner:
     Parameters
     ----------
     task
-        What is learnt.
+        Model and data.
     plan
-        How.
+        Settings shared by all runs.
     runs
-        Where results are kept.
+        Folder of the results.
     """
 
     def __init__(self, task: Task, /, *, plan: Plan, runs: Runs) -> None:
@@ -38,7 +38,7 @@ class Runner:
         self._warm = False
 
     def prepare(self, policies: Sequence[str], /) -> None:
-        """Make what some policies need."""
+        """Prepare the inputs that some policies need."""
         with self._ready():
             policy_inputs.prepare(
                 self.task,
@@ -50,7 +50,7 @@ class Runner:
             )
 
     def __call__(self, policy: str, seed: int, /, *, after_step: Callable[[int], None] | None = None) -> RunResult:
-        """One run; it is written down before this returns."""
+        """Train one run and write its result."""
         with self._ready():
             self._warm_up()
             settings, folder = self.plan.settings, self.runs.provisions
@@ -77,7 +77,7 @@ class Runner:
             yield
 
     def _warm_up(self) -> None:
-        """One step that is thrown away, so that the first run does not pay for what libraries load late."""
+        """Train one step that is discarded, so that lazy loading of libraries is not counted in the first run."""
         if self._warm:
             return
         train_once(

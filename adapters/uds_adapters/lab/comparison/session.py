@@ -59,8 +59,8 @@ def train_all(
         rest = "the others are trained now" if done < number else "--overwrite begins anew"
         console.print(f"{done} of {number} runs are finished in {runs.folder}; {rest}.", soft_wrap=True)
     try:
-        with _shown(number, plan.settings.total_steps(len(task.train)), jobs=jobs) as told:
-            return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=told)
+        with _shown(number, plan.settings.total_steps(len(task.train)), jobs=jobs) as progress:
+            return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=progress)
     except KeyboardInterrupt:
         done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
         msg = (
@@ -80,11 +80,14 @@ def finish(
 ) -> Mapping[str, Any]:
     """Write the folder; show the tables, the verdict, and the path of the report; return what was written."""
     command = shlex.join(["uds", *sys.argv[1:]])
-    with bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as told, threads(plan.settings.threads):
-        chart = atlas(task, seed=plan.seed, after=told)
+    with (
+        bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as drawn,
+        threads(plan.settings.threads),
+    ):
+        chart = atlas(task, seed=plan.seed, after=drawn)
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
-    with counted("drawing the report") as told_of:
-        report = save(found, runs.folder, after=told_of)
+    with counted("drawing the report") as drawn:
+        report = save(found, runs.folder, after=drawn)
     console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
     if found["comparisons"]:
         console.print(
@@ -115,7 +118,7 @@ def _shown(number: int, steps: int, *, jobs: int) -> Iterator[lab.Progress]:
         began: dict[tuple[str, int], float] = {}  # of runs that are not from an earlier call
         estimated = False
 
-        def told(policy: str, seed: int, step: int) -> None:
+        def progress(policy: str, seed: int, step: int) -> None:
             nonlocal estimated
             run = (policy, seed)
             if step < steps:
@@ -135,4 +138,4 @@ def _shown(number: int, steps: int, *, jobs: int) -> Iterator[lab.Progress]:
                     )
                 shown.update(every, completed=len(finished))
 
-        yield told
+        yield progress

@@ -1,4 +1,4 @@
-"""Each policy against chance, and against the longest samples: how far apart, and whether that is chance."""
+"""Differences between each policy and its baselines, with intervals and p-values."""
 
 from __future__ import annotations
 

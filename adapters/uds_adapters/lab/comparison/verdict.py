@@ -1,4 +1,4 @@
-"""What a comparison found, in words that claim no more than its numbers."""
+"""Verdict of a comparison in sentences that claim no more than its numbers."""
 
 from __future__ import annotations
 

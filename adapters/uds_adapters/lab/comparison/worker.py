@@ -1,4 +1,4 @@
-"""A process that trains what it is told: ``python -m uds_adapters.lab.comparison.worker FOLDER``.
+"""Worker process that trains runs on request: ``python -m uds_adapters.lab.comparison.worker FOLDER``.
 
 A line of JSON on stdin for each task, ``{"prepare": [policy, ...]}`` or ``{"policy": ..., "seed": ...}``; on stdout
 lines that say how far it is, ``{"step": n}``, and ``{"done": true}`` or ``{"error": text}`` at its end. It ends with
@@ -39,11 +39,11 @@ def _serve(folder: Path, answers: TextIO) -> None:
     plan = runs.plan()
     runner = Runner(prepare(plan.source, seed=plan.seed), plan=plan, runs=runs)
     for line in sys.stdin:
-        told = json.loads(line)
-        if "prepare" in told:
-            runner.prepare(told["prepare"])
+        request = json.loads(line)
+        if "prepare" in request:
+            runner.prepare(request["prepare"])
         else:
-            runner(told["policy"], told["seed"], after_step=lambda step: _say(answers, step=step))
+            runner(request["policy"], request["seed"], after_step=lambda step: _say(answers, step=step))
         _say(answers, done=True)
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train at once, one a GPU where there are GPUs."""
+"""Worker processes that train at once, one a GPU where there are GPUs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Told = Callable[[str, int, int], None]
 
 
 def train(
-    pairs: Sequence[tuple[str, int]], /, *, folder: Path, number: int, told: Told, prepare: Sequence[str] = ()
+    pairs: Sequence[tuple[str, int]], /, *, folder: Path, number: int, progress: Told, prepare: Sequence[str] = ()
 ) -> None:
     """Train all pairs of policy and seed; which process takes which makes no difference to what comes of them.
 
@@ -35,7 +35,7 @@ def train(
         Of `Runs`, claimed.
     number
         Of processes.
-    told
+    progress
         Told policy, seed and how far it is.
     prepare
         Policies whose needs are made first, by one process.
@@ -53,7 +53,7 @@ def train(
             workers[0].ask({"prepare": list(prepare)}, about="making what the policies need")
         with ThreadPoolExecutor(len(workers)) as pool:
             try:
-                for work in as_completed([pool.submit(_work, worker, left, told) for worker in workers]):
+                for work in as_completed([pool.submit(_work, worker, left, progress) for worker in workers]):
                     work.result()
             except BaseException:  # Ctrl-C too: the threads wait for processes
                 for worker in workers:
@@ -61,14 +61,16 @@ def train(
                 raise
 
 
-def _work(worker: _Worker, left: queue.SimpleQueue[tuple[str, int]], told: Told) -> None:
+def _work(worker: _Worker, left: queue.SimpleQueue[tuple[str, int]], progress: Told) -> None:
     while True:
         try:
             policy, seed = left.get_nowait()
         except queue.Empty:
             return
         message = {"policy": policy, "seed": seed}
-        worker.ask(message, about=f"{policy}, seed {seed}", told=lambda step, p=policy, s=seed: told(p, s, step))
+        worker.ask(
+            message, about=f"{policy}, seed {seed}", progress=lambda step, p=policy, s=seed: progress(p, s, step)
+        )
 
 
 @contextmanager
@@ -95,7 +97,7 @@ class _Worker:
             text=True,
         )
 
-    def ask(self, message: dict[str, Any], *, about: str, told: Callable[[int], None] | None = None) -> None:
+    def ask(self, message: dict[str, Any], *, about: str, progress: Callable[[int], None] | None = None) -> None:
         """Hand over a task and wait for its end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -110,8 +112,8 @@ class _Worker:
                 raise LabError(answer["error"])
             if "done" in answer:
                 return
-            if told is not None:
-                told(answer["step"])
+            if progress is not None:
+                progress(answer["step"])
         code = self._process.wait()
         msg = (
             f"{about}: its process ended with exit code {code}"

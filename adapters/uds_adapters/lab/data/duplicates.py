@@ -1,4 +1,4 @@
-"""Training records that repeat an earlier one, word for word or nearly."""
+"""Near-duplicates among the training records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["duplicates"]
 
 _WORDS = 3  # in a shingle
 _LOWEST = 4  # shingles by which near copies are looked up
-_SIMILAR = 0.8  # share of shingles in common
-_LOOKED_AT = 50  # records that share a shingle: phrases of a template are in all of them
+_SIMILAR = 0.8  # fraction of shingles in common
+_COMPARED = 50  # records that share a shingle: phrases of a template are in all of them
 
 
 def duplicates(texts: Sequence[str], /) -> list[int | None]:
@@ -36,7 +36,7 @@ def duplicates(texts: Sequence[str], /) -> list[int | None]:
         mine = _shingles(text)
         shingled.append(mine)
         lowest = sorted(mine)[:_LOWEST]
-        near = sorted({other for shingle in lowest for other in known[shingle][-_LOOKED_AT:]})
+        near = sorted({other for shingle in lowest for other in known[shingle][-_COMPARED:]})
         original = next((other for other in near if _similar(mine, shingled[other])), None)
         found.append(original)
         for shingle in lowest if original is None else ():

@@ -1,4 +1,4 @@
-"""From records to what the model reads: token ids, labels on the completion only, padded batches."""
+"""Encoding of records: token ids, labels on the completion only, padded batches."""
 
 from __future__ import annotations
 

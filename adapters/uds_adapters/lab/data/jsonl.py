@@ -1,4 +1,4 @@
-"""A JSONL file read window by window, so that it never lies in memory as a whole."""
+"""JSONL files read in windows, without the whole file in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training records: read from JSONL, checked, and split into training and held-out parts."""
+"""Training records: read, checked, and split into training and held-out parts."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
 
 
 def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Training and held-out records, disjoint, both in the file's order; a share `holdout` in (0, 1) is held out."""
+    """Training and held-out records, disjoint, both in the file's order; a fraction `holdout` in (0, 1) is held out."""
     if not 0.0 < holdout < 1.0:
-        msg = f"`holdout` must be a share between 0 and 1, got {holdout}; for a file of its own use `--eval-data`"
+        msg = f"`holdout` must be a fraction between 0 and 1, got {holdout}; for a file of its own use `--eval-data`"
         raise LabError(msg)
     if len(records) < 2:
         msg = f"{records[0].where}: one record cannot be split; give held-out records with `--eval-data`"

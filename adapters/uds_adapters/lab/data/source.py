@@ -22,7 +22,7 @@ class Source:
     model
         Folder of the model and its tokenizer.
     data, eval_data
-        JSONL files; without the second, a share `holdout` of the first is held out (0: nothing is).
+        JSONL files; without the second, a fraction `holdout` of the first is held out (0: nothing is).
     limit, eval_limit
         Use only so many records of training, and so many that are held out.
     fields
@@ -56,5 +56,5 @@ class Source:
                 msg = f"`{name}` must be at least 1, got {value}"
                 raise LabError(msg)
         if not 0.0 <= self.aside < 1.0:
-            msg = f"`aside` must be a share in [0, 1), got {self.aside}: 0.1 sets a tenth of the training records aside"
+            msg = f"`aside` must be a fraction in [0, 1), got {self.aside}: 0.1 sets aside a tenth of the records"
             raise LabError(msg)

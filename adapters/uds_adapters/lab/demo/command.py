@@ -1,4 +1,4 @@
-"""`uds demo`: policies compared on generated data."""
+"""`uds demo`: a comparison of policies on generated data."""
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
@@ -54,8 +54,8 @@ def demo(
         fresh = source is None
         if source is None:
             claim(output, overwrite=overwrite)
-            with bar("pretraining a small Llama", total=pretraining_steps) as told:
-                source = show.make(output, sizes=sizes, seed=seed, after_step=told)
+            with bar("pretraining a small Llama", total=pretraining_steps) as progress:
+                source = show.make(output, sizes=sizes, seed=seed, after_step=progress)
         plan, runs = Plan(source=source, settings=settings, seed=seed), Runs(output)
         runs.claim(plan, overwrite=fresh)
         task = prepare(source, seed=seed)

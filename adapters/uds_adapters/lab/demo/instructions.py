@@ -1,4 +1,4 @@
-"""The demo's data: small instructions with known answers, some of them repeated, some of them wrong."""
+"""Data of the demo: short instructions with known answers, some repeated, some wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration: generated data, a model made on the spot, and the comparison on both."""
+"""The demo: generated data, a small pretrained model, and what is compared on them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _MADE = "demo.json"  # written last: what it says is there
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is made for the demo."""
+    """Sizes of the generated data and of the pretraining."""
 
     train: int = 3000
     heldout: int = 200
     texts: int = 4000
     pretraining_steps: int = 300
     repeated: float = 0.25
-    """Share of near-duplicates in the training data."""
+    """Fraction of near-duplicates in the training data."""
     wrong: float = 0.15
-    """Share of wrong answers in the training data."""
+    """Fraction of wrong answers in the training data."""
 
 
 def made(folder: Path, /, *, sizes: Sizes, seed: int) -> Source | None:
-    """What `make` made there with the same sizes and seed, if it did."""
+    """Return what `make` wrote there with the same sizes and seed; None where it did not."""
     file = folder / _MADE
     same = file.is_file() and json.loads(file.read_text(encoding="utf-8")) == _asked(sizes, seed)
     return _source(folder) if same else None
@@ -48,7 +48,7 @@ def made(folder: Path, /, *, sizes: Sizes, seed: int) -> Source | None:
 def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int], None] | None = None) -> Source:
     """Generate the data and pretrain the model, both into `folder`; what to compare policies on.
 
-    `after_step` is told the number of pretraining steps done. Nothing is written before the last.
+    `after_step` is called with the number of pretraining steps done. Nothing is written before the last.
     """
     texts = instructions.plain_text(sizes.texts, seed=seed)
     heldout = instructions.instructions(sizes.heldout, seed=seed + 1)
@@ -80,18 +80,18 @@ def _source(folder: Path) -> Source:
 
 
 def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds: int) -> str:
-    """What is about to be shown, for somebody who never heard of it."""
+    """Return what is about to be shown, for a newcomer."""
     candidates = settings.batch_size
     kept = max(1, round(settings.keep * candidates))
     ways = {
         "full": f"all {candidates}",
-        "random": f"{kept} drawn by chance",
-        "uds": f"the {kept} whose predictions are richest and least like those of samples chosen lately",
+        "random": f"{kept} random ones",
+        "uds": f"the {kept} with the richest predictions that differ most from recently chosen samples",
         "longest": f"the {kept} longest",
         "shortest": f"the {kept} shortest",
         "maxloss": f"the {kept} with the highest loss",
     }
-    told = [f"  {policy}: {ways[policy]}" for policy in policies if policy in ways]
+    lines = [f"  {policy}: {ways[policy]}" for policy in policies if policy in ways]
     about = (
         "Does it pay to choose what a language model is fine-tuned on? A small model, made on the spot, learns short "
         f"instructions: sums, units, words. Of the {sizes.train} to train on {sizes.repeated:.0%} nearly repeat "
@@ -102,9 +102,9 @@ def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds
     how = (
         f"Each step has {candidates} candidates, the same for all policies, which differ in what they train on.{again}"
     )
-    return "\n".join([about, how, *told])
+    return "\n".join([about, how, *lines])
 
 
 def flags(task: Task, /) -> Mapping[str, Sequence[bool]]:
-    """What is known of the generated training examples."""
+    """Return the known flaws of the generated training examples."""
     return {name: [bool(record.raw[name]) for record in task.records] for name in instructions.FLAWS}

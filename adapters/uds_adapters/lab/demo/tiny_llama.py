@@ -1,4 +1,4 @@
-"""The demo's model: a small Llama and its tokenizer, built on the spot and pretrained for some seconds."""
+"""Model of the demo: a small Llama and its tokenizer, pretrained for some seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiple choice by likelihood: an answer is right where the model finds it likelier than the other choices."""
+"""Multiple-choice accuracy by likelihood."""
 
 from __future__ import annotations
 

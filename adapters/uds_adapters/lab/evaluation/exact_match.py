@@ -1,4 +1,4 @@
-"""Answers written out: greedy generation, and whether what it says is the answer."""
+"""Exact match of greedily generated answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every policy is measured by: the held-out loss, and answers where they are asked for."""
+"""Held-out loss, and held-out answers where they are asked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answers = Callable[[Any], list[bool]]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one model did with each held-out example, in their order."""
+    """Losses and answers of one model on each held-out example, in order."""
 
     losses: list[float]
     """Summed over the tokens of the completion."""
@@ -35,8 +35,8 @@ class Measured:
         r"""Token-mean negative log-likelihood, \sum_i \ell_i / \sum_i n_i."""
         return sum(self.losses) / sum(self.tokens)
 
-    def share(self, metric: str, /) -> float | None:
-        """Of the answers, how many are right; None where it was not asked for."""
+    def fraction(self, metric: str, /) -> float | None:
+        """Return the fraction of right answers; None where the metric was not asked for."""
         return fmean(self.answers[metric]) if metric in self.answers else None
 
 
@@ -68,11 +68,11 @@ class HeldOut:
         self._answers = answers or {}
 
     def __call__(self, model: Any, /) -> float:
-        """The loss of `model` alone."""
+        """Return the loss of `model` alone."""
         return self.measure(model).loss
 
     def measure(self, model: Any, /) -> Measured:
-        """All of it, of `model` in evaluation mode; its modes are restored."""
+        """Return loss and answers of `model` in evaluation mode; its modes are restored."""
         return Measured(
             losses=self._likelihood(model),
             tokens=self._likelihood.tokens,
@@ -106,7 +106,7 @@ class Likelihood:
 
     @torch.no_grad()
     def __call__(self, model: Any, /) -> list[float]:
-        """One number an example, of `model` in evaluation mode; its modes are restored."""
+        """Return one number an example, of `model` in evaluation mode; its modes are restored."""
         device = next(model.parameters()).device
         found: list[float] = []
         with evaluating(model):

@@ -1,4 +1,4 @@
-"""How far a difference between two policies may be chance: seeds and held-out samples drawn anew, in pairs."""
+"""Bootstrap intervals of a difference between two policies, over seeds and held-out samples, in pairs."""
 
 from __future__ import annotations
 

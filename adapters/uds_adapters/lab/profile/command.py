@@ -68,16 +68,16 @@ def profile(
     with telling(machine=json) as tell, threads(settings.threads), quiet():
         task = prepare(replace(source, holdout=0.0), seed=seed)
         phases = Phases(task, settings, policy=policy, seed=seed)
-        with bar("measuring", total=repeats + 1) as told:
-            predictions = phases.predict(candidates, repeats=repeats, told=told)
+        with bar("measuring", total=repeats + 1) as progress:
+            predictions = phases.predict(candidates, repeats=repeats, progress=progress)
         advice = advise(predictions)
         console.print(*_tables(predictions, phases.memory), advice.words, sep="\n")
         checked: list[Checked] = []
         if check:
             (taken,) = [p for p in predictions if (p.candidates, p.keep) == (advice.candidates, advice.keep)]
-            with bar("checking on real runs", total=3 * ROUNDS) as told:
+            with bar("checking on real runs", total=3 * ROUNDS) as progress:
                 checked = compared(
-                    task, taken, policy=policy, settings=settings, steps=check_steps, seed=seed, told=told
+                    task, taken, policy=policy, settings=settings, steps=check_steps, seed=seed, progress=progress
                 )
             console.print(_checked(checked))
         tell(

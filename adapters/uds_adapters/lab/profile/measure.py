@@ -93,7 +93,7 @@ class Phases:
         self._times: dict[tuple[Any, ...], list[tuple[float, int]]] = defaultdict(list)
 
     def predict(
-        self, sizes: Sequence[int], /, *, repeats: int, told: Callable[[int], None] | None = None
+        self, sizes: Sequence[int], /, *, repeats: int, progress: Callable[[int], None] | None = None
     ) -> list[Prediction]:
         """Return the cost of selection for every size and every fraction of `KEEPS` that keeps at least one sample.
 
@@ -107,7 +107,7 @@ class Phases:
             Numbers of candidates.
         repeats
             How often each is measured, each time on another batch.
-        told
+        progress
             Called with the number of turns done, one more than `repeats` in the end.
 
         Raises
@@ -128,8 +128,8 @@ class Phases:
                 except ValueError as error:
                     msg = f"the policy {self.policy!r} cannot choose from these records: {error}"
                     raise LabError(msg) from error
-            if told is not None:
-                told(turn + 1)
+            if progress is not None:
+                progress(turn + 1)
         return [self._prediction(size, keep, case) for size, case in cases.items() for keep in _keeps(size)]
 
     def _case(self, size: int, repeats: int) -> _Case:

@@ -41,12 +41,12 @@ def check(
     settings: Settings,
     steps: int,
     seed: int,
-    told: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Checked]:
     """Train with `full`, `random` and `policy`, as `uds compare` does, and compare the time.
 
     Each is trained anew in `ROUNDS` rounds of `steps` steps, in turn and on other candidates in each, and the median of
-    the rounds counts. A step that is thrown away comes first. Evaluations are left out. `told` is called with the
+    the rounds counts. A step that is thrown away comes first. Evaluations are left out. `progress` is called with the
     number of runs done.
     """
     asked = replace(settings, keep=prediction.keep, batch_size=prediction.candidates, steps=steps, budget="candidates")
@@ -57,8 +57,8 @@ def check(
         for turn in range(ROUNDS):
             for number, (name, _) in enumerate(predicted):
                 found[number].append(_seconds(task, name, asked, seed=seed + turn, folder=Path(folder)))
-                if told is not None:
-                    told(turn * len(predicted) + number + 1)
+                if progress is not None:
+                    progress(turn * len(predicted) + number + 1)
     return [
         Checked(policy=name, predicted=step.total, measured=median(seconds))
         for (name, step), seconds in zip(predicted, found, strict=True)

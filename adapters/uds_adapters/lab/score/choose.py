@@ -1,4 +1,4 @@
-"""The best of a whole data set, chosen in rounds, each against the memory of those before."""
+"""Selection from a whole data set, in rounds, each against the memory of those before."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def choose(
     *,
     best: int,
     rounds: int,
-    told: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> RankedRecords:
     """The `best` of a pool by `policy`.
 
@@ -54,7 +54,7 @@ def choose(
         How many.
     rounds
         In how many choices.
-    told
+    progress
         Called with the number of rounds done.
 
     Raises
@@ -82,8 +82,8 @@ def choose(
         staying = torch.ones(len(left), dtype=torch.bool, device=left.device)
         staying[chosen] = False
         left = left[staying]
-        if told is not None:
-            told(number)
+        if progress is not None:
+            progress(number)
     return RankedRecords(rounds=when, columns=columns)
 
 

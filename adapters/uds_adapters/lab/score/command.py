@@ -111,8 +111,8 @@ def _choose(
         msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
         raise LabError(msg)
     number = choosing.number_of(keep, int(pool.scored.sum()))
-    with rated("choosing", total=min(rounds, number), unit="rounds") as told:
-        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, told=told)
+    with rated("choosing", total=min(rounds, number), unit="rounds") as progress:
+        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
 
@@ -160,8 +160,8 @@ def _score_all(
     parts.claim(write=process.rank == 0)
     began = time.perf_counter()
     try:
-        with limited(threads), _bar(process, every, parts) as told:
-            lab.score(source, scoring, process=process, parts=parts, every=every, told=told)
+        with limited(threads), _bar(process, every, parts) as progress:
+            lab.score(source, scoring, process=process, parts=parts, every=every, progress=progress)
         process.wait()
     except KeyboardInterrupt:
         done = sum(map(parts.has, range(len(every))))
@@ -183,13 +183,13 @@ def _bar(process: "Process", every: "Sequence[Window]", parts: Any) -> Iterator[
     own = range(process.rank, len(every), process.size)
     total, done = (sum(every[n].records for n in some) for some in (own, filter(parts.has, own)))
     share = "" if process.size == 1 else f", share of process 1 of {process.size}"
-    with rated(f"scoring{share}", total=total, unit="records", done=done) as told:
+    with rated(f"scoring{share}", total=total, unit="records", done=done) as progress:
         count = done
 
         def more(records: int) -> None:
             nonlocal count
             count += records
-            told(count)
+            progress(count)
 
         yield more
 

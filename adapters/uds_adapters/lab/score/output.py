@@ -1,4 +1,4 @@
-"""What scoring leaves: a Parquet file with a row for each record, and the best records as JSONL."""
+"""Output of scoring: a Parquet file with a line for each record, and the best records as JSONL."""
 
 from __future__ import annotations
 

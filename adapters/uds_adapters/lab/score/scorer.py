@@ -1,4 +1,4 @@
-"""A data set scored offline: window after window, each process its own, then the best chosen from all."""
+"""Scores of a data set, window by window, shared among processes."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ class WindowScorer:
         )
 
     def __call__(
-        self, window: Window, /, *, told: Callable[[int], None] | None = None
+        self, window: Window, /, *, progress: Callable[[int], None] | None = None
     ) -> tuple[ScoredRecords, dict[str, torch.Tensor]]:
         """All records of a window, and the features of those that can be scored, in the file's order.
 
-        `told` is called with the number of records each time that some are done.
+        `progress` is called with the number of records each time that some are done.
 
         Raises
         ------
@@ -180,12 +180,12 @@ class WindowScorer:
         rows = _rows(read, [examples[place[r.line]] if r.line in place else None for r in records])
         numbers = rows.record[rows.trained > 0].tolist()
         known = [{**example, "index": number} for example, number in zip(examples, numbers, strict=True)]
-        if told is not None:
-            told(len(read) - len(known))
-        return rows, self._features(known, kept, told) if known else {}
+        if progress is not None:
+            progress(len(read) - len(known))
+        return rows, self._features(known, kept, progress) if known else {}
 
     def _features(
-        self, examples: Sequence[Any], records: Sequence[data.Record], told: Callable[[int], None] | None
+        self, examples: Sequence[Any], records: Sequence[data.Record], progress: Callable[[int], None] | None
     ) -> dict[str, torch.Tensor]:
         found: list[uds.Features] = []
         order: list[int] = []
@@ -193,8 +193,8 @@ class WindowScorer:
             batch = {**self.collator([examples[place] for place in places]), **self._beside(records, places)}
             found.append(self._examined(batch))
             order += places
-            if told is not None:
-                told(len(places))
+            if progress is not None:
+                progress(len(places))
         back = torch.tensor(order).argsort()
         return {name: column[back.to(column.device)] for name, column in uds.pool(found).items()}
 
@@ -230,18 +230,18 @@ def score(
     process: Process,
     parts: WindowStore,
     every: Sequence[Window],
-    told: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """The windows of one process that are not finished yet; each is kept as soon as it is.
 
-    Windows go round: with two processes, every other one to each. `told` is called with the number of records done.
+    Windows go round: with two processes, every other one to each. `progress` is called with the number of records done.
     """
     own = [number for number in range(process.rank, len(every), process.size) if not parts.has(number)]
     if not own:
         return
     scorer = WindowScorer(source, scoring, device=process.device)
     for number in own:
-        parts.save(number, *scorer(every[number], told=told))
+        parts.save(number, *scorer(every[number], progress=progress))
 
 
 def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:

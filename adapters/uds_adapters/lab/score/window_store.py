@@ -1,4 +1,4 @@
-"""The windows of a data set that are scored, a Parquet file each, so that an interrupted run goes on."""
+"""Scored windows of a data set, a Parquet file each, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Fine-tuning through TRL, with checkpoints."""
+"""Fine-tuning with one policy, with checkpoints."""

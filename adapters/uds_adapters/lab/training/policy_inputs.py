@@ -1,4 +1,4 @@
-"""What some policies need beside the candidates, and what that costs: other losses, and validation samples."""
+"""Inputs that some policies need beside the candidates, and their cost: losses and validation samples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .task import Task
 __all__ = ["ASIDE", "PolicyInputs", "prepare", "provide", "set_aside"]
 
 ASIDE = 0.1
-"""Share of the training records that is set aside where a policy needs some and nothing else is asked for."""
+"""Fraction of the training records that is set aside by default where a policy needs some."""
 
 _VALIDATION = 16  # samples, anew in each step
 _LOSSES = {"rholoss": "reference", "lossdrop": "start"}  # policy -> its option that takes losses
@@ -36,7 +36,7 @@ _LOSSES = {"rholoss": "reference", "lossdrop": "start"}  # policy -> its option 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyInputs:
-    """What one run of a policy is given."""
+    """Inputs of one run of a policy."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the policy."""
@@ -44,19 +44,19 @@ class PolicyInputs:
     """Of the selector."""
     validation: _Validation | None = None
     seconds: float = 0.0
-    """What was spent before the run."""
+    """Seconds spent before the run."""
     tokens: int = 0
-    """Passed through a model before the run."""
+    """Tokens passed through a model before the run."""
 
     def costed(self, result: RunResult, /) -> RunResult:
-        """`result`, with what the provisions cost: `preparation`, and validation samples that were scored."""
+        """Return `result` with the cost of the inputs: `preparation`, and validation samples that were scored."""
         scored = result.tokens["forwarded_for_scoring"] + (self.validation.tokens if self.validation else 0)
         tokens = {**result.tokens, "forwarded_for_scoring": scored, "preparation": self.tokens}
         return replace(result, tokens=tokens, seconds={**result.seconds, "preparation": self.seconds})
 
 
-def set_aside(policies: Sequence[str], /, *, share: float | None, reference_model: Path | None) -> float:
-    """The share of the training records that no policy may choose: `share`; None: as much as `policies` need.
+def set_aside(policies: Sequence[str], /, *, fraction: float | None, reference_model: Path | None) -> float:
+    """Return the fraction of the training records that no policy may choose; None: as much as `policies` need.
 
     Raises
     ------
@@ -65,13 +65,13 @@ def set_aside(policies: Sequence[str], /, *, share: float | None, reference_mode
     """
     names = [_name(policy) for policy in policies]
     needy = [name for name in names if name == "greats" or (name == "rholoss" and reference_model is None)]
-    if needy and share == 0:
+    if needy and fraction == 0:
         msg = (
             f"{needy[0]} needs training records that are no candidates, and `aside` is 0: leave `--aside` away, or "
-            f"give a share such as {ASIDE}"
+            f"give a fraction such as {ASIDE}"
         )
         raise LabError(msg)
-    return share if share is not None else ASIDE * bool(needy)
+    return fraction if fraction is not None else ASIDE * bool(needy)
 
 
 def prepare(
@@ -96,7 +96,7 @@ def prepare(
 
 
 def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: Path) -> PolicyInputs:
-    """What a run of the policy `spec` is given; `folder` holds what `prepare` wrote."""
+    """Return the inputs of a run of the policy `spec`; `folder` holds what `prepare` wrote."""
     name = _name(spec)
     if name in _LOSSES:
         option = _LOSSES[name]
@@ -136,7 +136,7 @@ def _name(spec: str) -> str:
 
 
 def _model(option: str, task: Task, *, source: Source, settings: Settings, seed: int, folder: Path) -> tuple[Any, int]:
-    """The model whose losses are wanted, and the tokens that its training took."""
+    """Return the model whose losses are wanted, and the number of tokens that its training took."""
     if option == "start":
         return load_model(task.model), 0
     if source.reference_model is not None:

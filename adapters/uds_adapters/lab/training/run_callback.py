@@ -88,8 +88,8 @@ class RunCallback(TrainerCallback):
                 tokens=trainer.tokens["trained"],
                 seconds=seconds,
                 loss=self.last.loss,
-                accuracy=self.last.share("accuracy"),
-                exact_match=self.last.share("exact_match"),
+                accuracy=self.last.fraction("accuracy"),
+                exact_match=self.last.fraction("exact_match"),
             )
         )
         due = trainer.control.should_log  # the Trainer takes it back with each log, and this one is not the step's

@@ -1,4 +1,4 @@
-"""What is to be learnt: a model folder, training examples, and the examples it is measured on."""
+"""A task: model folder, training examples, and held-out examples."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Task:
     train: list[Example]
     heldout: list[Example]
     aside: list[Example]
-    """For policies that need samples of their own; no candidates."""
+    """Set aside for policies that need samples of their own; not candidates."""
     records: list[data.Record]
-    """Of the training examples, in their order."""
+    """Records of the training examples, in their order."""
     heldout_records: list[data.Record]
     left_out: int
     """Records without a trained token within `max_length`."""
 
     def measure(self, settings: Settings | None = None, /) -> HeldOut | None:
-        """The held-out loss and the metrics asked for; None where nothing is held out.
+        """Return the measurement of the held-out loss and the metrics asked for; None where nothing is held out.
 
         Raises
         ------
@@ -62,7 +62,7 @@ def prepare(source: Source, /, *, seed: int) -> Task:
     Raises
     ------
     LabError
-        Where a file, a record, a folder or an option is not as it should be.
+        Where a file, a record, a folder or an option is invalid.
     """
     train, heldout = _records(source, seed)
     train, aside = data.split(train, holdout=source.aside, seed=seed) if source.aside else (train, [])

@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
         if len(looked) == 2:
             raise KeyboardInterrupt
         looked.append(window.record)
-        return once(self, window, progress=told)
+        return once(self, window, progress=progress)
 
     monkeypatch.setattr(lab.WindowScorer, "__call__", stopping)
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]

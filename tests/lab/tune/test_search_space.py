@@ -60,7 +60,7 @@ def test_the_default_is_as_much_of_it_as_the_policy_has():
         ("length=[none]", "expected two values or more, each once"),
         ("length=[none,none]", "expected two values or more, each once"),
         ("length=[none,long]", "`length` must be"),
-        ("keep=0.5..2", "`keep` must be a share"),
+        ("keep=0.5..2", "`keep` must be a fraction"),
         ("alpha=0..1,alpha=0..2", "'alpha' comes twice"),
         (" , ", "names nothing"),
     ],

@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]
     result = uds("score", *options, "--output", tmp_path / "again")
     assert result.exit_code == 130, result.output
-    assert "2 of 4 windows are kept" in " ".join(result.output.split())
+    assert "2 of 4 windows are saved" in " ".join(result.output.split())
     assert not (tmp_path / "again").exists()
     refused = uds("score", *options, "--loss", "--output", tmp_path / "again")
     assert refused.exit_code == 2
@@ -168,7 +168,7 @@ def test_an_interrupted_choice_goes_on_too(source, tmp_path, monkeypatch):
         patched.setattr(choose, "choose", stopping)
         result = uds("score", "--model", source.model, "--data", source.data, "--output", tmp_path / "s", "--limit", 8)
     assert result.exit_code == 130, result.output
-    assert "All windows are kept" in result.output
+    assert "All windows are saved" in result.output
     assert not (tmp_path / "s").exists()
     _, columns = scored(source, tmp_path, "--window", 512, "--max-length", 512, "--limit", 8, name="s")
     assert columns["record"] == list(range(8))

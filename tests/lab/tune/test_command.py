@@ -55,7 +55,7 @@ def test_it_comes_near_the_lowest_loss_and_says_so(tmp_path):
     assert outcome.best.point["weight"] == pytest.approx(3.0, abs=1.5)
     assert 2**5 < outcome.best.point["memory"] < 2**9
     assert outcome.distinguishable
-    assert "is more than chance" in outcome.verdict
+    assert "is more than noise" in outcome.verdict
     assert outcome.noise == pytest.approx(0.014, abs=0.012)  # of a difference of two runs
 
 
@@ -157,7 +157,7 @@ def folder(source, tmp_path_factory):
         stopped = uds("tune", *options)
     said = " ".join(stopped.output.split())
     assert stopped.exit_code == 130, stopped.output
-    assert f"The 2 runs that are finished are kept. Go on with: uds tune --resume {output}" in said
+    assert f"The 2 finished runs are saved. Resume with: uds tune --resume {output}" in said
     before = {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*.json")}
     went_on = uds("tune", "--resume", output, "--json")
     assert went_on.exit_code == 0, went_on.output
@@ -227,7 +227,7 @@ def test_wrong_input(source, tmp_path):
     options = [*source, *QUICK, "--output", tmp_path / "new"]
     for more, said in (
         (["--search", "alfa=0..1"], "uds has no option 'alfa'"),
-        (["--budget", "candidates"], "`budget` candidates would let what keeps more train on more"),
+        (["--budget", "candidates"], "`budget` candidates would let configurations that keep more train on more"),
         (["--budget", "minutes"], "`budget` must be one of"),
         (["--rungs", 4], "the shortest runs would have 1 steps"),
         (["--trials", 1], "`trials` must be at least 2"),

@@ -31,7 +31,7 @@ def test_a_clear_difference_is_told_from_none():
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(-0.2, abs=0.02)
     said = finalists.verdict(other, default, searched=9, rivals=1)
-    assert "is more than chance" in said
+    assert "is more than noise" in said
     assert "4 seeds that the search had not seen" in said
 
 
@@ -45,7 +45,7 @@ def test_a_difference_within_the_noise_is_called_so():
 def test_one_seed_tells_nothing_of_chance():
     other, default = judged(-0.2, seeds=1)
     assert not finalists.distinguishable(other)
-    assert "One seed does not tell" in finalists.verdict(other, default, searched=9, rivals=1)
+    assert "One seed does not show" in finalists.verdict(other, default, searched=9, rivals=1)
     assert finalists.noise([other], default) is None
 
 

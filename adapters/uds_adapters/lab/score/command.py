@@ -85,7 +85,7 @@ def score(
         try:
             told_of = _choose(source, chosen_by, parts, every, keep=keep, rounds=rounds, output=output, subset=subset)
         except KeyboardInterrupt:
-            msg = f"All windows are kept in {parts.folder}; the same command goes on from there."
+            msg = f"All windows are saved in {parts.folder}; the same command resumes from there."
             raise Interrupted(msg) from None
         parts.remove()
         tell({**told_of, "seconds": seconds})
@@ -102,7 +102,7 @@ def _choose(
     output: Path,
     subset: Path | None,
 ) -> dict[str, Any]:
-    """The best of all windows, and both files; what there is to say of them."""
+    """Select the best records of all windows and write both files; return a summary."""
     from . import choose as choosing
 
     pool = parts.pool(len(every))
@@ -145,7 +145,7 @@ def _score_all(
     overwrite: bool,
     threads: int | None,
 ) -> tuple[Any, float]:
-    """All windows, on disk, and the seconds that it took."""
+    """Score all windows to disk; return them and the seconds."""
     import time
 
     from ..system import threads as limited
@@ -165,7 +165,7 @@ def _score_all(
         process.wait()
     except KeyboardInterrupt:
         done = sum(map(parts.has, range(len(every))))
-        msg = f"{done} of {len(every)} windows are kept in {folder}; the same command goes on from there."
+        msg = f"{done} of {len(every)} windows are saved in {folder}; the same command resumes from there."
         parts.remove_if_empty()
         raise Interrupted(msg if done else "No window was finished yet.") from None
     except BaseException:
@@ -176,7 +176,7 @@ def _score_all(
 
 @contextmanager
 def _bar(process: "Process", every: "Sequence[Window]", parts: Any) -> Iterator[Callable[[int], None] | None]:
-    """A bar of the records of the first process, for all do alike."""
+    """Show a bar of the records of the first process; the others do as many."""
     if process.rank > 0:
         yield None
         return
@@ -204,7 +204,7 @@ def _write(
     about: dict[str, Any],
     every: "Sequence[Window]",
 ) -> dict[str, Any]:
-    """Both files; what there is to say of them."""
+    """Write both files; return a summary."""
     from . import output as scored
 
     rows = scored.table(pool, choice, about=about)

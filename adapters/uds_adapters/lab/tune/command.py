@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
-_FREE = ("threads", "search", "trials", "rungs", "reduction", "seeds")  # what has run counts, whatever these are
+_FREE = ("threads", "search", "trials", "rungs", "reduction", "seeds")  # may change on resume: finished runs stay valid
 
 _search = functools.partial(option, panel="Search")
 
@@ -129,7 +129,10 @@ def _space(text: str | None, policy: str, settings: Settings) -> "Space":
     make_policy(policy, keep=settings.keep, seed=0)
     space = read(text or default(policy), policy=policy, settings=settings)
     if RunBudget.parse(settings.budget)[0] == "candidates" and "keep" in space:
-        msg = "`budget` candidates would let what keeps more train on more: use samples or tokens, or don't search keep"
+        msg = (
+            "`budget` candidates would let configurations that keep more train on more: use samples or tokens, or do "
+            "not search keep"
+        )
         raise LabError(msg)
     return space
 
@@ -139,7 +142,7 @@ def _task(source: Source, seed: int) -> "Task":
 
     task = prepare(source, seed=seed)
     if not task.heldout:
-        msg = "`holdout` must be more than 0: the held-out loss is what configurations are judged by"
+        msg = "`holdout` must be more than 0: configurations are compared by the held-out loss"
         raise LabError(msg)
     console.print(f"{len(task.train)} training examples, {len(task.heldout)} held out.")
     return task
@@ -154,7 +157,7 @@ def _claim(folder: Path, *, overwrite: bool) -> None:
 
 
 def _searched(runs: "Trials", space: "Space", halving: "Halving", folder: Path) -> "Outcome":
-    """The search, with a bar for each rung."""
+    """Run the search, with a bar for each rung."""
     from .halving import search
 
     try:
@@ -171,7 +174,7 @@ def _searched(runs: "Trials", space: "Space", halving: "Halving", folder: Path) 
             return search(runs, space, halving, storage=folder / "optuna.jsonl", told=told)
     except KeyboardInterrupt:
         finished = len(list((folder / "runs").glob("*.json")))
-        msg = f"The {finished} runs that are finished are kept. Go on with: uds tune --resume {folder}"
+        msg = f"The {finished} finished runs are saved. Resume with: uds tune --resume {folder}"
         raise Interrupted(msg) from None
 
 

@@ -29,7 +29,7 @@ __all__ = ["Configuration", "Halving", "Outcome", "search"]
 _ASKED = 5  # times as many proposals as configurations: small spaces repeat themselves
 
 Progress = Callable[[int, float], None]
-"""Told the rung, and how many of its runs are done."""
+"""Called with the rung, and the number of its runs that are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Halving:
     trials
         Configurations at the start.
     reduction
-        From rung to rung, one in so many goes on, with so many times the budget.
+        After each rung, one configuration of this many continues, with this many times the budget.
     rungs
         Their number; on the last, at the full budget, run the finalists and the default.
     seeds
@@ -82,19 +82,19 @@ class Halving:
 
 @dataclass(kw_only=True)
 class Configuration:
-    """One point of the space, and what its runs came to."""
+    """One point of the space, and its runs."""
 
     number: int
     point: Point
     name: str
-    """Policy and settings in words, as far as they are searched."""
+    """Policy and searched settings, as text."""
     runs: list[dict[str, Any]] = field(default_factory=list)
     """Of each: rung, seed, loss, and the difference to the default's loss under the same budget and seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a search came to."""
+    """Result of a search."""
 
     configurations: list[Configuration]
     default: Configuration
@@ -118,12 +118,12 @@ def search(
     with _quiet():
         study = optuna.create_study(storage=_journal(storage), study_name="tune", direction="minimize")
         runner = _Runner(trials, halving, told)
-        going_on = _first_rung(study, runner, space)
+        promoted = _first_rung(study, runner, space)
         for rung in range(1, halving.rungs - 1):
-            going_on = runner.best(going_on, rung)
-            runner.run(going_on, rung)
-            _note(study, going_on, space, TrialState.PRUNED)
-        finals = runner.best(going_on, halving.rungs - 1)
+            promoted = runner.best(promoted, rung)
+            runner.run(promoted, rung)
+            _note(study, promoted, space, TrialState.PRUNED)
+        finals = runner.best(promoted, halving.rungs - 1)
         finalists = runner.finals(finals)
         _note(study, finals, space, TrialState.COMPLETE)
     default, *others = finalists
@@ -140,7 +140,7 @@ def search(
 
 
 class _Runner:
-    """Runs configurations, the default beside them, and tells how far it is."""
+    """Runs configurations beside the default, and reports progress."""
 
     def __init__(self, trials: Trials, halving: Halving, told: Progress) -> None:
         self.trials, self.halving, self.told = trials, halving, told
@@ -164,12 +164,12 @@ class _Runner:
             self._one(configuration, rung, self.halving.seed)
 
     def best(self, configurations: Sequence[Configuration], rung: int) -> list[Configuration]:
-        """Those that go on to `rung`."""
+        """Return the configurations that continue to `rung`."""
         self._done = 0.0
         return sorted(configurations, key=_last_loss)[: self.halving.size(rung)]
 
     def finals(self, configurations: Sequence[Configuration]) -> list[Finalist]:
-        """The default and the configurations at the full budget, under seeds that are new."""
+        """Run the default and the configurations at the full budget, with new seeds."""
         rung, seeds = self.halving.rungs - 1, self.halving.final_seeds
         every = [self.default, *configurations]
         runs: dict[int, list[dict[str, Any]]] = {one.number: [] for one in every}
@@ -210,12 +210,12 @@ class _Runner:
 
 
 def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Configuration]:
-    """Proposals, one after the other, each learning from those before; none twice, and never the default."""
+    """Run proposals, each informed by those before; none twice, and never the default."""
     halving, seen = runner.halving, set()
     for attempt in range(_ASKED * halving.trials):
         if len(runner.configurations) == halving.trials:
             break
-        # a sampler of its own for each, so that a search that goes on proposes what it would have proposed
+        # one sampler per proposal, so that a resumed search proposes the same
         study.sampler = optuna.samplers.TPESampler(
             seed=random.Random(f"{halving.seed} {attempt}").getrandbits(32),
             n_startup_trials=max(5, halving.trials // 2),
@@ -235,7 +235,7 @@ def _first_rung(study: optuna.Study, runner: _Runner, space: Space) -> list[Conf
 
 
 def _note(study: optuna.Study, configurations: Sequence[Configuration], space: Space, state: TrialState) -> None:
-    """For Optuna's own tools: each configuration that went on, with its losses on all rungs."""
+    """Add each configuration that continued, with its losses on all rungs, for Optuna's tools."""
     for configuration in configurations:
         losses = {run["rung"]: [] for run in configuration.runs}
         for run in configuration.runs:
@@ -266,7 +266,7 @@ def _journal(path: Path) -> optuna.storages.BaseStorage:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines of Optuna; as before afterwards."""
+    """Silence Optuna's log inside the block."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

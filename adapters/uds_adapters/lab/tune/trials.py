@@ -56,7 +56,7 @@ class Trials:
 
     @cached_property
     def budget(self) -> RunBudget:
-        """Of a full run: what choosing by chance spends at the default's `keep`."""
+        """Budget of a full run: what random selection uses at the default's `keep`."""
         kind, amount = RunBudget.parse(self.settings.budget)
         if amount is not None:
             return RunBudget(kind=kind, amount=amount)
@@ -65,11 +65,11 @@ class Trials:
         return RunBudget.of(kind, order=first, train=self.task.train, keep=self.settings.keep)
 
     def check(self, share: float, /) -> None:
-        """Raise where runs that spend a `share` of the budget would be too short to tell anything."""
+        """Raise an error if runs that use a `share` of the budget are too short to compare."""
         steps = self._expected(share, self.settings)
         if steps < _FEWEST_STEPS:
             msg = (
-                f"the shortest runs would have {steps} steps, which tells nothing: raise `--steps` (or `--epochs`, or "
+                f"the shortest runs would have {steps} steps, too few to compare: raise `--steps` (or `--epochs`, or "
                 f"the amount of `--budget`), or lower `--rungs`"
             )
             raise LabError(msg)
@@ -118,7 +118,7 @@ class Trials:
         return self.settings.total_steps(len(self.task.train))
 
     def _expected(self, share: float, settings: Settings) -> int:
-        """Steps in which `settings` spend it, by chance."""
+        """Return the steps in which `settings` use it, with random selection."""
         candidates = self._steps * self.settings.batch_size
         kind, amount = RunBudget.parse(self.settings.budget)
         if amount is not None and kind == "samples":

@@ -18,7 +18,7 @@ from uds_core import __version__
 
 from .atomic_write import write_atomically
 
-__all__ = ["describe", "differences", "load", "save"]
+__all__ = ["describe", "differences", "load", "options", "save"]
 
 FORMAT, VERSION = "uds_core.checkpoint", 1
 
@@ -122,11 +122,14 @@ def describe(policy: uds.Policy, /) -> dict[str, Any]:
     functions, models and the like by their names.
     """
     name = uds.name_of(policy) or _name(type(policy))
+    return {"policy": name, "options": _plain(options(policy))}
+
+
+def options(policy: uds.Policy, /) -> dict[str, Any]:
+    """Return the options of a policy: the fields of a dataclass, or the public attributes of any other object."""
     if dataclasses.is_dataclass(policy):
-        options = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
-    else:
-        options = {name: value for name, value in getattr(policy, "__dict__", {}).items() if not name.startswith("_")}
-    return {"policy": name, "options": _plain(options)}
+        return {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+    return {name: value for name, value in getattr(policy, "__dict__", {}).items() if not name.startswith("_")}
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -182,9 +182,9 @@ class Ranks:
         features = {name: found[f"feature {name}"][order.to(features[name].device)] for name in features}
         return GatheredPool(features, found["tokens"][order], owners[order], found["batch"][order])
 
-    def exchange(self, parcels: Sequence[Any], /, *, device: torch.device) -> list[Any]:
+    def exchange(self, outgoing: Sequence[Any], /, *, device: torch.device) -> list[Any]:
         """What each rank sent to this one, of what each sends to each: dicts and lists of tensors, numbers, words."""
-        sent = [_written(parcel) for parcel in parcels]
+        sent = [_to_bytes(value) for value in outgoing]
         began, where = time.perf_counter(), self._device(torch.empty(0, device=device))
         sizes = torch.tensor([len(one) for one in sent], device=where)
         theirs = torch.empty_like(sizes)
@@ -193,7 +193,7 @@ class Ranks:
         received = data.new_empty(int(theirs.sum()))
         dist.all_to_all_single(received, data, theirs.tolist(), sizes.tolist(), group=self.group)
         self._count(began, 2, len(received))
-        return [_read(part, device) for part in received.cpu().split(theirs.tolist())]
+        return [_from_bytes(part, device) for part in received.cpu().split(theirs.tolist())]
 
     def first(self, value: Any, /) -> Any:
         """`value` of rank 0, on all."""
@@ -292,11 +292,11 @@ def _unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str,
     return found
 
 
-def _written(parcel: Any) -> torch.Tensor:
+def _to_bytes(value: Any) -> torch.Tensor:
     buffer = io.BytesIO()
-    torch.save(parcel, buffer)
+    torch.save(value, buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
-def _read(data: torch.Tensor, device: torch.device) -> Any:
+def _from_bytes(data: torch.Tensor, device: torch.device) -> Any:
     return torch.load(io.BytesIO(data.numpy().tobytes()), map_location=device, weights_only=True)

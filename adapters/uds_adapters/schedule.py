@@ -136,7 +136,8 @@ class Schedule:
                 f"choose another policy, {remedy}"
             )
             raise TypeError(msg)
-        if getattr(policy, "keep", None) is None:
+        scheduled: Any = policy
+        if scheduled.keep is None:
             msg = (
                 f"curve={self.curve!r} ends at the policy's `keep`, but {name} was made without one: "
                 f"give it a share (`count` and `tokens` cannot be scheduled), {remedy}"

@@ -21,7 +21,7 @@ from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
 from .selection import importance, metrics
 from .selection.assignment import Assignment
-from .selection.checks import check_policy, check_weights_applied, warn_of_lost, warn_of_unlabelled
+from .selection.checks import check_id_field, check_policy, check_weights_applied, warn_of_lost, warn_of_unlabelled
 from .selection.history import History
 
 __all__ = ["BatchSelector", "weighted_loss"]
@@ -111,6 +111,7 @@ class BatchSelector:
         ranks: Literal["rank", "global"] | Ranks = "rank",
     ) -> None:
         check_policy(policy)
+        check_id_field(policy, id_field)
         self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
         self.schedule.check(policy)
         self.id_field, self.audit = id_field, audit
@@ -225,7 +226,7 @@ class BatchSelector:
         kept = [
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
-        self._tell(looked, pool, assignments)
+        self._update_attributes(looked, pool, assignments)
         if any(one is not None for one in weights):
             options = {"indexer": self._batch_scorer.indexer, "shift": self._batch_scorer.shift}
             fraction = self.metrics["kept_tokens_fraction"]
@@ -315,12 +316,12 @@ class BatchSelector:
         """For each choice, the samples that come from other processes."""
         if not any(assignment.moves for assignment in assignments):
             return [[] for _ in assignments]
-        parcels = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(self.ranks.size)]
-        received = self.ranks.exchange(parcels, device=assignments[0].device)
-        return [[parcel[i] for parcel in received] for i in range(len(assignments))]
+        outgoing = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(self.ranks.size)]
+        received = self.ranks.exchange(outgoing, device=assignments[0].device)
+        return [[batches_of_rank[i] for batches_of_rank in received] for i in range(len(assignments))]
 
-    def _tell(self, looked: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
-        """What the attributes say of a call."""
+    def _update_attributes(self, looked: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
+        """Update the public attributes."""
         self.last_indices = [i for assignment in assignments for i in assignment.chosen_here]
         self.last_ids = [looked.ids[i] for i in self.last_indices] if looked.ids else []
         self.tokens = sum(assignment.tokens for assignment in assignments)

@@ -321,8 +321,11 @@ def test_a_policy_that_remembers_samples_is_told_which_they_are():
     for _ in range(2):
         select({**tiny.batch(6), "id": torch.arange(6)})
     assert len(select.last_indices) == 2
-    with pytest.raises(ValueError, match="`id_field`"):
-        BatchSelector(tiny.llama(), uds.LossDrop(count=2))(tiny.batch(6))
+
+
+def test_a_policy_that_reads_ids_is_refused_without_an_id_field_before_any_batch():
+    with pytest.raises(ValueError, match=r"LossDrop remembers samples by their ids: set `id_field`"):
+        BatchSelector(tiny.llama(), uds.LossDrop(count=2))
 
 
 def test_the_audit_tells_every_candidate(tmp_path):

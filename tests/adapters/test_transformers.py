@@ -288,6 +288,8 @@ def test_another_policy_does_not_take_up_the_checkpoint(tmp_path):
 def test_refusals_at_construction_name_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`scope` must be 'micro' or 'step', got 'pool'"):
         trainer(tmp_path, scope="pool")
+    with pytest.raises(ValueError, match="LossDrop remembers samples by their ids: set `id_field`"):
+        trainer(tmp_path, policy=uds.LossDrop(count=2))
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", 2)
     monkeypatch.setattr(transformers.Trainer, "_wrap_model", lambda self, model, *_, **__: model)
     with pytest.raises(ValueError, match=r"2 GPUs in one process \(DataParallel\).*torchrun"):

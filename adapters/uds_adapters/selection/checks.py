@@ -8,10 +8,18 @@ from typing import Any
 
 import uds_core as uds
 
+from .. import checkpoints
 from ..batches import LOSS_WEIGHTS, SampleView
 from ..ranks import Ended
 
-__all__ = ["check_policy", "check_weights_applied", "draws_weights", "warn_of_lost", "warn_of_unlabelled"]
+__all__ = [
+    "check_id_field",
+    "check_policy",
+    "check_weights_applied",
+    "draws_weights",
+    "warn_of_lost",
+    "warn_of_unlabelled",
+]
 
 
 def check_policy(policy: Any) -> None:
@@ -22,7 +30,9 @@ def check_policy(policy: Any) -> None:
     own = isinstance(policy, uds.Full) or (
         isinstance(policy, uds.SelectiveBackprop) and policy.form == "history" and policy.beta
     )
-    if getattr(policy, "budget", None) == uds.Budget() and not own:
+    options = checkpoints.options(policy)
+    has_budget = options.keys() >= {"keep", "count"}
+    if has_budget and all(options.get(name) is None for name in ("keep", "count", "tokens")) and not own:
         msg = (
             f"`policy` would keep all candidates, and score them for nothing: give {type(policy).__name__} a `keep` "
             "such as 0.25, a `count` or `tokens`; keep=1.0 if that is meant"
@@ -30,9 +40,19 @@ def check_policy(policy: Any) -> None:
         raise ValueError(msg)
 
 
+def check_id_field(policy: uds.Policy, id_field: str | None) -> None:
+    """Raise when `policy` reads sample ids and no entry of the batches holds them."""
+    if policy.needs.ids and not id_field:
+        msg = (
+            f"{type(policy).__name__} remembers samples by their ids: set `id_field` to the name of the batch entry "
+            "that holds them, such as id_field='id'"
+        )
+        raise ValueError(msg)
+
+
 def draws_weights(policy: Any) -> bool:
     """Return whether `policy` gives the samples that it draws importance weights."""
-    return getattr(policy, "temperature", None) is not None
+    return checkpoints.options(policy).get("temperature") is not None
 
 
 def check_weights_applied(batch: Any) -> None:
@@ -48,7 +68,7 @@ def check_weights_applied(batch: Any) -> None:
 
 def warn_of_unlabelled(policy: Any, views: Sequence[SampleView]) -> None:
     """Where the rows with labels are to be scored, and there are no labels."""
-    if getattr(policy, "rows", None) == "labels" and any(samples.labels is None for samples in views):
+    if checkpoints.options(policy).get("rows") == "labels" and any(samples.labels is None for samples in views):
         msg = (
             "a batch has no `labels`, so that all its tokens are scored, those of prompts too: give `labels`, -100 "
             "where there is no loss, or say that this is meant with the policy's rows='tokens'"

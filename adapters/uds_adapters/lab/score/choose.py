@@ -13,6 +13,7 @@ import torch
 
 import uds_core as uds
 
+from ...selection.checks import draws_weights
 from ..errors import LabError
 
 __all__ = ["RankedRecords", "check", "choose", "number_of"]
@@ -89,7 +90,7 @@ def choose(
 
 def check(policy: Any, best: int, pool: int, /) -> None:
     """Raise where `policy` cannot choose `best` of `pool`: where it has no say in how many it keeps, or draws them."""
-    if getattr(policy, "temperature", None) is not None:
+    if draws_weights(policy):
         msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
         raise LabError(msg)
     if best != pool and "count" not in _options(policy):

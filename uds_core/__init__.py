@@ -42,6 +42,7 @@ from .policies import (
     published_alpha,
 )
 from .policy import Needs, Policy
+from .policy_spec import make_policy, parse_policy, parse_value
 from .registry import get, name_of, names, register
 from .sketch import FourierSketch, PairedSketch, ShiftedSketch
 from .spectrum import frobenius_norm, nuclear_bounds, nuclear_norm
@@ -105,11 +106,14 @@ __all__ = [
     "isometric_alpha",
     "jaccard",
     "layer_products",
+    "make_policy",
     "name_of",
     "names",
     "ngram_sketch",
     "nuclear_bounds",
     "nuclear_norm",
+    "parse_policy",
+    "parse_value",
     "pool",
     "published_alpha",
     "register",

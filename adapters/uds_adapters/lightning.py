@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import uds_core as uds
 
-from .selection.checks import check_weights_applied
+from .selection.checks import check_policy, check_weights_applied
 from .torch import BatchSelector
 
 __all__ = ["UDSCallback"]
@@ -26,7 +26,7 @@ class UDSCallback(Callback):
     Parameters
     ----------
     policy
-        Any `uds_core` policy.
+        Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``.
     model
         Name of the attribute of the LightningModule that holds the language model, such as ``"model"``. None finds it:
         the module itself, or the one model inside it that has output embeddings.
@@ -59,8 +59,8 @@ class UDSCallback(Callback):
     >>> trainer = Trainer(callbacks=[UDSCallback(uds.UDS(keep=0.25))])  # doctest: +SKIP
     """
 
-    def __init__(self, policy: uds.Policy, *, model: str | None = None, **options: Any) -> None:
-        self.policy, self.model, self.options = policy, model, options
+    def __init__(self, policy: uds.Policy | str, *, model: str | None = None, **options: Any) -> None:
+        self.policy, self.model, self.options = check_policy(policy), model, options
         self.selector: BatchSelector | None = None
         self._loaded: dict[str, Any] = {}
         self._batch: Any = None

@@ -41,7 +41,7 @@ class BatchSelector:
         The model that is trained, as the loop calls it: a language model whose forward takes the batch's entries by
         name, and whose `get_output_embeddings()` returns its LM head. (Policies that score no logits need neither.)
     policy
-        Any `uds_core` policy.
+        Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``.
     schedule
         A `Schedule`: warm-up, interval, and a share that changes. Default: every batch is chosen from.
     scorer
@@ -99,7 +99,7 @@ class BatchSelector:
     def __init__(
         self,
         model: torch.nn.Module,
-        policy: uds.Policy,
+        policy: uds.Policy | str,
         *,
         schedule: Schedule | None = None,
         scorer: Callable[..., Scorer] = Scorer,
@@ -110,10 +110,10 @@ class BatchSelector:
         audit: Audit | None = None,
         ranks: Literal["rank", "global"] | Ranks = "rank",
     ) -> None:
-        check_policy(policy)
-        check_id_field(policy, id_field)
-        self.policy, self.schedule = policy, Schedule() if schedule is None else schedule
-        self.schedule.check(policy)
+        self.policy: uds.Policy = check_policy(policy)
+        check_id_field(self.policy, id_field)
+        self.schedule = Schedule() if schedule is None else schedule
+        self.schedule.check(self.policy)
         self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(placement=ranks)
         self._scoring_options: dict[str, Any] = {

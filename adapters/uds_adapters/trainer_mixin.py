@@ -39,7 +39,7 @@ class UDSTrainerMixin(Trainer):
     Parameters
     ----------
     policy
-        Any `uds_core` policy; it cannot be left away.
+        Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``; required.
     scope
         ``"micro"``: each micro-batch is chosen from. ``"step"``: all micro-batches of an optimizer step are one pool,
         and the chosen are split evenly over as many batches.
@@ -74,7 +74,7 @@ class UDSTrainerMixin(Trainer):
     def __init__(
         self,
         *args: Any,
-        policy: uds.Policy | None = None,
+        policy: uds.Policy | str | None = None,
         scope: Literal["micro", "step"] = "micro",
         ranks: Literal["rank", "global"] | Ranks = "rank",
         selection: dict[str, Any] | None = None,
@@ -83,7 +83,7 @@ class UDSTrainerMixin(Trainer):
         if scope not in ("micro", "step"):
             msg = f"`scope` must be 'micro' or 'step', got {scope!r}"
             raise ValueError(msg)
-        check_policy(policy)
+        policy = check_policy(policy)
         super().__init__(*args, **kwargs)
         self.scope: Literal["micro", "step"] = scope
         self.selector = BatchSelector(

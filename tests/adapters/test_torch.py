@@ -132,7 +132,7 @@ def test_a_sample_without_labels_is_left_out():
 
 
 def test_what_is_no_policy_is_refused_at_construction():
-    wrongs: list[Any] = ["uds", uds.UDS, None]
+    wrongs: list[Any] = [3, uds.UDS, None]
     for wrong in wrongs:
         with pytest.raises(TypeError, match=r"`policy` must be a policy such as uds.UDS\(keep=0.25\)"):
             BatchSelector(tiny.llama(), wrong)
@@ -383,3 +383,16 @@ def test_a_state_that_does_not_fit_names_what_differs(tmp_path):
     other.load_state_dict(state, about=about)
     with pytest.raises(ValueError, match="saved with seed=0, now seed=1"):
         other(tiny.batch())
+
+
+def test_a_policy_may_be_given_as_text():
+    by_text, by_value = (
+        BatchSelector(tiny.llama(), "maxloss:keep=0.5"),
+        BatchSelector(tiny.llama(), uds.MaxLoss(keep=0.5)),
+    )
+    batch = tiny.batch(6)
+    by_text(batch), by_value(batch)
+    assert by_text.policy == by_value.policy
+    assert by_text.last_indices == by_value.last_indices
+    with pytest.raises(ValueError, match="`policy` would keep all candidates"):
+        BatchSelector(tiny.llama(), "uds")

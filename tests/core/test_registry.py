@@ -126,3 +126,25 @@ def test_the_example_of_the_docs_runs(site):
     nearest = np.argsort(np.abs(loss - 1.0), kind="stable")
     assert selection.indices.tolist() == [i for i in nearest if i != 3][:2]
     assert uds.flatten(state) == {}
+
+
+def test_a_policy_is_made_from_its_text():
+    assert uds.make_policy("maxloss:keep=0.25") == uds.MaxLoss(keep=0.25)
+    made = uds.make_policy("uds:alpha=auto,memory=16", keep=0.5, unknown=1)
+    assert isinstance(made, uds.UDS)
+    assert (made.keep, made.memory) == (0.5, 16)
+    assert uds.make_policy("longest:count=2", keep=0.5) == uds.Longest(count=2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("nope", "unknown policy 'nope'"),
+        ("uds:alpha", "expected options as `option=value`, got 'alpha'"),
+        ("uds:dim=8,dim=9", "the option 'dim' comes twice"),
+        ("uds:size=3", "uds has no option 'size'; it has keep, count"),
+    ],
+)
+def test_a_text_that_describes_no_policy_is_refused(spec, words):
+    with pytest.raises(ValueError, match=words):
+        uds.make_policy(spec)

@@ -22,10 +22,11 @@ __all__ = [
 ]
 
 
-def check_policy(policy: Any) -> None:
-    """Raise where the adapters cannot use `policy`."""
+def check_policy(policy: Any) -> uds.Policy:
+    """Return `policy`, made from text where it is text; raise where the adapters cannot use it."""
+    policy = uds.make_policy(policy) if isinstance(policy, str) else policy
     if isinstance(policy, type) or not isinstance(policy, uds.Policy):
-        msg = f"`policy` must be a policy such as uds.UDS(keep=0.25), got {policy!r}; uds.get(name) finds one by name"
+        msg = f"`policy` must be a policy such as uds.UDS(keep=0.25) or 'uds:keep=0.25', got {policy!r}"
         raise TypeError(msg)
     own = isinstance(policy, uds.Full) or (
         isinstance(policy, uds.SelectiveBackprop) and policy.form == "history" and policy.beta
@@ -38,6 +39,7 @@ def check_policy(policy: Any) -> None:
             "such as 0.25, a `count` or `tokens`; keep=1.0 if that is meant"
         )
         raise ValueError(msg)
+    return policy
 
 
 def check_id_field(policy: uds.Policy, id_field: str | None) -> None:

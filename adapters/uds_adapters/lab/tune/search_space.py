@@ -13,7 +13,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 import uds_core as uds
 
-from .. import policy_spec
 from ..errors import LabError
 from ..policy_spec import make_policy, parse
 from ..training.settings import Settings
@@ -138,7 +137,7 @@ def _parts(text: str) -> Iterator[str]:
 
 def _domain(name: str, text: str, *, whole: bool) -> Choices | Range:
     if text.startswith("[") and text.endswith("]"):
-        values = tuple(policy_spec.parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip())
+        values = tuple(uds.parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip())
         if len(set(map(repr, values))) < max(len(values), 2):
             msg = f"`search` {name}: expected two values or more, each once, got {text}"
             raise LabError(msg)

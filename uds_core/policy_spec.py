@@ -1,0 +1,69 @@
+"""Policies from text, as in ``uds:keep=0.25,alpha=auto``."""
+
+import inspect
+import json
+from typing import Any
+
+from .policy import Policy
+from .registry import get
+
+__all__ = ["make_policy", "parse_policy", "parse_value"]
+
+
+def parse_policy(spec: str, /) -> tuple[str, dict[str, Any]]:
+    """Return name and options of ``name:option=value,option=value``; values as `parse_value` reads them.
+
+    Raises
+    ------
+    ValueError
+        Where an option has no value, or comes twice.
+    """
+    name, _, rest = spec.partition(":")
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if rest else []:
+        key, found, value = (piece.strip() for piece in part.partition("="))
+        if not (key and found and value):
+            msg = f"policy {spec!r}: expected options as `option=value`, got {part!r}; as in uds:alpha=0.5,dim=256"
+            raise ValueError(msg)
+        if key in options:
+            msg = f"policy {spec!r}: the option {key!r} comes twice"
+            raise ValueError(msg)
+        options[key] = parse_value(value)
+    return name.strip(), options
+
+
+def make_policy(spec: str, /, **shared: Any) -> Policy:
+    """Return the policy that `spec` describes, as in ``make_policy("uds:keep=0.25,alpha=auto")``.
+
+    Parameters
+    ----------
+    spec
+        ``name:option=value,option=value``: a name that `get` knows, and its options.
+    **shared
+        Further options, for the policies that take them; those of `spec` come first. `keep` is left out where `spec`
+        has a `count` or `tokens`.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError
+        Where there is no such policy or option, or a value does not fit.
+    """
+    name, options = parse_policy(spec)
+    make = get(name)
+    known = inspect.signature(make).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        msg = f"policy {spec!r}: {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+        raise ValueError(msg)
+    if {"count", "tokens"} & options.keys():
+        shared.pop("keep", None)
+    taken = {key: value for key, value in shared.items() if key in known}
+    return make(**{**taken, **options})
+
+
+def parse_value(text: str, /) -> Any:
+    """Return a number, ``true``, ``false``, ``null`` (Python's None) or JSON; else the text itself."""
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except json.JSONDecodeError:
+        return text

@@ -1,4 +1,4 @@
-"""What was scored and chosen, candidate by candidate, on disk; it survives a killed run and a resumed one."""
+"""Audit log of scores and selections, one row per candidate."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from .audit_files import AuditFiles, sync
 
 __all__ = ["Audit", "read"]
 
-_PARTS = 8  # so that a full audit forgets an eighth of its limit at a time
+_PARTS = 8  # a full audit drops an eighth of its limit at a time
 _SYNC_EVERY = 64  # records
 _OURS = ("step", "position", "id", "chosen")
 
 
 class Audit:
-    """A record of each choice: a row for each candidate, with its score, what that is made of, and whether it was kept.
+    """Log of selections: a row for each candidate, with its score, the parts of the score, and whether it was chosen.
 
     Parameters
     ----------
     path
-        ``"....jsonl"``: a file of one JSON object a line; what does not fit in it moves to ``....000001.jsonl`` and so
-        on, beside it. ``"....parquet"``: a folder of Parquet files, which needs pyarrow. One that exists is continued.
-        A path has one writer: give each process its own.
+        ``"....jsonl"``: a file with one JSON object per line; full parts are renamed to ``....000001.jsonl`` and so
+        on, in the same folder. ``"....parquet"``: a folder of Parquet files, which needs pyarrow. An existing one is
+        continued. A path has one writer: give each process its own.
     limit_bytes
-        Bytes that all files together may take. A part takes an eighth of it; the oldest ones are dropped for new ones.
+        Limit of all files together. A part takes an eighth of it; the oldest parts are dropped for new ones.
     every
         Only steps that are multiples of it are recorded.
 
     Raises
     ------
     ValueError
-        Where `path` ends in neither, is a file where a folder is needed, or an option is out of range.
+        When `path` ends in neither, is a file instead of a folder, or an option is out of range.
     ImportError
-        Where Parquet is asked for and pyarrow is missing.
+        When the path ends in ``.parquet`` and pyarrow is missing.
 
     Notes
     -----
-    A record is with the operating system when `record` returns, so it survives the process; it is forced to the disk
-    every 64th time, with each full part, and by `close`, so a power failure costs 63 records at most. No file is held
-    open. Parquet files are written whole; until one is full its rows lie in ``_open.jsonl`` in the same folder. 32
+    A record is with the operating system when `record` returns, so it survives the process. It is synced to disk every
+    64th time, with each full part, and by `close`, so a power failure costs 63 records at most. No file stays open.
+    Parquet files are written atomically; until one is full its rows are in ``_open.jsonl`` in the same folder. 32
     candidates take half a millisecond; a full part (32 MiB by default, 180,000 rows) takes 3 s to become Parquet.
 
     Examples
@@ -65,27 +65,27 @@ class Audit:
     def record(
         self, step: int, ids: Sequence[Any] | None, parts: Mapping[str, Any], chosen: Collection[int], **numbers: Any
     ) -> None:
-        """Write down one choice.
+        """Write the rows of one selection.
 
         Parameters
         ----------
         step
-            Number of the choice, from 0. One that is not above the last, as after a resume, replaces what was recorded
-            of it and of all later ones.
+            Number of the step, from 0. One that is not above the last, as after a resume, replaces the records of that
+            step and of all later ones.
         ids
-            Identities of the candidates in the data set, numbers or words; None where it has none.
+            Ids of the candidates in the data set, numbers or strings; None without ids.
         parts
-            Name -> one number a candidate, in batch order: `Selection.table()`, lengths, and what else there is. Lists,
-            or anything with `tolist`. What is not finite becomes null.
+            Name -> one number per candidate, in batch order: `Selection.table()`, lengths and others. Lists, or
+            anything with `tolist`. Numbers that are not finite become null.
         chosen
             Positions of the chosen in the batch.
         **numbers
-            Of the whole choice, repeated in each row: ``alpha=...``.
+            Of the whole selection, repeated in each row: ``alpha=...``.
 
         Raises
         ------
         TypeError, ValueError
-            Where lengths, names or values do not fit one another, or `limit_bytes` is less than 8 times one record.
+            When lengths, names or values do not fit one another, or `limit_bytes` is less than 8 times one record.
         """
         _check_whole("step", step, least=0)
         if step % self.every:
@@ -94,7 +94,7 @@ class Audit:
         self._append("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
     def close(self) -> None:
-        """Force all to the disk, the last rows as Parquet where that is asked for. `record` may go on afterwards."""
+        """Sync all records to disk, for Parquet the last rows as a part. `record` may be called again afterwards."""
         if self._files.parquet and self._files.open_size():
             self._files.finish_part(self._finished_bytes)
         elif self._files.open_size():
@@ -116,7 +116,7 @@ class Audit:
             with self._files.open.open("ab") as stream:
                 stream.write(lines)
         except OSError:
-            self._files.repair()  # a full disk must not leave half a line in the midst of others
+            self._files.repair()  # a full disk must not leave half a line between others
             raise
         self._records += 1
         if self._records % _SYNC_EVERY == 0:
@@ -124,24 +124,24 @@ class Audit:
 
 
 def read(path: Path | str) -> Iterator[dict[str, Any]]:
-    """The rows of an audit, in the order of their steps and positions; those that a resumed run replaced are left out.
+    """Yield the rows of an audit by step and position, without those that a resumed run replaced.
 
     Parameters
     ----------
     path
-        As it was given to `Audit`. Read it while no run writes to it.
+        The path given to `Audit`. No run may write to it at the same time.
 
     Yields
     ------
     dict
-        ``step``, ``position``, ``id`` (where there are any), ``chosen``, every part and every number.
+        ``step``, ``position``, ``id`` (if given), ``chosen``, every part and every number.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no audit.
+        When there is no audit.
     ValueError
-        Where a line is damaged. Only the end of a file may be torn, as a killed run leaves it, and is left out.
+        When a line is damaged. An incomplete last line, as a killed run leaves it, is skipped.
     """
     files = AuditFiles(Path(path))
     steps = [record[0]["step"] for record in _records(files)]
@@ -184,12 +184,12 @@ def _cell(name: str, value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
-    msg = f"{name!r} must hold numbers, words or None, got {value!r}"
+    msg = f"{name!r} must hold numbers, strings or None, got {value!r}"
     raise TypeError(msg)
 
 
 def _records(files: AuditFiles) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one `record` after another."""
+    """Yield the rows of each call of `record`."""
     record: list[dict[str, Any]] = []
     for row in files.rows():
         if row["position"] == 0 and record:
@@ -201,7 +201,7 @@ def _records(files: AuditFiles) -> Iterator[list[dict[str, Any]]]:
 
 
 def _latest(steps: Sequence[int]) -> list[bool]:
-    """Which records no later one replaces: those whose step is below all that come after."""
+    """Return which records no later one replaces: those with a step below all that follow."""
     lowest, flags = math.inf, []
     for step in reversed(steps):
         flags.append(step < lowest)

@@ -1,4 +1,4 @@
-"""The files of an audit: JSON lines or Parquet parts, whole whatever kills the run that writes them."""
+"""Files of an audit: JSON Lines or Parquet parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AuditFiles", "sync"]
 
 
 class AuditFiles:
-    """Finished parts, numbered, oldest first; and the open file, always JSON lines."""
+    """Numbered finished parts, oldest first, and the open file, always JSON Lines."""
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in (".jsonl", ".parquet"):
@@ -30,26 +30,26 @@ class AuditFiles:
         self._stem = "" if self.parquet else f"{path.stem}."
 
     def finished(self) -> dict[int, Path]:
-        """Number -> finished part, in their order."""
+        """Return number -> finished part, in order."""
         name = re.compile(rf"{re.escape(self._stem)}(\d{{6,}}){re.escape(self.path.suffix)}")
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         parts = {int(match[1]): file for file in files if (match := name.fullmatch(file.name))}
         return dict(sorted(parts.items()))
 
     def prepare(self) -> None:
-        """Make ready for writing."""
+        """Create the folder and repair the open file."""
         if self.parquet:
-            _pyarrow()  # now, and not when the first part is full
+            _pyarrow()  # fail now, not when the first part is full
         self.folder.mkdir(parents=True, exist_ok=True)
         self.repair()
 
     def repair(self) -> None:
-        """Cut a torn line off the open file."""
+        """Remove an incomplete last line from the open file."""
         if self.open_size():
             os.truncate(self.open, _whole(self.open.read_bytes()))
 
     def open_size(self) -> int:
-        """Bytes of the open file; 0 where there is none."""
+        """Return the size of the open file in bytes; 0 without one."""
         return self.open.stat().st_size if self.open.is_file() else 0
 
     def finish_part(self, limit: int) -> None:
@@ -60,7 +60,7 @@ class AuditFiles:
         sync(self.open)
         if self.parquet:
             _write_parquet(part, list(_lines(self.open)))
-            self.open.unlink()  # killed before this, its rows are there twice, and read once
+            self.open.unlink()  # a run killed before this leaves the rows twice; `read` yields them once
         else:
             self.open.replace(part)
         sizes = {file: file.stat().st_size for file in (*parts.values(), part)}
@@ -70,7 +70,7 @@ class AuditFiles:
                 del sizes[file]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows as they were written, the oldest first."""
+        """Yield all rows as written, the oldest first."""
         files = [*self.finished().values(), *([self.open] if self.open.is_file() else [])]
         if not files:
             msg = f"no audit at {self.path}"
@@ -80,7 +80,7 @@ class AuditFiles:
 
 
 def sync(file: Path) -> None:
-    """Force what is written to `file` to the disk."""
+    """Sync `file` to disk."""
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
 
@@ -96,7 +96,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _whole(data: bytes) -> int:
-    """How much of `data` is left when what is no line of an audit is cut off its end."""
+    """Return the length of `data` without incomplete lines at its end."""
     end = data.rfind(b"\n") + 1
     while end:
         start = data.rfind(b"\n", 0, end - 1) + 1
@@ -125,7 +125,7 @@ def _write_parquet(file: Path, rows: list[dict[str, Any]]) -> None:
 def _column(pa: Any, values: list[Any]) -> Any:
     try:
         column = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and words mixed, or beyond 64 bits
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and strings mixed, or beyond 64 bits
         return pa.array([None if value is None else str(value) for value in values])
     # a column of nulls alone would not fit those of other parts
     return column.cast(pa.float64()) if pa.types.is_null(column.type) else column

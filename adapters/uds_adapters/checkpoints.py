@@ -1,4 +1,4 @@
-"""What a selector remembers, on disk: a safetensors file that is whole or not there, and says what it is."""
+"""Checkpoints of a selector in safetensors format."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _REMEDY = f"take another copy of it, or {_WITHOUT}"
 
 
 def save(file: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
-    """Write `tensors` to `file`, at once: whoever reads it finds the last whole checkpoint, whenever power fails.
+    """Write `tensors` to `file` atomically.
 
     Parameters
     ----------
     file
-        A path; its folder is made where there is none.
+        A path; a missing folder is created.
     tensors
         Name -> tensor on any device, as `BatchSelector.state_dict` gives them; may be empty.
     about
-        What made them, for `load` to compare: anything JSON can say; `describe` gives it for a policy.
+        Description that `load` compares, JSON data; for a policy the result of `describe`.
 
     Raises
     ------
     TypeError, ValueError
-        Where `about` is not JSON.
+        When `about` is not JSON data.
 
     Notes
     -----
@@ -60,22 +60,22 @@ def save(file: Path | str, tensors: Mapping[str, torch.Tensor], about: Mapping[s
 
 
 def load(file: Path | str, *, about: Mapping[str, Any] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors of `file`, on the CPU, and what was said about them. Never unpickles anything.
+    """Return the tensors of `file`, on the CPU, and their description. Nothing is unpickled.
 
     Parameters
     ----------
     file
         As `save` wrote it.
     about
-        What is expected: each entry must be as it was saved, except for ``options``. Those of a policy may change where
-        what it remembers still fits (`keep`, `alpha`); which must not, its state's own check knows: see `differences`.
+        Expected description: each entry must equal the saved one, except ``options``. Some options of a policy may
+        change (`keep`, `alpha`); `uds_core.restore` refuses a state that does not fit the others; see `differences`.
 
     Raises
     ------
     ValueError
-        Where the file is something else, cut off, damaged, of a newer format, or not about what is expected.
+        When the file is something else, cut off, damaged, of a newer format, or of another description.
     FileNotFoundError
-        Where there is none.
+        When the file does not exist.
     """
     file = Path(file)
     tensors, metadata = _read(file)
@@ -102,9 +102,9 @@ def load(file: Path | str, *, about: Mapping[str, Any] | None = None) -> tuple[d
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], /) -> list[str]:
-    """What differs between two `about`, options one by one: ``["saved with seed=0, now seed=1"]``.
+    """Return the differences of two `about`, option by option: ``["saved with seed=0, now seed=1"]``.
 
-    For the error message where a policy refuses the state that was saved.
+    For the error message when a policy refuses the saved state.
     """
     old, new = _flat(json.loads(_json(saved))), _flat(json.loads(_json(now)))
     return [
@@ -115,11 +115,10 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], /) -> list[str
 
 
 def describe(policy: uds.Policy, /) -> dict[str, Any]:
-    """A policy as `about`: ``{"policy": name, "options": {...}}``.
+    """Return a policy as `about`: ``{"policy": name, "options": {...}}``.
 
-    The name is that of the registry, or else the class's own with its module. Options are the fields of a dataclass, or
-    the public attributes of any other object. Arrays are told by shape, dtype and checksum, whatever their library;
-    functions, models and the like by their names.
+    The name is that of the registry, or else the class's own with its module. The options are those of `options`;
+    arrays of any library are described by shape, dtype and checksum; functions and other objects by their names.
     """
     name = uds.name_of(policy) or _name(type(policy))
     return {"policy": name, "options": _plain(options(policy))}
@@ -136,7 +135,7 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    data = file.read_bytes()  # once: another checkpoint may be renamed to this name meanwhile
+    data = file.read_bytes()  # once: another checkpoint may replace the file between two reads
     try:
         tensors = parse(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -154,7 +153,7 @@ def _check_about(file: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Options beside the other entries."""
+    """Return the entries with the options at the top level."""
     return {**{name: value for name, value in about.items() if name != "options"}, **about.get("options", {})}
 
 
@@ -183,16 +182,16 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        msg = f"`about` must be what JSON can say ({error}): use numbers, strings and lists, or `describe(policy)`"
+        msg = f"`about` must be JSON data ({error}): use numbers, strings and lists, or `describe(policy)`"
         raise type(error)(msg) from error
 
 
-class _Held(NamedTuple):
+class _Array(NamedTuple):
     array: Any
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say of an option."""
+    """Return an option as JSON data."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (Integral, Real)):
@@ -208,8 +207,8 @@ def _plain(value: Any) -> Any:
 
 
 def _array(value: Any) -> dict[str, Any]:
-    # `flatten` brings arrays of any library to the host; torch alone brings its half floats
-    data = _bytes(_host(value)) if isinstance(value, torch.Tensor) else uds.flatten(_Held(value))["array"].tobytes()
+    # `flatten` copies arrays of any library to the CPU; half-precision tensors need torch
+    data = _bytes(_host(value)) if isinstance(value, torch.Tensor) else uds.flatten(_Array(value))["array"].tobytes()
     dtype = str(value.dtype).rsplit(".", maxsplit=1)[-1]
     return {"shape": list(value.shape), "dtype": dtype, "sha256": hashlib.sha256(data).hexdigest()[:16]}
 

@@ -1,4 +1,4 @@
-"""Processes that choose together: what each looked at is gathered once, and all come to the same choice."""
+"""Collective selection across the processes of torch.distributed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _READY, _ENDED, _FAILED = range(3)
 
 
 class RankError(RuntimeError):
-    """Another process failed, or does not do what this one does; raised on all of them, so that none waits."""
+    """Another process failed, or does something different; raised on all processes, so that none waits."""
 
 
 class Ended(Exception):  # noqa: N818 - no error
-    """A process has no batch left, so that all stop here; `lost` says what this one still had."""
+    """A process has no batch left, so all processes stop; `lost` describes the candidates left on this one."""
 
     def __init__(self, rank: int, lost: str = "") -> None:
         super().__init__(rank, lost)
@@ -39,44 +39,44 @@ class GatheredPool(NamedTuple):
     """The candidates of all processes: rank by rank within a micro-batch, one micro-batch after the other."""
 
     features: uds.Features
-    tokens: torch.Tensor  # (n,) int64 on the host: rows that carry loss
-    owners: torch.Tensor  # (n,) int64 on the host: which rank has the sample
-    batches: torch.Tensor  # (n,) int64 on the host: in which of its micro-batches
+    tokens: torch.Tensor  # (n,) int64 on the CPU: rows with loss
+    owners: torch.Tensor  # (n,) int64 on the CPU: rank of the sample
+    batches: torch.Tensor  # (n,) int64 on the CPU: micro-batch on that rank
 
     def of(self, number: int, /) -> GatheredPool:
-        """The part that comes from one micro-batch of each rank."""
+        """Return the part from one micro-batch of each rank."""
         here = (self.batches == number).nonzero().flatten()
         features = {name: column[here.to(column.device)] for name, column in self.features.items()}
         return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here])
 
 
 class Ranks:
-    """How the processes of `torch.distributed` share a choice. Without a process group, all is as in one process.
+    """Selection across the processes of `torch.distributed`; without a process group, in this process alone.
 
     Parameters
     ----------
     placement
-        ``"rank"``: each process keeps the best of its own candidates; what is remembered is the same everywhere.
+        ``"rank"``: each process keeps the best of its own candidates; the policy's state is the same on all.
         ``"global"``: the best of all processes' candidates are kept.
     rows
-        Under ``"global"``: ``"move"`` sends chosen samples to other processes, as few as possible, so that all train
-        the same number, to one. ``"stay"`` trains each where it is.
+        Under ``"global"``: ``"move"`` sends chosen samples to other processes, as few as possible, so that the
+        numbers that they train differ by at most one. ``"stay"`` trains each sample on its own process.
     group
         The process group of data parallelism; None: all processes.
 
     Attributes
     ----------
     gathers, bytes, seconds
-        Collectives so far, bytes received in them, and the time they took, waiting for others included.
+        Number of collectives so far, bytes received, and seconds, including waiting for other processes.
 
     Notes
     -----
-    One all-gather a choice, of messages of a fixed size: that of the largest so far, which all agree on by a second one
-    where it grows. A message says first whether its rank has candidates, has none left, or failed; so all stop, or
-    fail, together. What one rank would do alone (another policy, other options, another memory) is an error on all.
+    One all-gather for each selection, of messages of a fixed size: that of the largest so far. When it grows, a second
+    all-gather follows. The head of a message has the status of its rank: candidates, no batch left, or failed; so all
+    stop or fail together. A different policy, option or state on one rank is an error on all.
 
-    A rank that is left without a sample (fewer chosen than ranks, or ``rows="stay"``) trains a blank one, without any
-    target: right for a loss that is summed and divided by the tokens of all, NaN for a mean of its own.
+    A rank without a chosen sample (fewer chosen than ranks, or ``rows="stay"``) trains a blank one, without any target:
+    correct for a loss that is summed and divided by the tokens of all ranks, NaN for a mean over its own.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class Ranks:
                 msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, got {given!r}"
                 raise ValueError(msg)
         if placement == "rank" and rows != "move":
-            msg = "rows='stay' changes nothing with placement='rank', where rows always stay: give placement='global'"
+            msg = (
+                "rows='stay' changes nothing with placement='rank', where samples always stay: give placement='global'"
+            )
             raise ValueError(msg)
         self.placement, self.rows, self.group = placement, rows, group
         self._room = 0
@@ -104,7 +106,7 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """Number of this process among them."""
+        """Rank of this process in the group."""
         return dist.get_rank(self.group) if self.size > 1 else 0
 
     @property
@@ -114,7 +116,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What fails in here fails on all processes: for what a process does before it gathers."""
+        """Raise an exception of this block on all processes; for the work before `gather`."""
         try:
             yield
         except (RankError, Ended):
@@ -127,14 +129,18 @@ class Ranks:
             raise
 
     def end(self) -> None:
-        """Tell the others that this process has no batch; raises `Ended` on all."""
+        """Raise `Ended` on all processes, because this one has no batch."""
         if self.size > 1:
             self._checked(_Report(_ENDED))
         raise Ended(self.rank)
 
     def most(self, number: int, /, *, about: str) -> int:
-        """The largest `number` of any process: how often each must do what all do together."""
-        return number if self.size == 1 else max(word.number for word in self._checked(_word(about, number=number))[0])
+        """Return the largest `number` of all processes."""
+        return (
+            number
+            if self.size == 1
+            else max(report.number for report in self._checked(_ready(about, number=number))[0])
+        )
 
     def gather(
         self,
@@ -146,23 +152,23 @@ class Ranks:
         about: str,
         history: int,
     ) -> GatheredPool:
-        """The candidates of all processes, from those of each.
+        """Return the candidates of all processes.
 
         Parameters
         ----------
         features, tokens, batches
-            Of this process's candidates (n,), as `GatheredPool` holds them; none has no candidates.
+            Those of this process's candidates (n,), as in `GatheredPool`; n is at least 1.
         about
-            What must be the same on all processes.
+            Text that must be the same on all processes.
         history
-            A number that is the same where the same was chosen so far.
+            Checksum of the selections so far, which must be the same on all processes.
 
         Raises
         ------
         RankError
-            Where a process failed, or differs from the others.
+            When a process failed, or differs from the others.
         Ended
-            Where a process called `end`.
+            When a process called `end`.
         """
         if self.size == 1:
             return GatheredPool(features, tokens, torch.zeros_like(tokens), batches)
@@ -170,20 +176,20 @@ class Ranks:
         device = self._device(next(iter(features.values()), tokens))
         rows = _packed(columns, device)
         about = f"{about}; features {[(n, str(c.dtype), tuple(c.shape[1:])) for n, c in sorted(columns.items())]}"
-        word = _word(about, history=history, number=len(tokens), needs=rows.numel())
-        words, received = self._checked(word, rows.flatten())
-        if (most := max(word.needs for word in words)) > self._room:
+        report = _ready(about, history=history, number=len(tokens), needs=rows.numel())
+        reports, received = self._checked(report, rows.flatten())
+        if (most := max(report.needs for report in reports)) > self._room:
             self._room = -(-most // _ROOM_BYTES) * _ROOM_BYTES
-            words, received = self._checked(word, rows.flatten())
-        filled = [body[: w.needs].reshape(w.number, -1) for w, body in zip(words, received, strict=True)]
-        found = _unpacked(torch.cat(filled), columns)
-        owners = torch.arange(len(words)).repeat_interleave(torch.tensor([word.number for word in words]))
-        order = found["batch"].sort(stable=True).indices
-        features = {name: found[f"feature {name}"][order.to(features[name].device)] for name in features}
-        return GatheredPool(features, found["tokens"][order], owners[order], found["batch"][order])
+            reports, received = self._checked(report, rows.flatten())
+        filled = [body[: w.needs].reshape(w.number, -1) for w, body in zip(reports, received, strict=True)]
+        gathered = _unpacked(torch.cat(filled), columns)
+        owners = torch.arange(len(reports)).repeat_interleave(torch.tensor([report.number for report in reports]))
+        order = gathered["batch"].sort(stable=True).indices
+        features = {name: gathered[f"feature {name}"][order.to(features[name].device)] for name in features}
+        return GatheredPool(features, gathered["tokens"][order], owners[order], gathered["batch"][order])
 
     def exchange(self, outgoing: Sequence[Any], /, *, device: torch.device) -> list[Any]:
-        """What each rank sent to this one, of what each sends to each: dicts and lists of tensors, numbers, words."""
+        """Return what each rank sent to this one; `outgoing` has one value for each rank, of tensors and plain data."""
         sent = [_to_bytes(value) for value in outgoing]
         began, where = time.perf_counter(), self._device(torch.empty(0, device=device))
         sizes = torch.tensor([len(one) for one in sent], device=where)
@@ -196,7 +202,7 @@ class Ranks:
         return [_from_bytes(part, device) for part in received.cpu().split(theirs.tolist())]
 
     def first(self, value: Any, /) -> Any:
-        """`value` of rank 0, on all."""
+        """Return the `value` of rank 0, on all processes."""
         if self.size == 1:
             return value
         box = [value]
@@ -204,37 +210,37 @@ class Ranks:
         dist.broadcast_object_list(box, src=source, group=self.group, device=self._device(torch.empty(0)))
         return box[0]
 
-    def _checked(self, word: _Report, body: torch.Tensor | None = None) -> tuple[list[_Report], torch.Tensor]:
-        """What all say, after making sure that they do the same."""
-        words, received = self._meet(word, body)
-        failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(words) if other.status == _FAILED]
+    def _checked(self, report: _Report, body: torch.Tensor | None = None) -> tuple[list[_Report], torch.Tensor]:
+        """Return the reports and bodies of all ranks; raise unless all do the same."""
+        reports, received = self._meet(report, body)
+        failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(reports) if other.status == _FAILED]
         if failed:
             msg = f"a process could not score its candidates, so all stop: {'; '.join(failed)}"
             raise RankError(msg)
-        if ended := [rank for rank, other in enumerate(words) if other.status == _ENDED]:
-            raise Ended(ended[0], "" if word.status == _ENDED else f"a step with {word.number} candidates")
-        for rank, other in enumerate(words):
-            if other.about != words[0].about:
-                msg = f"the processes do not do the same: rank 0 has {words[0].text}; rank {rank} has {other.text}"
+        if ended := [rank for rank, other in enumerate(reports) if other.status == _ENDED]:
+            raise Ended(ended[0], "" if report.status == _ENDED else f"a step with {report.number} candidates")
+        for rank, other in enumerate(reports):
+            if other.about != reports[0].about:
+                msg = f"the processes differ: rank 0 has {reports[0].text}; rank {rank} has {other.text}"
                 raise RankError(msg)
-            if other.history != words[0].history:
-                msg = f"ranks 0 and {rank} do not remember the same choices: load the same state on every process"
+            if other.history != reports[0].history:
+                msg = f"ranks 0 and {rank} have different selections so far: load the same state on every process"
                 raise RankError(msg)
-        return words, received
+        return reports, received
 
-    def _meet(self, word: _Report, body: torch.Tensor | None) -> tuple[list[_Report], torch.Tensor]:
-        """The collective: all messages, each a head and as many bytes as were agreed on."""
+    def _meet(self, report: _Report, body: torch.Tensor | None) -> tuple[list[_Report], torch.Tensor]:
+        """Return the messages of all ranks from one all-gather: the heads and the bodies."""
         began = time.perf_counter()
         device = self._device(torch.empty(0) if body is None else body)
         sent = torch.zeros(_HEAD_BYTES + self._room, dtype=torch.uint8, device=device)
-        sent[:_HEAD_BYTES] = word.head().to(device)
+        sent[:_HEAD_BYTES] = report.head().to(device)
         if body is not None and len(body) <= self._room:
             sent[_HEAD_BYTES : _HEAD_BYTES + len(body)] = body
         received = sent.new_empty(self.size, len(sent))
         dist.all_gather(list(received.unbind()), sent, group=self.group)
-        words = [_Report.read(head) for head in received[:, :_HEAD_BYTES].cpu()]
+        reports = [_Report.read(head) for head in received[:, :_HEAD_BYTES].cpu()]
         self._count(began, 1, received.numel())
-        return words, received[:, _HEAD_BYTES:]
+        return reports, received[:, _HEAD_BYTES:]
 
     def _count(self, began: float, gathers: int, number: int) -> None:
         self.seconds += time.perf_counter() - began
@@ -242,7 +248,7 @@ class Ranks:
         self.bytes += number
 
     def _device(self, like: torch.Tensor) -> torch.device:
-        """Where the group's collectives take their tensors."""
+        """Return the device of the tensors of the group's collectives."""
         backends = dict(part.split(":") for part in str(dist.get_backend_config(self.group)).split(","))
         if backends.get(like.device.type) not in (None, "gloo"):
             return like.device
@@ -250,7 +256,7 @@ class Ranks:
 
 
 class _Report(NamedTuple):
-    """What a rank says before its candidates."""
+    """Head of a message: status, counts and checksums of a rank."""
 
     status: int
     number: int = 0
@@ -271,25 +277,25 @@ class _Report(NamedTuple):
         return cls(*numbers, text=data[_HEAD.size : _HEAD.size + length].decode(errors="replace"))
 
 
-def _word(about: str, **numbers: int) -> _Report:
+def _ready(about: str, **numbers: int) -> _Report:
     return _Report(_READY, about=zlib.crc32(about.encode()), text=about, **numbers)
 
 
 def _packed(columns: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Columns (n, ...) side by side, as bytes (n, width)."""
+    """Return the columns (n, ...) side by side, as bytes (n, width)."""
     parts = [columns[name].detach().to(device) for name in sorted(columns)]
     return torch.cat([part.reshape(len(part), -1).contiguous().view(torch.uint8) for part in parts], 1)
 
 
 def _unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Columns that were packed, where those of `like` are."""
-    found, start = {}, 0
+    """Return the packed columns, on the devices of those of `like`."""
+    unpacked, start = {}, 0
     for name in sorted(like):
         column = like[name]
         width = column[:1].numel() * column.element_size()
         part = rows[:, start : start + width].contiguous().view(column.dtype)
-        found[name], start = part.reshape(-1, *column.shape[1:]).to(column.device), start + width
-    return found
+        unpacked[name], start = part.reshape(-1, *column.shape[1:]).to(column.device), start + width
+    return unpacked
 
 
 def _to_bytes(value: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The losses of a model on a data set, by the samples' identities: measured once, for RHO-Loss, or before training."""
+"""Reference losses of a data set by sample id."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def measure(
     id_field: str,
     score_batch_size: int | None = None,
 ) -> uds.Ledger:
-    """The token-mean loss of each sample, as `uds.RHOLoss` and `uds.LossDrop` measure their own.
+    """Return the token-mean loss of each sample, as `uds.RHOLoss` and `uds.LossDrop` measure their own.
 
     Parameters
     ----------
     model
-        The reference, on the device of the batches; or the model that is about to be trained, for
-        ``uds.LossDrop(start=...)``. It may be another architecture, if its tokens are the same.
+        The reference model, on the device of the batches; for ``uds.LossDrop(start=...)``, the model before training.
+        It may have another architecture with the same tokenizer.
     loader
         Batches of the data set, collated as in training; every sample once is enough.
     id_field
-        Entry of the batches with each sample's identity, a whole number.
+        Batch entry with the id of each sample, a whole number.
     score_batch_size
         Samples in one forward pass; None: all of a batch at once.
 
@@ -49,7 +49,7 @@ def measure(
     Raises
     ------
     TypeError, ValueError
-        Where a batch lacks the identities, or cannot be taken apart.
+        When a batch lacks the ids, or cannot be split into samples.
 
     Notes
     -----
@@ -67,19 +67,19 @@ def measure(
 
 
 def save(file: Path | str, losses: uds.Ledger, /) -> None:
-    """Write `losses` to `file`, a safetensors file that is whole or not there."""
+    """Write `losses` to `file`, a safetensors file, atomically."""
     checkpoints.save(file, {name: torch.from_numpy(array) for name, array in uds.flatten(losses).items()}, _ABOUT)
 
 
 def load(file: Path | str, /) -> uds.Ledger:
-    """The losses that `save` wrote.
+    """Return the losses that `save` wrote.
 
     Raises
     ------
     ValueError
-        Where the file holds something else, or is damaged.
+        When the file is something else, or damaged.
     FileNotFoundError
-        Where there is none.
+        When the file does not exist.
     """
     tensors, _ = checkpoints.load(file, about=_ABOUT)
     return uds.restore(uds.Ledger.empty(), {name: tensor.numpy() for name, tensor in tensors.items()})

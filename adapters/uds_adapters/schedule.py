@@ -1,4 +1,4 @@
-"""Schedules: which steps select, and the fraction that each of them keeps."""
+"""Selection schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Schedule"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    r"""Which steps select, and the fraction that each of them keeps.
+    r"""Schedule of the steps that select, and of the fraction that each of them keeps.
 
     .. math:: n = \frac{\text{step} - \text{start}}{\text{every}}, \quad t = \min(n / \text{steps}, 1), \quad
         \text{keep}_n = \text{keep} + (\text{initial} - \text{keep}) \times
@@ -34,20 +34,20 @@ class Schedule:
         ``"constant"``: the policy's own fraction always. ``"linear"``, ``"cosine"``: from `initial` to the policy's own
         `keep`, up or down.
     initial
-        Share in (0, 1] that the first selecting step keeps.
+        Fraction in (0, 1] that the first selecting step keeps.
     steps
-        Number of selecting steps after which the policy's own `keep` is reached, exactly, and stays. Needed by
+        Number of selecting steps after which the fraction is the policy's own `keep`, exactly. Needed by
         ``"linear"`` and ``"cosine"``.
 
     Raises
     ------
     ValueError
-        Where options are out of range, or do not go with one another.
+        When options are out of range, or exclude one another.
 
     Notes
     -----
-    A function of the step alone, so a resumed run goes on as if it had never stopped. Over the selecting steps 0 to
-    `steps`, both included, the mean share is (initial + keep) / 2 for ``"linear"`` and for ``"cosine"``.
+    A function of the step alone, so a resumed run continues as an uninterrupted one. Over the selecting steps 0 to
+    `steps`, both included, the mean fraction is (initial + keep) / 2 for ``"linear"`` and for ``"cosine"``.
 
     Examples
     --------
@@ -74,37 +74,37 @@ class Schedule:
             )
             raise ValueError(msg)
         if not 0.0 < self.initial <= 1.0:
-            msg = f"`initial` must be a share in (0, 1], got {self.initial}"
+            msg = f"`initial` must be a fraction in (0, 1], got {self.initial}"
             raise ValueError(msg)
         if self.curve == "constant":
             if self.steps is not None or self.initial != 1.0:
                 msg = "`steps` and `initial` change nothing with curve='constant': give curve='linear' or 'cosine'"
                 raise ValueError(msg)
         elif self.steps is None:
-            msg = f"curve={self.curve!r} needs `steps`, the number of selecting steps until the policy's own share"
+            msg = f"curve={self.curve!r} needs `steps`, the number of selecting steps until the policy's own fraction"
             raise ValueError(msg)
         else:
             _check_whole("steps", self.steps, least=1)
 
     def policy(self, policy: uds.Policy, step: int, /) -> uds.Policy | None:
-        """The policy to choose with at `step`, or None: train the whole batch.
+        """Return the policy of `step`, or None to train the whole batch.
 
         Parameters
         ----------
         policy
-            One that `check` lets pass.
+            A policy that passes `check`.
         step
             Number of the step, from 0.
 
         Returns
         -------
         Policy or None
-            `policy` itself, or a copy with this step's `keep`. What it remembers fits all of them.
+            `policy` itself, or a copy with this step's `keep`. The state of the policy fits both.
 
         Raises
         ------
         TypeError, ValueError
-            Where the policy cannot be scheduled, or `step` is no whole number of at least 0.
+            When the policy cannot be scheduled, or `step` is not a whole number of at least 0.
         """
         _check_whole("step", step, least=0)
         number, between = divmod(step - self.start_step, self.every)
@@ -113,19 +113,19 @@ class Schedule:
         if self.steps is None or number >= self.steps:
             return policy
         self.check(policy)
-        # a policy that may be scheduled is a dataclass, which no static type can say
+        # `check` made sure that it is a dataclass, which has no static type
         scheduled: Any = policy
-        return dataclasses.replace(scheduled, keep=self._share(scheduled.keep, number / self.steps))
+        return dataclasses.replace(scheduled, keep=self._fraction(scheduled.keep, number / self.steps))
 
     def check(self, policy: uds.Policy, /) -> None:
-        """Raise where `policy` has no share that this schedule could change.
+        """Raise when `policy` has no fraction that this schedule can change.
 
         Raises
         ------
         TypeError
-            Where it is no dataclass with an option `keep`.
+            When it is not a dataclass with an option `keep`.
         ValueError
-            Where its `keep` is not given.
+            When its `keep` is None.
         """
         if self.curve == "constant":
             return
@@ -140,15 +140,15 @@ class Schedule:
         if scheduled.keep is None:
             msg = (
                 f"curve={self.curve!r} ends at the policy's `keep`, but {name} was made without one: "
-                f"give it a share (`count` and `tokens` cannot be scheduled), {remedy}"
+                f"set the fraction (`count` and `tokens` cannot be scheduled), {remedy}"
             )
             raise ValueError(msg)
 
-    def _share(self, last: float, t: float) -> float:
+    def _fraction(self, last: float, t: float) -> float:
         part = 1.0 - t if self.curve == "linear" else 0.5 * (1.0 + math.cos(math.pi * t))
-        share = last + (self.initial - last) * part
-        # rounding may step over either end
-        return min(max(share, min(self.initial, last)), max(self.initial, last))
+        fraction = last + (self.initial - last) * part
+        # rounding may exceed either end
+        return min(max(fraction, min(self.initial, last)), max(self.initial, last))
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

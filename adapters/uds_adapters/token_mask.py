@@ -1,4 +1,4 @@
-"""Tokens that are left out inside chosen samples: a concept of its own, after any policy and in any loop."""
+"""Token masks: loss on a fraction of each sample's tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TokenMaskMixin", "keep_highest", "token_losses"]
 
 
 def token_losses(model: torch.nn.Module, batch: Mapping[str, Any], /) -> torch.Tensor:
-    """The loss of each target (batch, time), at the place where it stands among the labels; 0 elsewhere.
+    """Return the loss of each target (batch, time), at the position of its label; 0 elsewhere.
 
     For causal models. Costs one forward pass of the batch with its logits, in evaluation mode, without gradients.
     """
@@ -37,28 +37,28 @@ def token_losses(model: torch.nn.Module, batch: Mapping[str, Any], /) -> torch.T
 
 
 def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: float) -> Any:
-    """`batch` with fewer targets: of each row, those with the highest values stay; the others' labels become -100.
+    """Return `batch` with the targets of the highest values of each row; the other labels become -100.
 
     Parameters
     ----------
     batch
         With `labels` or `shift_labels`. A row of packed documents counts as one sample.
     values
-        (batch, time), one of each target where it stands among the labels: `token_losses`, or these less those of
-        another model. NaN comes last.
+        (batch, time), one for each target at the position of its label: `token_losses`, or their difference from those
+        of another model. NaN comes last.
     keep
-        Share of each row's targets that stays, in (0, 1], rounded up.
+        Fraction of each row's targets to train, in (0, 1], rounded up.
 
     Raises
     ------
     ValueError
-        Where the batch has no labels, or shapes or `keep` do not fit.
+        When the batch has no labels, or shapes or `keep` do not fit.
     """
     if not 0.0 < keep <= 1.0:
-        msg = f"`keep` must be a share in (0, 1], got {keep}: 0.6 trains on six of ten tokens"
+        msg = f"`keep` must be a fraction in (0, 1], got {keep}: 0.6 trains on six of ten tokens"
         raise ValueError(msg)
     name = "labels" if batch.get("shift_labels") is None else "shift_labels"
-    _targets(batch)  # raises where there are none
+    _targets(batch)  # raises without labels
     labels = batch[name]
     if values.shape != labels.shape:
         msg = f"`values` must have shape {tuple(labels.shape)}, as the labels, got {tuple(values.shape)}"
@@ -70,20 +70,20 @@ def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: flo
     order = worth.masked_fill(~there, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)
     # in float64, less what rounding may have added: 0.07 of 100 are 7
-    share = (keep * there.sum(1, keepdim=True).double() - 1e-9).ceil()
-    left_out = rank >= share
+    number = (keep * there.sum(1, keepdim=True).double() - 1e-9).ceil()
+    left_out = rank >= number
     return entries.same_kind(batch, {**batch, name: labels.masked_fill(left_out, entries.IGNORE)})
 
 
 class TokenMaskMixin(Trainer):
-    """Masks the batches of any `transformers.Trainer`, before it counts the tokens that the loss is divided by.
+    """Mask the batches of any `transformers.Trainer` before it counts the tokens that the loss is divided by.
 
     With a policy: ``class Mine(UDSTrainerMixin, TokenMaskMixin, Trainer)`` masks what the policy chose.
 
     Parameters
     ----------
     token_mask
-        From the model and a batch to the batch with fewer targets, such as
+        Function from the model and a batch to the batch with fewer targets, such as
         ``lambda model, batch: keep_highest(batch, token_losses(model, batch), keep=0.6)``.
     *args, **kwargs
         Of the next class.
@@ -94,7 +94,7 @@ class TokenMaskMixin(Trainer):
         self.token_mask = token_mask
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
-        """Draw the step's batches, masked."""
+        """Draw the batches of a step and mask them."""
         drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
         masked = (self.token_mask(self.model, batch) for batch in drawn)
         return super().get_batch_samples(masked, num_batches, *args, **kwargs)
@@ -103,6 +103,6 @@ class TokenMaskMixin(Trainer):
 def _targets(batch: Mapping[str, Any]) -> torch.Tensor:
     targets = entries.targets(batch)
     if targets is None:
-        msg = f"`batch` must have `labels`, whose targets are left out; it has {sorted(batch)}"
+        msg = f"`batch` must have `labels` to mask; it has {sorted(batch)}"
         raise ValueError(msg)
     return targets

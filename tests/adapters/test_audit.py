@@ -296,7 +296,7 @@ def test_a_run_killed_while_it_writes_is_continued(path):
         ((0, None, {"score": [1.0, 2.0]}, [1, 1]), {}, ValueError, "distinct positions"),
         ((0, None, {"chosen": [1.0]}, [0]), {}, ValueError, r"must differ .* got \['chosen'\]"),
         ((0, None, {"alpha": [1.0]}, [0]), {"alpha": 1}, ValueError, r"must differ .* got \['alpha', 'alpha'\]"),
-        ((0, None, {"score": [[1.0]]}, [0]), {}, TypeError, r"'score' must hold numbers, words or None, got \[1.0\]"),
+        ((0, None, {"score": [[1.0]]}, [0]), {}, TypeError, r"'score' must hold numbers, strings or None, got \[1.0\]"),
         ((0, None, {"score": [1.0]}, [0]), {"who": object()}, TypeError, "'who' must hold numbers"),
     ],
 )

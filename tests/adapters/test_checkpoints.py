@@ -256,7 +256,7 @@ def test_foreign_policies_are_described_too():
 
 @pytest.mark.parametrize(("about", "error"), [({"a": {1, 2}}, TypeError), ({"a": float("nan")}, ValueError)])
 def test_about_must_be_json_and_nothing_is_written_if_it_is_not(file, about, error):
-    with pytest.raises(error, match="`about` must be what JSON can say"):
+    with pytest.raises(error, match="`about` must be JSON data"):
         checkpoints.save(file, {}, about)
     assert checkpoints.load(file)[1] == ABOUT
 

@@ -89,7 +89,7 @@ def test_policies_without_a_share_cannot_be_scheduled():
     with pytest.raises(TypeError, match=r"changes the policy's `keep`, but Full has no such option"):
         curve.check(uds.Full())
     for policy in (uds.UDS(), uds.UDS(count=2), uds.UDS(tokens=100)):
-        with pytest.raises(ValueError, match="but UDS was made without one: give it a share"):
+        with pytest.raises(ValueError, match="but UDS was made without one: set the fraction"):
             curve.check(policy)
         with pytest.raises(ValueError, match="but UDS was made without one"):
             curve.policy(policy, 0)
@@ -130,8 +130,8 @@ def test_a_foreign_policy_needs_no_share_unless_it_is_scheduled():
         ({"curve": 0.25}, "`curve` must be 'constant', 'linear' or 'cosine', got 0.25; the fraction is"),
         ({"curve": "linear"}, "curve='linear' needs `steps`"),
         ({"curve": "cosine", "steps": 0}, "`steps` must be a whole number of at least 1"),
-        ({"curve": "linear", "steps": 5, "initial": 0.0}, r"`initial` must be a share in \(0, 1\], got 0.0"),
-        ({"curve": "linear", "steps": 5, "initial": float("nan")}, "`initial` must be a share"),
+        ({"curve": "linear", "steps": 5, "initial": 0.0}, r"`initial` must be a fraction in \(0, 1\], got 0.0"),
+        ({"curve": "linear", "steps": 5, "initial": float("nan")}, "`initial` must be a fraction"),
         ({"steps": 5}, "change nothing with curve='constant'"),
         ({"initial": 0.5}, "change nothing with curve='constant'"),
     ],

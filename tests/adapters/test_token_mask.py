@@ -72,8 +72,8 @@ def test_losses_stand_where_their_labels_do():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"keep": 0.0}, "`keep` must be a share"),
-        ({"keep": 1.5}, "`keep` must be a share"),
+        ({"keep": 0.0}, "`keep` must be a fraction"),
+        ({"keep": 1.5}, "`keep` must be a fraction"),
         ({"values": torch.zeros(2, 3)}, "`values` must have shape"),
         ({"batch": {"input_ids": torch.ones(2, 3, dtype=torch.int64)}}, "`batch` must have `labels`"),
     ],

@@ -1,4 +1,4 @@
-"""Batches: the samples of a mapping of tensors, whatever its form."""
+"""Access to the samples of a batch, padded or packed."""
 
 from .entries import LOSS_WEIGHTS
 from .samples import IGNORE, Indexer, SampleView, blank, join, trained_tokens, view

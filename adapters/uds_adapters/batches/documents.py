@@ -1,4 +1,4 @@
-"""Packed and padding-free batches: one row, in which every document is a sample."""
+"""Packed and padding-free batches."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Border = tuple[int, int]
 
 
 def holds_documents(batch: Mapping[str, Any], /) -> bool:
-    """Whether a batch's one row is a line of documents, even of one.
+    """Return whether the batch is one row of documents, even of a single one.
 
-    It is where the batch tells their borders, or positions without a mask, as transformers takes it; with a mask, where
-    positions begin anew.
+    True when the batch has the documents' borders, or position ids without an attention mask, as transformers decides
+    it. With a mask: when the position ids restart.
     """
     rows, time = entries.tokens(batch).shape[:2]
     if rows != 1:
@@ -39,9 +39,9 @@ def holds_documents(batch: Mapping[str, Any], /) -> bool:
 class DocumentView:
     """A batch whose one row (1, time) holds documents one after the other; see `batches.SampleView`.
 
-    They are told apart by `cu_seq_lens_q`, or where `position_ids` do not go on by one, or by `seq_idx`. What the mask
-    covers at the end is no document; without a mask, neither are single tokens there that repeat the very last and have
-    no label, as `pad_to_multiple_of` leaves them. (So a last document of one token is none: it carries no loss.)
+    The borders come from `cu_seq_lens_q`, or from `position_ids` that do not increase by one, or from `seq_idx`. Masked
+    positions at the end are padding. Without a mask, so are single tokens at the end that repeat the last token and
+    have no label, as `pad_to_multiple_of` leaves them. (So a last document of one token is dropped: it has no loss.)
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class DocumentView:
     indexer
         ``indexer(batch, indices) -> batch``: takes documents out of batches with entries of another kind.
     borders
-        Where the documents are, for a batch that was just made of them.
+        First position and end of each document, when known already.
     """
 
     def __init__(
@@ -74,33 +74,33 @@ class DocumentView:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the model's forward needs."""
+        """Inputs of the model's forward."""
         return entries.inputs(self.batch)
 
     @property
     def labels(self) -> torch.Tensor | None:
-        """Target of each row (batch, time), -100 for none and at a document's last; None where there are no labels."""
+        """Target of each row (batch, time), -100 for none and at the last of a document; None without labels."""
         names = [name for name in ("labels", "shift_labels") if self.batch.get(name) is not None]
         return entries.targets({name: self._apart(self.batch[name], IGNORE) for name in names})
 
     @property
     def mask(self) -> torch.Tensor:
-        """Which rows are a document's (batch, time)."""
+        """True at the rows (batch, time) of a document."""
         lengths = torch.tensor(_lengths(self._borders))
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return mask.to(entries.tokens(self.batch).device)
 
     @property
     def tokens(self) -> torch.Tensor:
-        """Rows of each document (batch,) that carry loss; all where there are no labels."""
+        """Number of rows with loss of each document (batch,); all rows without labels."""
         if self.labels is None:
             return torch.tensor(_lengths(self._borders))
         return (self.labels != IGNORE).sum(1).cpu()
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
-        """The model's output (1, positions, width) as (batch, time, width), zeros after a document's end.
+        """Return the model's output (1, positions, width) as (batch, time, width), zeros after a document's end.
 
-        Of more positions than the batch has, the last are meant.
+        If there are more positions than the batch has, the last are used.
         """
         return self._apart(x[:, -self._time :], 0)
 
@@ -112,12 +112,12 @@ class DocumentView:
         return spread
 
     def take(self, indices: Any, /) -> Any:
-        """The documents at `indices` (k,), in that order, one after the other; what tells their borders is made anew.
+        """Return a batch of the documents at `indices` (k,), in that order, with new borders.
 
         Raises
         ------
         ValueError, IndexError
-            Where `indices` are no indices of documents.
+            When `indices` are not indices of documents.
         """
         indices = entries.chosen(indices, len(self))
         if self._indexer is not None:
@@ -128,10 +128,10 @@ class DocumentView:
         for name, value in self.batch.items():
             samples, time = self._axes[name]
             taken[name] = entries.picked(entries.picked(value, time, columns), samples, indices)
-        return entries.same_kind(self.batch, _told(taken, _lengths(borders)))
+        return entries.same_kind(self.batch, _with_borders(taken, _lengths(borders)))
 
     def split(self, size: int, /) -> list[DocumentView]:
-        """Views of at most `size` consecutive documents each."""
+        """Return views of at most `size` consecutive documents each."""
         views = []
         for part in torch.arange(len(self)).split(size):
             lengths = _lengths([self._borders[i] for i in part.tolist()])
@@ -142,16 +142,16 @@ class DocumentView:
 
     @staticmethod
     def join(views: Sequence[DocumentView], /) -> Any:
-        """One batch of the documents of all, one after the other."""
+        """Return one batch with the documents of all views, one after the other."""
         parts = [view.take(range(len(view))) for view in views]
         joined = {}
         for name in views[0].batch:
             samples, time = views[0]._axes[name]
             values = [part[name] for part in parts]
-            told = name in _ENDS or name in _LONGEST
-            joined[name] = values[0] if told else entries.joined(name, values, samples if time is None else time)
+            replaced = name in _ENDS or name in _LONGEST
+            joined[name] = values[0] if replaced else entries.joined(name, values, samples if time is None else time)
         lengths = [length for view in views for length in _lengths(view._borders)]
-        return entries.same_kind(views[0].batch, _told(joined, lengths))
+        return entries.same_kind(views[0].batch, _with_borders(joined, lengths))
 
     def _apart(self, x: torch.Tensor, filler: int) -> torch.Tensor:
         pieces = [x[0, first:last] for first, last in self._borders]
@@ -171,7 +171,7 @@ class DocumentView:
 
 
 def _borders(batch: Mapping[str, Any]) -> list[Border]:
-    """Where the documents are, without what pads their end; the first is one in any case."""
+    """Return the borders of the documents without padding at the end; there is always at least one."""
     tokens, mask = entries.tokens(batch)[0], batch.get("attention_mask")
     starts = _starts(batch, len(tokens))
     borders = [(first, last) for first, last in pairwise(starts) if first < last]
@@ -190,22 +190,22 @@ def _borders(batch: Mapping[str, Any]) -> list[Border]:
 
 
 def _starts(batch: Mapping[str, Any], time: int) -> list[int]:
-    """Where documents begin, and where the last one ends."""
+    """Return the first position of each document, and the end of the last one."""
     for name in _ENDS:
         if batch.get(name) is not None:
             return batch[name].tolist()
     positions: Any = batch.get("position_ids")
-    going_on = positions[0].diff() == 1 if _counts(positions, time) else batch["seq_idx"][0].diff() == 0
-    return [0, *((~going_on).nonzero().flatten() + 1).tolist(), time]
+    continues = positions[0].diff() == 1 if _counts(positions, time) else batch["seq_idx"][0].diff() == 0
+    return [0, *((~continues).nonzero().flatten() + 1).tolist(), time]
 
 
 def _counts(positions: Any, time: int) -> bool:
-    """Whether positions are one number for each token, not several kinds of them."""
+    """Return whether position ids are one number for each token, not several kinds of them."""
     return isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, time)
 
 
-def _told(batch: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
-    """The batch with what tells its documents' borders, in those forms that it has."""
+def _with_borders(batch: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
+    """Return the batch with the borders of its documents, in each form that the batch uses."""
     ends = torch.tensor([0, *lengths]).cumsum(0)
     for name in _ENDS:
         if batch.get(name) is not None:

@@ -1,4 +1,4 @@
-"""The entries of a batch: which of their axes is the samples', which is time's, and which entries are refused."""
+"""Entries of a batch: sample and time axes, selection and validation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOSS_WEIGHTS = "loss_weights"
 """Entry with the weight of each token's loss, in the shape of the labels."""
 
 Indexer = Callable[[Any, torch.Tensor], Any]
-"""A user's own rule: a batch and indices (k,) to the batch of these samples."""
+"""User-defined function from a batch and indices (k,) to the batch of these samples."""
 
 _FOR_THE_LOSS = ("labels", "shift_labels", "num_items_in_batch", LOSS_WEIGHTS)
 # one entry an image, a patch or a clip, never one a sample, though the numbers may agree
@@ -47,21 +47,21 @@ _MEDIA = re.compile(
 
 
 class Axes(NamedTuple):
-    """Where an entry's samples and time steps are counted; None where they are not."""
+    """Sample axis and time axis of an entry; None without one."""
 
     samples: int | None = None
     time: int | None = None
 
 
 def tokens(batch: Any, /) -> torch.Tensor:
-    """The entry that tells the batch's shape: `input_ids`, or `inputs_embeds`, or `labels`; (batch, time, ...).
+    """Return the entry that defines the shape (batch, time, ...): `input_ids`, `inputs_embeds` or `labels`.
 
     Raises
     ------
     TypeError
-        Where the batch is not a mapping, or holds no tensors.
+        When the batch is not a mapping, or its entries are not tensors.
     ValueError
-        Where it has none of the three, or no samples.
+        When it has none of the three, or no samples.
     """
     if not isinstance(batch, Mapping):
         msg = (
@@ -72,7 +72,7 @@ def tokens(batch: Any, /) -> torch.Tensor:
         raise TypeError(msg)
     first = next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), None)
     if first is None:
-        msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to tell its samples; it has {sorted(batch)}"
+        msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to count its samples; it has {sorted(batch)}"
         raise ValueError(msg)
     if not isinstance(first, torch.Tensor):
         msg = f"`batch` must hold torch tensors, got {type(first).__name__}: let the collator return tensors"
@@ -84,19 +84,19 @@ def tokens(batch: Any, /) -> torch.Tensor:
 
 
 def inputs(batch: Mapping[str, Any], /) -> dict[str, Any]:
-    """What the model's forward needs of a batch, which is all but the loss's."""
+    """Return the inputs of the model's forward: all entries except those of the loss."""
     return {name: value for name, value in batch.items() if name not in _FOR_THE_LOSS}
 
 
 def apart(
     batch: Mapping[str, Any], /, *, id_field: str | None, fields: Sequence[str]
 ) -> tuple[Any, list[Any], dict[str, torch.Tensor]]:
-    """The batch without what is not the model's; the samples' identities; the policy's numbers, `id` among them.
+    """Return the batch with the model's entries only, the sample ids, and the policy's numbers including `id`.
 
     Raises
     ------
     ValueError
-        Where the batch lacks one of them.
+        When the batch lacks one of the entries.
     """
     wanted = {"id_field": id_field} if id_field else {}
     for name in (*wanted.values(), *fields):
@@ -116,12 +116,12 @@ def apart(
 
 
 def check_one_each(samples: int, ids: Sequence[Any], beside: Mapping[str, torch.Tensor], /, *, id_field: Any) -> None:
-    """Make sure that identities, and the policy's numbers, are as many as the samples.
+    """Raise unless there is one id, and one number of each column of the policy, for each sample.
 
     Raises
     ------
     ValueError
-        Where they are not, before anything is chosen by them.
+        When their number differs from that of the samples.
     """
     numbers = {name: len(column) if column.ndim else 1 for name, column in beside.items() if name != "id"}
     if id_field:
@@ -133,12 +133,12 @@ def check_one_each(samples: int, ids: Sequence[Any], beside: Mapping[str, torch.
 
 
 def of(beside: Mapping[str, torch.Tensor], indices: torch.Tensor, /) -> dict[str, torch.Tensor]:
-    """Numbers (batch, ...) of the samples at `indices` (k,)."""
+    """Return the numbers (k, ...) of the samples at `indices` (k,)."""
     return {name: numbers[indices.to(numbers.device)] for name, numbers in beside.items()}
 
 
 def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor | None:
-    """Target of each row (batch, time): that of the next position, -100 at the last; unshifted as they stand."""
+    """Return the target of each row (batch, time): the next label, -100 at the last; the labels without `shift`."""
     if batch.get("shift_labels") is not None:
         return batch["shift_labels"]
     labels = batch.get("labels")
@@ -148,19 +148,19 @@ def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor 
 
 
 def is_shared(value: Any, /) -> bool:
-    """Whether a value belongs to the batch and to no sample: numbers, words, nothing."""
+    """Return whether a value belongs to the whole batch: a number, a string or None."""
     if isinstance(value, torch.Tensor):
         return value.ndim == 0
     return value is None or isinstance(value, (str, bytes, int, float, complex))
 
 
 def is_media(name: str) -> bool:
-    """Whether an entry's name speaks of images, sound or video, which have no entry a sample."""
+    """Return whether the name is that of images, audio or video, which need not have one entry for each sample."""
     return _MEDIA.search(name.lower()) is not None
 
 
 def is_one_each(name: str, value: Any, number: int, /) -> bool:
-    """Whether a sequence, or a tensor, has one entry for each of `number` samples."""
+    """Return whether a sequence or a tensor has one entry for each of `number` samples."""
     if isinstance(value, torch.Tensor):
         return not is_media(name) and value.ndim > 0 and value.shape[0] == number
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != number:
@@ -169,7 +169,7 @@ def is_one_each(name: str, value: Any, number: int, /) -> bool:
 
 
 def refuse(name: str, value: Any, number: int, /, *, what: str = "samples") -> ValueError:
-    """The error for an entry that cannot be taken apart."""
+    """Return the error for an entry that cannot be split into samples."""
     if isinstance(value, torch.Tensor):
         kind = f"has shape {tuple(value.shape)}"
     elif isinstance(value, Sequence):
@@ -179,30 +179,30 @@ def refuse(name: str, value: Any, number: int, /, *, what: str = "samples") -> V
         kind = f"is a {type(value).__name__}"
     return ValueError(
         f"`batch[{name!r}]` {kind}, and the batch has {number} {what}: it is not known which of its parts belong to "
-        "which sample. Leave it out of the batch, or hand over `indexer`, your own rule "
+        "which sample. Remove it from the batch, or hand over `indexer`, a function "
         "`indexer(batch, indices) -> batch` that takes the samples at `indices` (k,)"
     )
 
 
 def check_shape(name: str, value: Any, expected: tuple[int, int], /) -> None:
-    """Make sure that an entry has a column for each position; masks and labels, that they have no more axes.
+    """Raise unless an entry has a column for each position; masks and labels must have two axes.
 
     Raises
     ------
     ValueError
-        Where it has not, with the remedy for masks of attention.
+        When the shape differs.
     """
     shape = tuple(getattr(value, "shape", ()))
     if value is None or (shape[:2] == expected and (len(shape) == 2 or not name.endswith(("mask", "labels")))):
         return
     msg = f"`batch[{name!r}]` must have shape (batch, time) = {expected}, got {shape}"
     if len(shape) > 2:
-        msg += ": masks that are ready for attention do not tell the padding, let the collator return the 2-d mask"
+        msg += ": expanded attention masks do not show the padding, let the collator return the 2-d mask"
     raise ValueError(msg)
 
 
 def chosen(indices: Any, number: int, /) -> torch.Tensor:
-    """`indices` (k,) as int64 on the host, after making sure that they name samples."""
+    """Return `indices` (k,) as int64 on the CPU; raise unless they are indices of samples."""
     given = torch.as_tensor(indices)
     if given.ndim != 1 or not len(given) or given.is_floating_point() or given.dtype == torch.bool:
         msg = (
@@ -218,7 +218,7 @@ def chosen(indices: Any, number: int, /) -> torch.Tensor:
 
 
 def indexed(batch: Any, indices: torch.Tensor, indexer: Indexer, /) -> Any:
-    """What the user's rule makes of a batch, after making sure that it took as many samples as it was asked for."""
+    """Return the result of the user's `indexer`; raise when its number of samples is wrong."""
     taken = indexer(batch, indices)
     first, whole = tokens(taken), tokens(batch)
     if whole.shape[0] > 1 and first.shape[0] != len(indices):
@@ -228,7 +228,7 @@ def indexed(batch: Any, indices: torch.Tensor, indexer: Indexer, /) -> Any:
 
 
 def picked(value: Any, axis: int | None, indices: torch.Tensor, /) -> Any:
-    """The parts of an entry at `indices` along an axis; all of it where there is none."""
+    """Return the parts of an entry at `indices` along an axis; the whole entry without an axis."""
     if axis is None:
         return value
     if isinstance(value, torch.Tensor):
@@ -237,12 +237,12 @@ def picked(value: Any, axis: int | None, indices: torch.Tensor, /) -> Any:
 
 
 def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
-    """An entry of several batches as one: side by side along an axis; one for all where there is none.
+    """Return an entry of several batches as one, concatenated along an axis; without an axis they must be equal.
 
     Raises
     ------
     ValueError
-        Where the batches do not agree.
+        When the batches do not agree.
     """
     first, shapes = values[0], [tuple(v.shape) for v in values if isinstance(v, torch.Tensor)]
     if axis is None:
@@ -260,7 +260,7 @@ def joined(name: str, values: Sequence[Any], axis: int | None, /) -> Any:
 
 
 def same_kind(batch: Mapping[str, Any], entries: dict[str, Any], /) -> Any:
-    """`entries` as the type of mapping that `batch` is."""
+    """Return `entries` as a mapping of the type of `batch`."""
     return entries if type(batch) is dict else type(batch)(entries)  # type: ignore[call-arg]
 
 

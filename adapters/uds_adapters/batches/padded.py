@@ -1,4 +1,4 @@
-"""Padded batches: every row is a sample."""
+"""Padded batches, one sample per row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRITTEN |= {"decoder_attention_mask", "decoder_position_ids"}
 
 
 class PaddedView:
-    """A batch whose every row is a sample, padded on either side or not at all; see `batches.SampleView`.
+    """A batch with one sample per row, padded on either side or not at all; see `batches.SampleView`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class PaddedView:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the model's forward needs."""
+        """Inputs of the model's forward."""
         return entries.inputs(self.batch)
 
     @property
@@ -71,13 +71,13 @@ class PaddedView:
 
     @property
     def mask(self) -> torch.Tensor | None:
-        """Which rows are no padding (batch, time); None where the batch does not say."""
+        """True at rows (batch, time) that are not padding; None without an attention mask."""
         mask = self.batch.get("attention_mask" if self._shift else "decoder_attention_mask")
         return None if mask is None else mask != 0
 
     @property
     def tokens(self) -> torch.Tensor:
-        """Rows of each sample (batch,) that carry loss; all that are no padding where there are no labels."""
+        """Number of rows with loss of each sample (batch,); without labels, of rows that are not padding."""
         if self.labels is not None:
             return (self.labels != IGNORE).sum(1).cpu()
         if self.mask is not None:
@@ -85,7 +85,7 @@ class PaddedView:
         return torch.full((self._number,), self._written, dtype=torch.int64)
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
-        """The model's output (batch, time, width); of more positions than the batch has, the last are meant."""
+        """Return the model's output (batch, time, width), the last positions if there are more than the batch has."""
         return x[:, -self._written :]
 
     def spread(self, values: torch.Tensor, /) -> torch.Tensor:
@@ -93,12 +93,12 @@ class PaddedView:
         return values[:, None].repeat(1, self._written)
 
     def take(self, indices: Any, /) -> Any:
-        """The samples at `indices` (k,), in that order, without columns that are padding in all of them.
+        """Return a batch of the samples at `indices` (k,), in that order, without columns that are padding in all.
 
         Raises
         ------
         ValueError, IndexError
-            Where `indices` are no indices of samples, or the `indexer` took another number of them.
+            When `indices` are not indices of samples, or the `indexer` returned another number of them.
         """
         indices = entries.chosen(indices, self._number)
         if self._indexer is not None:
@@ -114,7 +114,7 @@ class PaddedView:
         return entries.same_kind(self.batch, taken)
 
     def split(self, size: int, /) -> list[PaddedView]:
-        """Views of at most `size` consecutive samples each."""
+        """Return views of at most `size` consecutive samples each."""
         return [
             PaddedView(self.take(part), indexer=self._indexer, shift=self._shift, beside=entries.of(self.beside, part))
             for part in torch.arange(self._number).split(size)
@@ -122,7 +122,7 @@ class PaddedView:
 
     @classmethod
     def join(cls, views: Sequence[PaddedView], /) -> Any:
-        """One batch of the samples of all, padded on the side that they are padded on."""
+        """Return one batch of the samples of all views, padded on the side of their padding."""
         if len({view._read for view in views}) > 1 and not any("attention_mask" in view.batch for view in views):
             views = [cls(_with_mask(view.batch), shift=view._shift) for view in views]
         return entries.same_kind(views[0].batch, {name: _joined(name, views) for name in views[0].batch})
@@ -142,14 +142,14 @@ class PaddedView:
         raise entries.refuse(name, value, self._number)
 
     def _may_have_time(self, name: str) -> bool:
-        """Whether an entry nobody knows has as many columns as there are positions, by chance or not."""
+        """Return whether an unknown entry has as many columns as there are positions."""
         value = self.batch[name]
         if self._axes[name] != Axes(0) or not isinstance(value, torch.Tensor) or value.ndim < 2:
             return False
         return value.shape[1] in (self._read, self._written)
 
     def _columns(self, indices: torch.Tensor, *, decoder: bool) -> tuple[int, int]:
-        """First column, and the one after the last, with a token or a target of one of the samples."""
+        """Return the first column and the end of those with a token or a target of one of the samples."""
         whole = (0, self._written if decoder else self._read)
         mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
         marks = [] if mask is None else [mask != 0]
@@ -157,7 +157,7 @@ class PaddedView:
             known = (self.batch.get("labels"), self.labels)
             marks += [target != IGNORE for target in known if target is not None]
         if not marks or any(self._may_have_time(name) for name in self.batch):
-            return whole  # nothing tells of padding, or trimming could cut numbers that are no columns
+            return whole  # the padding is unknown, or trimming could cut numbers that are no columns
         used = torch.stack([mark.index_select(0, indices.to(mark.device)).any(0) for mark in marks]).any(0)
         columns = used.nonzero().flatten().tolist() or [0]
         return (0 if mask is None else columns[0]), columns[-1] + 1
@@ -173,7 +173,7 @@ def _decoder_time(batch: Mapping[str, Any]) -> int:
 
 
 def _with_mask(batch: Mapping[str, Any]) -> Any:
-    # what is about to be padded must tell its padding
+    # the joined batch is padded, so it needs a mask
     first = entries.tokens(batch)
     mask = torch.ones(first.shape[:2], dtype=torch.int64, device=first.device)
     return entries.same_kind(batch, {**batch, "attention_mask": mask})
@@ -193,7 +193,7 @@ def _joined(name: str, views: Sequence[PaddedView]) -> Any:
 
 
 def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[PaddedView]) -> list[torch.Tensor]:
-    """All as long as the longest, with what padding holds, on the side where the batches have theirs."""
+    """Return the values padded to the longest, on the side where the batches are padded."""
     left = any(_pads_left(view, decoder=name in _WRITTEN and not view._shift) for view in views)
     filler = IGNORE if name.endswith("labels") else _pad_id(name, views)
     longest = max(value.shape[axis] for value in values)

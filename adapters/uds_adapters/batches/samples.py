@@ -1,4 +1,4 @@
-"""What a batch is: a mapping of tensors that holds samples, as padded rows or as documents in one row."""
+"""Views of the samples of a batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["IGNORE", "Indexer", "SampleView", "blank", "join", "trained_tokens",
 
 
 class SampleView(Protocol):
-    """The samples of a batch, whatever its form."""
+    """Samples of a padded or packed batch."""
 
     batch: Mapping[str, Any]
-    """Where they come from."""
+    """The batch of the samples."""
     beside: Mapping[str, torch.Tensor]
     """Name -> numbers (batch, ...) of the samples that are the policy's, not the model's; `id` is their identity."""
 
@@ -26,7 +26,7 @@ class SampleView(Protocol):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the model's forward needs: all but `labels`, `shift_labels` and `num_items_in_batch`."""
+        """Inputs of the model's forward: all entries except `labels`, `shift_labels` and `num_items_in_batch`."""
         ...
 
     @property
@@ -36,16 +36,16 @@ class SampleView(Protocol):
 
     @property
     def mask(self) -> torch.Tensor | None:
-        """Which rows are a sample's own (batch, time), boolean; None where all are."""
+        """True at rows (batch, time) of a sample, False at padding; None without padding information."""
         ...
 
     @property
     def tokens(self) -> torch.Tensor:
-        """Rows of each sample (batch,) that carry loss, int64 on the host; all of its own where there are no labels."""
+        """Number of rows with loss of each sample (batch,), int64 on the CPU; all of its rows without labels."""
         ...
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
-        """What the model puts out for each position of this batch, as (batch, time, width)."""
+        """Return the model's output for each position of this batch, as (batch, time, width)."""
         ...
 
     def spread(self, values: torch.Tensor, /) -> torch.Tensor:
@@ -53,11 +53,11 @@ class SampleView(Protocol):
         ...
 
     def take(self, indices: Any, /) -> Any:
-        """The samples at `indices` (k,) as a batch of the same form and type, in that order, without idle padding."""
+        """Return the samples at `indices` (k,) as a batch of the same form and type, in that order, trimmed."""
         ...
 
     def split(self, size: int, /) -> Sequence[SampleView]:
-        """Views of at most `size` consecutive samples each, every one of a batch that the model takes."""
+        """Return views of at most `size` consecutive samples each, every one with a batch for the model."""
         ...
 
 
@@ -69,7 +69,7 @@ def view(
     shift: bool = True,
     beside: Mapping[str, torch.Tensor] | None = None,
 ) -> SampleView:
-    """The samples of a batch.
+    """Return a view of the samples of a batch.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def view(
         What a collator makes: padded rows on either side, or packed and padding-free documents (TRL's, and
         `DataCollatorWithFlattening`'s).
     indexer
-        ``indexer(batch, indices) -> batch``: your own rule to take the samples at `indices` (k,), for batches with
-        entries that have no entry a sample, such as images.
+        ``indexer(batch, indices) -> batch``: a function that takes the samples at `indices` (k,), for batches with
+        entries that do not have one entry for each sample, such as images.
     shift
         Whether the target of row t is the label of t + 1, as in causal models; False for encoder-decoder models.
     beside
@@ -87,7 +87,7 @@ def view(
     Raises
     ------
     TypeError, ValueError
-        Where it is not known which parts of the batch belong to which sample.
+        When it is not known which parts of the batch belong to which sample.
     """
     if shift and holds_documents(batch):
         return DocumentView(batch, indexer=indexer, beside=beside)
@@ -95,12 +95,12 @@ def view(
 
 
 def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
-    """One batch of the samples of several: rows padded on the side that they are padded on, documents in one line.
+    """Return one batch of the samples of several: padded rows, or documents in one row.
 
     Raises
     ------
     ValueError
-        Where the batches are not of one form, or have different entries.
+        When the batches are not of one form, or have different entries.
     """
     if not batches:
         msg = "`batches` must hold at least one batch to join, got none"
@@ -109,8 +109,8 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
     if any(other != names[0] for other in names):
         msg = f"`batches` must have the same entries to be joined, got {names}"
         raise ValueError(msg)
-    lines = [shift and holds_documents(batch) for batch in batches]
-    if not any(lines):
+    packed = [shift and holds_documents(batch) for batch in batches]
+    if not any(packed):
         return PaddedView.join([PaddedView(batch, shift=shift) for batch in batches])
     if any(tokens(batch).shape[0] != 1 for batch in batches):
         msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
@@ -119,12 +119,12 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
 
 
 def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Any:
-    """A batch of one sample without any target: training on it adds nothing to a loss that is a sum over tokens.
+    """Return a batch of one sample without any target, which adds nothing to a summed loss.
 
     Raises
     ------
     ValueError
-        Where the batch has no labels that could be taken away.
+        When the batch has no labels to remove.
     """
     taken = view(batch, indexer=indexer, shift=shift).take([0])
     targets = [name for name in ("labels", "shift_labels") if taken.get(name) is not None]
@@ -137,10 +137,10 @@ def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift:
 
 
 def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
-    """Rows of the batch that carry loss; all tokens that are no padding where there are no labels."""
+    """Return the number of rows with loss of the batch; without labels, of all that are not padding."""
     return int(view(batch, indexer=_never, shift=shift).tokens.sum())
 
 
 def _never(_batch: Any, _indices: torch.Tensor) -> Any:
-    # counting takes nothing apart, so that no entry need be refused
+    # counting does not split entries, so none needs to be refused
     raise NotImplementedError

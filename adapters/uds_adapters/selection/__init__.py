@@ -1,1 +1,1 @@
-"""Selection: from features to the samples that each process trains, and the history of it."""
+"""Selection of the samples that each process trains."""

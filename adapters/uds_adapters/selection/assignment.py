@@ -1,4 +1,4 @@
-"""What was chosen from a pool, dealt out: which process trains which samples, in which batches."""
+"""Assignment of chosen samples to processes and batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Assignment"]
 
 
 class Assignment:
-    """The chosen samples of a pool, and what this process has to do with them.
+    """The chosen samples of a pool, and the part that this process trains.
 
     Parameters
     ----------
@@ -25,26 +25,26 @@ class Assignment:
     pool
         All candidates.
     views
-        The batches of this process; those that the pool is of are meant.
+        All batches of this process; only those in `pool` are used.
     ranks
         The processes.
     move
-        Whether samples go to other processes, so that all train the same number, to one.
+        Whether samples go to other processes, so that the numbers that they train differ by at most one.
     most, fill
-        Batches that each process trains: at most so many, or fewer where all have fewer samples; exactly so many, blank
-        ones among them, with `fill`.
+        Batches that each process trains: at most `most`, fewer when all have fewer samples; with `fill` exactly `most`,
+        including blank ones.
     indexer, shift
         As in `batches.view`.
 
     Attributes
     ----------
     shares
-        Of each rank, the places in the pool that it trains: its own, as many as are its fair part where samples move,
-        which the others then go to fill.
+        For each rank, the places in the pool that it trains. When samples move, a rank trains its own up to an equal
+        part, and the rest of the others go to ranks with fewer.
     number
         Batches that each process trains.
     tokens
-        Rows with loss in all of the chosen.
+        Number of rows with loss in all chosen samples.
     places
         (n,) the places in the pool that this process's candidates have.
     first
@@ -66,8 +66,8 @@ class Assignment:
     ) -> None:
         if move and indexer is not None:
             msg = (
-                "batches that need an `indexer` cannot be joined with samples of other processes: train them where "
-                "they are, with ranks=Ranks(placement='global', rows='stay')"
+                "batches that need an `indexer` cannot be joined with samples of other processes: leave them on their "
+                "process with ranks=Ranks(placement='global', rows='stay')"
             )
             raise ValueError(msg)
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
@@ -82,7 +82,7 @@ class Assignment:
 
     @property
     def device(self) -> torch.device:
-        """Where this process has its batches."""
+        """Device of the batches of this process."""
         return tokens(self._like.batch).device
 
     @property
@@ -96,14 +96,14 @@ class Assignment:
         return any(bool((self.pool.owners[share] != rank).any()) for rank, share in enumerate(self.shares))
 
     def outgoing(self, rank: int, /) -> Any:
-        """The samples that this process sends to another, as a batch; None where there are none."""
+        """Return the samples that this process sends to `rank`, as a batch; None without any."""
         sent = self._here(self.shares[rank])
         return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
 
     def batches(self, received: Sequence[Any], /) -> list[Any]:
-        """What this process trains, split evenly.
+        """Return the batches that this process trains, split evenly.
 
-        `received`: what `outgoing` gave to this one on the other processes.
+        `received`: the results of `outgoing` for this rank on the other processes.
         """
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
         if self._whole:
@@ -125,7 +125,7 @@ class Assignment:
         return [part if len(part) else part.new_zeros(1) for part in share.tensor_split(self.number)]
 
     def blank(self) -> Any:
-        """A batch to train where there is no sample."""
+        """Return a batch to train when there is no sample."""
         return batches.blank(self._like.batch, indexer=self._indexer, shift=self._shift)
 
     @property
@@ -136,7 +136,7 @@ class Assignment:
 
     @cached_property
     def _samples(self) -> batches.SampleView:
-        """The candidates of this process, in one view."""
+        """Candidates of this process, in one view."""
         if len(self._views) == 1:
             return self._views[0]
         if self._indexer is not None:
@@ -146,13 +146,13 @@ class Assignment:
         return batches.view(joined, shift=self._shift)
 
     def _with(self, others: Sequence[Any], stays: torch.Tensor) -> batches.SampleView:
-        """Samples that stay, and those that came."""
+        """Return a view of the samples that stay and those of other processes."""
         own = [self._samples.take(stays)] if len(stays) else []
-        came = [same_kind(self._like.batch, batch) for batch in others]
-        return batches.view(batches.join([*own, *came], shift=self._shift), shift=self._shift)
+        incoming = [same_kind(self._like.batch, batch) for batch in others]
+        return batches.view(batches.join([*own, *incoming], shift=self._shift), shift=self._shift)
 
     def _here(self, places: torch.Tensor) -> torch.Tensor:
-        """Of places in the pool, those of this process, as numbers of its candidates."""
+        """Return the places of this process's candidates, as indices into its candidates."""
         return torch.searchsorted(self.places, places[self.pool.owners[places] == self._rank])
 
 

@@ -1,4 +1,4 @@
-"""What a selector refuses, and what it warns of."""
+"""Checks and warnings of a selector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def check_policy(policy: Any) -> uds.Policy:
-    """Return `policy`, made from text where it is text; raise where the adapters cannot use it."""
+    """Return `policy`, made from text if it is text; raise when the adapters cannot use it."""
     policy = uds.make_policy(policy) if isinstance(policy, str) else policy
     if isinstance(policy, type) or not isinstance(policy, uds.Policy):
         msg = f"`policy` must be a policy such as uds.UDS(keep=0.25) or 'uds:keep=0.25', got {policy!r}"
@@ -35,8 +35,8 @@ def check_policy(policy: Any) -> uds.Policy:
     has_budget = options.keys() >= {"keep", "count"}
     if has_budget and all(options.get(name) is None for name in ("keep", "count", "tokens")) and not own:
         msg = (
-            f"`policy` would keep all candidates, and score them for nothing: give {type(policy).__name__} a `keep` "
-            "such as 0.25, a `count` or `tokens`; keep=1.0 if that is meant"
+            f"`policy` would keep all candidates, so scoring them has no effect: give {type(policy).__name__} a `keep` "
+            "such as 0.25, a `count` or `tokens`; keep=1.0 if all are wanted"
         )
         raise ValueError(msg)
     return policy
@@ -53,36 +53,36 @@ def check_id_field(policy: uds.Policy, id_field: str | None) -> None:
 
 
 def draws_weights(policy: Any) -> bool:
-    """Return whether `policy` gives the samples that it draws importance weights."""
+    """Return whether `policy` draws samples with importance weights."""
     return checkpoints.options(policy).get("temperature") is not None
 
 
 def check_weights_applied(batch: Any) -> None:
-    """Raise where a batch that was trained on still has its importance weights."""
+    """Raise when a batch after training still has its importance weights."""
     if batch is not None and LOSS_WEIGHTS in batch:
         msg = (
-            "the policy draws with importance weights, and the training step left `loss_weights` in its batch, so that "
-            "its loss is without them: begin with weights = batch.pop('loss_weights'), and train on "
+            "the policy draws with importance weights, and the training step left `loss_weights` in its batch, so "
+            "its loss ignores them: begin with weights = batch.pop('loss_weights'), and train on "
             "weighted_loss(model(**batch).logits, batch['labels'], weights), of uds_adapters.torch"
         )
         raise RuntimeError(msg)
 
 
 def warn_of_unlabelled(policy: Any, views: Sequence[SampleView]) -> None:
-    """Where the rows with labels are to be scored, and there are no labels."""
+    """Warn when rows with labels are to be scored and a batch has no labels."""
     if checkpoints.options(policy).get("rows") == "labels" and any(samples.labels is None for samples in views):
         msg = (
-            "a batch has no `labels`, so that all its tokens are scored, those of prompts too: give `labels`, -100 "
-            "where there is no loss, or say that this is meant with the policy's rows='tokens'"
+            "a batch has no `labels`, so that all its tokens are scored, including prompts: add `labels`, -100 "
+            "where there is no loss, or set the policy's rows='tokens' to score all tokens without this warning"
         )
         warnings.warn(msg, stacklevel=3)
 
 
 def warn_of_lost(end: Ended) -> None:
-    """Where a process has samples that no other has a counterpart of."""
+    """Warn when samples of this process are not trained because another process has no batch left."""
     if end.lost:
         msg = (
-            f"rank {end.rank} had no batch left, so that {end.lost} of this process is not trained: give all processes "
-            "the same number (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
+            f"rank {end.rank} had no batch left, so {end.lost} of this process is not trained: give all processes "
+            "the same number of batches (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
         )
         warnings.warn(msg, stacklevel=4)

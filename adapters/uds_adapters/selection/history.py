@@ -1,4 +1,4 @@
-"""What a selector knows of its choices so far: the policy's state, their number, and a checksum of all of them."""
+"""Selection history: policy state, number of selections and checksum."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _STATE, _CHOICES = "state.", "choices"
 
 
 class History:
-    """Nothing chosen yet.
+    """State of the policy, and number and checksum of the selections so far.
 
     Attributes
     ----------
     state
-        The policy's; None before the first choice, and after loading until `restore`.
+        The policy's state; None before the first selection, and between loading and `restore`.
     choices
-        Their number.
+        Number of selections.
     checksum
-        A number that is the same where the same state was loaded, if any, and the same was chosen since.
+        Equal when the same state was loaded, if any, and the same samples were chosen since.
     """
 
     def __init__(self) -> None:
@@ -38,23 +38,23 @@ class History:
         self._about: Mapping[str, Any] | None = None
 
     def add(self, chosen: torch.Tensor, /) -> None:
-        """One more choice: the places (k,) of the chosen."""
+        """Add one selection, given the places (k,) of the chosen samples."""
         self.checksum = zlib.crc32(chosen.numpy().tobytes(), self.checksum)
         self.choices += 1
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """A flat dict of tensors: safetensors and `weights_only` loading take it."""
+        """Return a flat dict of tensors, for safetensors and `weights_only` loading."""
         arrays = uds.flatten(self.state) if self._loaded is None else self._loaded
         state = {_STATE + name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         return {_CHOICES: torch.tensor(self.choices), **state}
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
-        """Take up what `state_dict` gave; `about`: the policy that was saved, as `checkpoints.describe` tells it.
+        """Load the result of `state_dict`; `about`: the saved policy, as `checkpoints.describe` returns it.
 
         Raises
         ------
         ValueError
-            Where the names are not those of a selector's state.
+            When the names are not those of a selector's state.
         """
         unknown = [name for name in state if not name.startswith(_STATE) and name != _CHOICES]
         if unknown or _CHOICES not in state:
@@ -70,12 +70,12 @@ class History:
         self._loaded = {name.removeprefix(_STATE): array for name, array in arrays.items()} or None
 
     def restore(self, policy: uds.Policy, features: uds.Features, /) -> None:
-        """Make a state of what was loaded: the policy's sizes are known only with its first features.
+        """Restore the loaded state; the policy's sizes are known only with its first features.
 
         Raises
         ------
         ValueError
-            Where it does not fit the policy; it names the options that differ, where it knows them.
+            When it does not fit the policy; the message names the options that differ, if known.
         """
         if self._loaded is None:
             return
@@ -91,6 +91,6 @@ class History:
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    # sums of each: a state is large, and joined bytes would be a copy of it
+    # one sum for each array: joining the bytes would copy a large state
     sums = [zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes()) for name in sorted(arrays)]
     return zlib.crc32(repr(sums).encode())

@@ -1,4 +1,4 @@
-"""Importance weights of a selection, as an entry of the batches that are trained."""
+"""Importance weights of a selection as a batch entry."""
 
 from __future__ import annotations
 

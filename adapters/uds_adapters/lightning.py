@@ -1,4 +1,4 @@
-"""Selection inside the Lightning Trainer."""
+"""Batch selection for the Lightning Trainer."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["UDSCallback"]
 
 
 class UDSCallback(Callback):
-    """``Trainer(callbacks=[UDSCallback(policy)])``: `training_step` sees the chosen samples of each batch.
+    """``Trainer(callbacks=[UDSCallback(policy)])``: `training_step` receives the chosen samples of each batch.
 
     The loader's batch size counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples are trained on.
-    Batches must be dictionaries: their contents are replaced when a batch is about to be trained on, on its device and
-    with the newest weights. Validation, testing and prediction see whole batches.
+    Batches must be dictionaries: their contents are replaced just before `training_step`, on their device and with the
+    current weights. Validation, testing and prediction receive whole batches.
 
     Parameters
     ----------
     policy
         Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``.
     model
-        Name of the attribute of the LightningModule that holds the language model, such as ``"model"``. None finds it:
+        Name of the attribute of the LightningModule that holds the language model, such as ``"model"``. Default:
         the module itself, or the one model inside it that has output embeddings.
     **options
         Those of `BatchSelector`: `schedule` (its step is the Trainer's `global_step`), `score_batch_size` and so on.
@@ -36,23 +36,23 @@ class UDSCallback(Callback):
     Attributes
     ----------
     selector
-        The `BatchSelector` that chooses; None before `fit`. Saved in Lightning's checkpoints, and restored from them.
+        The `BatchSelector`; None before `fit`. Saved in Lightning's checkpoints, and restored from them.
 
     Raises
     ------
     TypeError
-        While fitting, where batches are no dictionaries.
+        While fitting, if batches are not dictionaries.
     ValueError
-        When fitting starts, where the language model is not found, or there are several processes.
+        When fitting starts, if there is no language model, more than one, or more than one process.
 
     Notes
     -----
-    A policy that draws with importance weights gives each batch an entry `loss_weights`: `training_step` begins with
+    A policy that samples with importance weights adds `loss_weights` to each batch: `training_step` begins with
     ``weights = batch.pop("loss_weights")`` and returns `uds_adapters.torch.weighted_loss`; see `BatchSelector`.
 
-    Metrics of each batch are logged as `uds/utility_mean` and so on. The loss stays what `training_step` makes of it:
-    with ``accumulate_grad_batches`` Lightning takes the mean over batches of their means, selection or not. Lightning
-    does not restore torch's random generators, so runs with dropout do not resume to the bit, selection or not.
+    Metrics of each batch are logged as `uds/utility_mean` and so on. The loss is the one that `training_step` returns:
+    with ``accumulate_grad_batches`` Lightning averages the means of the batches, with or without selection. Lightning
+    does not restore torch's random generators, so runs with dropout do not resume bit for bit, even without selection.
 
     Examples
     --------
@@ -66,10 +66,10 @@ class UDSCallback(Callback):
         self._batch: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the language model, and take up what a checkpoint remembers."""
+        """Create the selector for the language model, and restore its state from a checkpoint."""
         if trainer.world_size > 1:
             msg = (
-                f"`UDSCallback` chooses in one process, the Trainer has {trainer.world_size}: use devices=1 and "
+                f"`UDSCallback` supports one process, the Trainer has {trainer.world_size}: use devices=1 and "
                 "num_nodes=1, or call a `BatchSelector` in `training_step` and save its `state_dict()` on each process"
             )
             raise ValueError(msg)
@@ -79,7 +79,7 @@ class UDSCallback(Callback):
             self._loaded = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Leave the chosen samples in `batch`, and log what the selection tells."""
+        """Replace the contents of `batch` by the chosen samples, and log the selection's metrics."""
         del batch_idx
         if not isinstance(batch, MutableMapping):
             msg = (
@@ -89,27 +89,26 @@ class UDSCallback(Callback):
             raise TypeError(msg)
         assert self.selector is not None  # fitting has started
         with trainer.precision_plugin.forward_context():
-            kept, _ = self.selector.select_step([batch], step=trainer.global_step)
-            kept = kept[0]
-        if kept is not batch:
+            selected, _ = self.selector.select_step([batch], step=trainer.global_step)
+        if selected[0] is not batch:
             batch.clear()
-            batch.update(kept)
+            batch.update(selected[0])
         self._batch = batch
         pl_module.log_dict({f"uds/{name}": value for name, value in self.selector.metrics.items()}, batch_size=1)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        """Make sure that `training_step` took importance weights out of its batch."""
+        """Check that `training_step` removed the importance weights from its batch."""
         del trainer, pl_module, loss
         batch, self._batch = self._batch, None
         check_weights_applied(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the policy remembers."""
+        """Return the state of the selector."""
         return self._loaded if self.selector is None else self.selector.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        self.selector, self._loaded = None, dict(state_dict)  # for the next `on_fit_start`
+        """Store a `state_dict`, which the next `on_fit_start` restores."""
+        self.selector, self._loaded = None, dict(state_dict)
 
 
 def _language_model(module: torch.nn.Module, name: str | None, policy: uds.Policy) -> torch.nn.Module:
@@ -121,21 +120,21 @@ def _language_model(module: torch.nn.Module, name: str | None, policy: uds.Polic
             msg = f"`model` names no module: {type(module).__name__} has no submodule {name!r}"
             raise ValueError(msg)
         return model
-    found = list(_outermost(module, ""))
-    if len(found) == 1:
-        return found[0][1]
+    candidates = list(_outermost(module, ""))
+    if len(candidates) == 1:
+        return candidates[0][1]
     if not policy.needs.forward_pass:
         return module
-    names = [path for path, _ in found]
+    names = [path for path, _ in candidates]
     msg = (
-        f"{type(module).__name__} must hold one model with output embeddings to score with, found "
+        f"{type(module).__name__} must contain exactly one model with output embeddings, got "
         f"{names or 'none'}: name its attribute, as in UDSCallback(policy, model={names[0] if names else 'model'!r})"
     )
     raise ValueError(msg)
 
 
 def _outermost(module: torch.nn.Module, path: str) -> Any:
-    """Names and modules with output embeddings that lie in no other such module."""
+    """Yield names and modules that have output embeddings and are not inside another such module."""
     find = getattr(module, "get_output_embeddings", None)
     if callable(find) and find() is not None:
         yield path, module

@@ -1,4 +1,4 @@
-"""`BatchSelector`: selection in any PyTorch loop."""
+"""Batch selection in any PyTorch training loop."""
 
 from __future__ import annotations
 
@@ -28,64 +28,64 @@ __all__ = ["BatchSelector", "weighted_loss"]
 
 
 class BatchSelector:
-    """Hand it a batch of candidates; train on the batch that it returns.
+    """Select from a batch of candidates the samples to train on.
 
-    A batch is a mapping of tensors, with `input_ids` and `labels` (batch, time), as transformers' collators make it.
+    A batch is a mapping of tensors with `input_ids` and `labels` (batch, time), as transformers' collators return it.
 
     The batch size of the loader counts *candidates*: with ``keep=0.25`` and a loader that yields 32 samples, 8 are
-    trained on.
+    used for training.
 
     Parameters
     ----------
     model
-        The model that is trained, as the loop calls it: a language model whose forward takes the batch's entries by
-        name, and whose `get_output_embeddings()` returns its LM head. (Policies that score no logits need neither.)
+        The model in training, as the loop calls it: a language model whose forward takes the batch's entries by
+        name, and whose `get_output_embeddings()` returns its LM head. (Policies that do not score logits need neither.)
     policy
         Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``.
     schedule
-        A `Schedule`: warm-up, interval, and a share that changes. Default: every batch is chosen from.
+        A `Schedule`: warm-up, interval, and a changing fraction. Default: select from every batch.
     scorer
-        What scores: `Scorer`; for uds.GREATS, ``functools.partial(ValidationScorer, validation=batch)``
+        Computes the scores: `Scorer`; for uds.GREATS, ``functools.partial(ValidationScorer, validation=batch)``
         or `LayerGradientScorer`.
     score_batch_size
-        Samples in one scoring pass; None: all at once. Halved, with a warning, where memory runs out.
+        Samples in one scoring pass; None: all at once. Halved, with a warning, when memory runs out.
     softcap
         ``"exact"`` or ``"ignore"``, for models that cap their logits; see `Scorer`.
     indexer
-        ``indexer(batch, indices) -> batch``, for batches that cannot be taken apart without you, as with images.
+        ``indexer(batch, indices) -> batch``, for batches whose entries need special indexing, such as images.
     id_field
-        Entry of the batches with each sample's identity in the data set; it is taken out before the model sees them.
-        Whole numbers are handed to the policy, as are the entries that it asks for (`Needs.columns`).
+        Entry of the batches with each sample's identity in the data set; removed before the model is called. The
+        policy receives it where it is an integer, and the entries that it asks for (`Needs.columns`).
     audit
-        An `Audit` that records every candidate's score and fate; with several processes each its own, of its own.
+        An `Audit` that records every candidate's scores and whether it was chosen; one per process.
     ranks
-        With several processes, which must then all call the selector: ``"rank"``, each keeps the best of its own
-        candidates; ``"global"``, the best of all are kept, and trained in equal numbers. Or a `Ranks`.
+        With several processes, which must all call the selector: ``"rank"`` selects the best of each process's own
+        candidates; ``"global"`` selects the best of all and divides them evenly. Or a `Ranks`.
 
     Attributes
     ----------
     last
-        The last `uds_core.Selection`, of the candidates of all processes, or None where the schedule let all pass.
+        The last `uds_core.Selection`, of the candidates of all processes; None when the schedule selected all.
     last_indices
-        Which of this process's candidates were chosen in the last call, ascending, wherever they are trained.
+        Indices of this process's candidates that the last call chose, ascending, wherever they are trained.
     last_ids
-        Their identities, where there is an `id_field`.
+        Their identities, if `id_field` is given.
     tokens
-        Number of tokens with loss in what was kept last, on all processes: what a summed loss is to be divided by.
+        Number of tokens with loss in the last chosen samples, on all processes: the divisor of a summed loss.
     empty
-        Number of batches of the last call, of all processes, that are blank, for want of samples; see `Ranks`.
+        Number of batches of the last call, on all processes, that are blank for lack of samples; see `Ranks`.
     metrics
-        Of the last call: means of the score's parts, numbers of the policy, `kept_tokens_fraction`, `scoring_seconds`;
-        with several processes `gathered_bytes` and `gathering_seconds`, waiting for the slowest included.
+        Of the last call: means of the score's parts, metrics of the policy, `kept_tokens_fraction`, `scoring_seconds`;
+        with several processes `gathered_bytes` and `gathering_seconds`, which includes waiting for the slowest.
 
     Notes
     -----
-    A policy that draws with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``) gives each batch an entry
-    `loss_weights`, in the shape of its labels: each token's importance weight, times `kept_tokens_fraction`. With it
+    A policy that samples with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``) adds `loss_weights` to each
+    batch, in the shape of its labels: each token's importance weight, times `kept_tokens_fraction`. With it
     `weighted_loss`, divided by the number of chosen tokens, is an unbiased estimate of the mean over the tokens of all
-    candidates. Take it out with ``batch.pop("loss_weights")``; the next call raises when it was left there.
+    candidates. Remove it with ``batch.pop("loss_weights")``; the next call raises an error if it is still there.
 
-    Data parallelism takes the mean of the processes' gradients. For that of all tokens, multiply the divided sum by
+    Data parallelism averages the processes' gradients. For the mean over all tokens, multiply the divided sum by
     the number of processes: ``model(**batch, num_items_in_batch=select.tokens).loss * select.ranks.size``.
 
     Examples
@@ -126,7 +126,7 @@ class BatchSelector:
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
-        """Forget everything, as if constructed anew for `model`."""
+        """Clear all state, as if newly constructed for `model`."""
         self.attach(model)
         self.history = History()
         self.last: uds.Selection | None = None
@@ -137,37 +137,37 @@ class BatchSelector:
         self._returned: Any = None
 
     def attach(self, model: torch.nn.Module) -> None:
-        """Score with `model` from now on: the same one, in another wrapper."""
+        """Score with `model`, which must be the same model, possibly in another wrapper."""
         self.model = model
         self._batch_scorer = BatchScorer(model, self.policy, self.ranks, **self._scoring_options)
 
     def __call__(self, batch: Mapping[str, Any], /, *, step: int | None = None) -> Any:
-        """The chosen samples of `batch`, in their order there, as the same type of mapping.
+        """Return the chosen samples of `batch`, in their original order, as the same type of mapping.
 
-        `step`: number of the optimizer step, for the schedule; default: how often the selector was called before.
+        `step`: number of the optimizer step, for the schedule; default: the number of earlier calls.
 
         Raises
         ------
         TypeError, ValueError
-            Where the batch is no mapping, or its samples cannot be told apart; see `batches.view`.
+            If the batch is not a mapping, or its samples cannot be separated; see `batches.view`.
         RankError
-            Where another process failed, or does something else.
+            If another process failed, or runs a different step or options.
         """
         check_weights_applied(self._returned)
-        kept, _ = self.select_step([batch], step=step)
-        if not kept:
-            msg = "another process has no batch left, and this one still has: use `iterate(loader)`, which ends all"
+        chosen, _ = self.select_step([batch], step=step)
+        if not chosen:
+            msg = "another process has no batch left, but this one has: use `iterate(loader)`, which ends all of them"
             raise RankError(msg)
-        self._returned = kept[0]
-        return kept[0]
+        self._returned = chosen[0]
+        return chosen[0]
 
     def iterate(self, loader: Iterable[Mapping[str, Any]], /) -> Iterator[Any]:
-        """The chosen samples of each batch of a loader; all processes end with the first that has no batch left."""
+        """Yield the chosen samples of each batch; all processes stop when the first has no batch left."""
         source = iter(loader)
         check_weights_applied(self._returned)
-        while kept := self.select_step(islice(source, 1))[0]:
-            self._returned = kept[0]
-            yield kept[0]
+        while chosen := self.select_step(islice(source, 1))[0]:
+            self._returned = chosen[0]
+            yield chosen[0]
             check_weights_applied(self._returned)
 
     def select_step(
@@ -185,91 +185,91 @@ class BatchSelector:
         Parameters
         ----------
         candidates
-            The batches of this process, drawn one by one. None at all: nothing is chosen on any process.
+            The batches of this process, read one by one. If there are none, no process selects anything.
         step
-            Number of the optimizer step, for the schedule; default: how often was chosen before.
+            Number of the optimizer step, for the schedule; default: the number of earlier selections.
         scope
-            ``"step"``: all batches are one pool. ``"micro"``: each is chosen from, as by calling the selector for one
-            after the other; of several processes, the first batch of each, then the second, and so on.
+            ``"step"``: all batches form one pool. ``"micro"``: select from each separately, as separate calls would;
+            with several processes, from the first batch of each, then the second, and so on.
         fill
-            Whether batches without any target are added where fewer were chosen.
+            Whether to add batches without targets when too few samples were chosen.
         about
-            What else must be the same on all processes, in words.
+            Text that must also be the same on all processes.
 
         Returns
         -------
         tuple of a list of batches and a number
-            What this process trains, in as many batches on all: of one pool split evenly, as many as the most that a
-            process has, or fewer where fewer were chosen. And the number of tokens with loss in what all processes
-            train, which a summed loss of the whole step is to be divided by.
+            The batches that this process trains on, equally many on every process: one pool is split evenly into as
+            many as the largest number that a process has, or fewer when fewer samples were chosen. And the number of
+            tokens with loss on all processes, the divisor of the summed loss of the whole step.
 
         Raises
         ------
         TypeError, ValueError, RankError
-            As in calling it; and where batches cannot be joined.
+            As when calling the selector; and if batches cannot be joined.
         """
         began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
         try:
-            looked, pool = self._look(candidates, step, about)
+            scored, pool = self._score(candidates, step, about)
         except Ended as end:
             warn_of_lost(end)
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
-        assignments, weights, told, most = [], [], [], number if scope == "step" else 1
+        assignments, weights, parts, most = [], [], [], number if scope == "step" else 1
         for one in pools:
-            assignments.append(self._deal(looked, one, most=most, fill=fill))
+            assignments.append(self._assign(scored, one, most=most, fill=fill))
             weights.append(importance.weights_of(self.policy, self.last, len(one.tokens)))
-            told.append(metrics.of(self.last))
-        self.metrics = metrics.means(told)
+            parts.append(metrics.of(self.last))
+        self.metrics = metrics.means(parts)
         received = self._exchange_samples(assignments)
-        kept = [
+        chosen = [
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
-        self._update_attributes(looked, pool, assignments)
+        self._update_attributes(scored, pool, assignments)
         if any(one is not None for one in weights):
             options = {"indexer": self._batch_scorer.indexer, "shift": self._batch_scorer.shift}
             fraction = self.metrics["kept_tokens_fraction"]
-            kept = importance.attach(kept, assignments, weights, fraction=fraction, **options)
+            chosen = importance.attach(chosen, assignments, weights, fraction=fraction, **options)
         if self.ranks.size > 1:
             self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
             self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
         self.metrics["scoring_seconds"] = time.perf_counter() - began
-        return kept, self.tokens
+        return chosen, self.tokens
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What is remembered, as a flat dict of tensors: safetensors and `weights_only` loading take it.
+        """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.
 
-        The same on all processes, whatever their number.
+        It is the same on all processes, whatever their number.
         """
         return self.history.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
-        """Take up what `state_dict` gave, the same on all processes; checked against the policy at the next batch.
+        """Restore a `state_dict`, the same on all processes; the next batch checks it against the policy.
 
-        `about`: the policy that was saved, as `checkpoints.describe` tells it, to name what differs.
+        `about`: the saved policy, as `checkpoints.describe` returns it, so that errors can name what differs.
 
         Raises
         ------
         ValueError
-            Where the names are not those of a selector's state.
+            If the names are not those of a selector's state.
         """
         self.history.load_state_dict(state, about=about)
 
-    def _look(
+    def _score(
         self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str
     ) -> tuple[_StepCandidates, GatheredPool]:
-        """What this process has, and what all have: the one collective."""
+        """Score the candidates of this process, and gather those of all processes in one collective."""
         with self.ranks.together():
-            found = [self._batch_scorer.view(batch) for batch in candidates]
-            if not found:
+            viewed = [self._batch_scorer.view(batch) for batch in candidates]
+            if not viewed:
                 self.ranks.end()
-            views, ids = [samples for samples, _ in found], [one for _, some in found for one in some]
+            views, ids = [samples for samples, _ in viewed], [one for _, some in viewed for one in some]
             warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
             features = {} if policy is None else self._batch_scorer.features(policy, views)
-        looked = _StepCandidates(views, ids, policy, step)
+        scored = _StepCandidates(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(
             features,
@@ -278,19 +278,19 @@ class BatchSelector:
             about=f"{about}step {step}, entries {sorted(views[0].batch)}, ranks {self.ranks.placement!r}, {options}",
             history=self.history.checksum,
         )
-        return looked, pool
+        return scored, pool
 
-    def _deal(self, looked: _StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
-        """One choice, and who trains what of it."""
-        if looked.policy is None:
+    def _assign(self, scored: _StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
+        """Select from one pool, and assign the chosen samples to processes."""
+        if scored.policy is None:
             self.last, chosen = None, torch.arange(len(pool.tokens))
         else:
-            self.last = self._choose(looked.policy, pool)
+            self.last = self._choose(scored.policy, pool)
             chosen = self.last.indices.sort().values.cpu()
         assignment = Assignment(
             chosen,
             pool,
-            looked.views,
+            scored.views,
             self.ranks,
             move=self.last is not None and self.ranks.moves,
             most=most,
@@ -298,7 +298,7 @@ class BatchSelector:
             indexer=self._batch_scorer.indexer,
             shift=self._batch_scorer.shift,
         )
-        self._record(looked, assignment)
+        self._record(scored, assignment)
         self.history.add(chosen)
         return assignment
 
@@ -313,33 +313,33 @@ class BatchSelector:
         return selection
 
     def _exchange_samples(self, assignments: list[Assignment]) -> list[list[Any]]:
-        """For each choice, the samples that come from other processes."""
+        """Return, for each assignment, the samples received from other processes."""
         if not any(assignment.moves for assignment in assignments):
             return [[] for _ in assignments]
         outgoing = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(self.ranks.size)]
         received = self.ranks.exchange(outgoing, device=assignments[0].device)
         return [[batches_of_rank[i] for batches_of_rank in received] for i in range(len(assignments))]
 
-    def _update_attributes(self, looked: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
+    def _update_attributes(self, scored: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
         """Update the public attributes."""
         self.last_indices = [i for assignment in assignments for i in assignment.chosen_here]
-        self.last_ids = [looked.ids[i] for i in self.last_indices] if looked.ids else []
+        self.last_ids = [scored.ids[i] for i in self.last_indices] if scored.ids else []
         self.tokens = sum(assignment.tokens for assignment in assignments)
         self.empty = sum(assignment.empty for assignment in assignments)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
 
-    def _record(self, looked: _StepCandidates, assignment: Assignment) -> None:
+    def _record(self, scored: _StepCandidates, assignment: Assignment) -> None:
         if self.audit is not None and self.last is not None:
             columns = {**self.last.table(), "tokens": assignment.pool.tokens}
             parts = {name: column[assignment.places] for name, column in columns.items()}
             first = assignment.first
-            ids = looked.ids[first : first + len(assignment.places)] or None
+            ids = scored.ids[first : first + len(assignment.places)] or None
             chosen = [i - first for i in assignment.chosen_here]
-            self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=looked.step)
+            self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=scored.step)
 
 
 class _StepCandidates(NamedTuple):
-    """What a process has of a step."""
+    """The candidates of one process in one step."""
 
     views: list[batches.SampleView]
     ids: list[Any]

@@ -1,4 +1,4 @@
-"""Selection in any subclass of the Hugging Face Trainer."""
+"""Batch selection for any subclass of the Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ _FILE = "uds.safetensors"
 
 
 class UDSTrainerMixin(Trainer):
-    """Puts a policy into any subclass of `transformers.Trainer`: ``class Mine(UDSTrainerMixin, AnyTrainer)``.
+    """Add a policy to any subclass of `transformers.Trainer`: ``class Mine(UDSTrainerMixin, AnyTrainer)``.
 
-    `per_device_train_batch_size` counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples are trained
-    on in each micro-batch. They are chosen when the Trainer draws its batches, before it counts the tokens that the
-    loss is divided by, so gradients are those of a Trainer that was fed the chosen samples.
+    `per_device_train_batch_size` counts *candidates*: with ``keep=0.25`` and a batch size of 32, 8 samples of
+    each micro-batch are used for training. They are chosen when the Trainer reads its batches, before it counts the
+    tokens that the loss is divided by, so the gradients are those of a Trainer that received the chosen samples.
 
     Parameters
     ----------
     policy
         Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``; required.
     scope
-        ``"micro"``: each micro-batch is chosen from. ``"step"``: all micro-batches of an optimizer step are one pool,
-        and the chosen are split evenly over as many batches.
+        ``"micro"``: select from each micro-batch. ``"step"``: all micro-batches of an optimizer step form one pool,
+        and the chosen samples are split evenly over as many batches.
     ranks
-        With several processes: ``"rank"``, each keeps the best of its own candidates; ``"global"``, the best of all
-        processes' candidates are kept, and trained in equal numbers. Or a `uds_adapters.ranks.Ranks`. So
-        ``scope="step", ranks="global"`` makes one pool of all that an optimizer step draws anywhere.
+        With several processes: ``"rank"`` selects the best of each process's own candidates; ``"global"`` selects the
+        best of all processes' candidates and divides them evenly. Or a `uds_adapters.ranks.Ranks`. So
+        ``scope="step", ranks="global"`` makes one pool of all candidates of an optimizer step.
     selection
         Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `indexer`, `id_field`, `audit`. The step
         of a schedule is the Trainer's `global_step`.
     *args, **kwargs
-        The Trainer's own.
+        Those of the Trainer.
 
     Attributes
     ----------
     selector
-        The `BatchSelector` that chooses; saved and restored with the optimizer, bit for bit. What it remembers is the
-        same on all processes: it is saved once, and any number of processes take it up.
+        The `BatchSelector`; saved and restored with the optimizer, bit for bit. Its state is the same on all
+        processes: it is saved once, and any number of processes can load it.
 
     Notes
     -----
-    A policy that draws with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``) makes the Trainer compute its
-    loss from the logits, in TRL too, in place of a fused loss: each token's cross-entropy times its sample's weight. Of
-    all chosen tokens its mean is then an unbiased estimate of the mean over the tokens of all candidates.
+    With a policy that samples with importance weights (``uds.UDS(keep=0.25, temperature=0.1)``), the Trainer computes
+    its loss from the logits, in TRL too, instead of a fused loss: each token's cross-entropy times its sample's
+    weight. The mean over all chosen tokens is then an unbiased estimate of the mean over the tokens of all candidates.
 
     The log gains `uds/scoring_seconds`, `uds/scoring_share` (of the time between two logs), `uds/kept_tokens_fraction`,
-    and what the policy tells: for UDS `uds/utility_mean`, `uds/diversity_mean` and `uds/alpha`; means over the
+    and the policy's metrics, for UDS `uds/utility_mean`, `uds/diversity_mean` and `uds/alpha`; means over the
     micro-batches since the last log. With several processes also `uds/gathered_bytes` and `uds/gathering_seconds` of a
-    step, waiting for the slowest included.
+    step, which includes waiting for the slowest process.
     """
 
     def __init__(
@@ -97,77 +97,77 @@ class UDSTrainerMixin(Trainer):
         self._uds_logged_at = time.perf_counter()
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
-        """Draw the step's micro-batches through the selector."""
+        """Return the selected micro-batches of the step."""
         drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
         if self.selector.model is not self.model:  # FSDP may have wrapped it
             self.selector.attach(cast("Any", self.model))
-        # importance weights are for the whole step's number of tokens: all batches of the step are chosen from at once
+        # importance weights depend on the whole step's number of tokens, so the step's batches are selected together
         weighted = draws_weights(self.selector.policy)
-        alone = self.scope == "micro" and self.selector.ranks.size == 1 and not weighted
-        kept = map(self._uds_select, drawn) if alone else iter(self._uds_select_step(drawn))
-        return super().get_batch_samples(kept, num_batches, *args, **kwargs)
+        separate = self.scope == "micro" and self.selector.ranks.size == 1 and not weighted
+        chosen = map(self._uds_select, drawn) if separate else iter(self._uds_select_step(drawn))
+        return super().get_batch_samples(chosen, num_batches, *args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Take the importance weights out of the batch, for the loss."""
+        """Remove the importance weights from the batch, and store them for the loss."""
         self._uds_loss_weights = inputs.pop(LOSS_WEIGHTS, None)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the selection's metrics to what the Trainer logs of training."""
+        """Add the selection's metrics to the training log."""
         if self._uds_metrics and "loss" in logs:
             logs = {**logs, **self._uds_summary()}
         super().log(logs, *args, **kwargs)
 
     def _uds_select(self, batch: Any) -> Any:
-        kept = self.selector(batch, step=self.state.global_step)
-        if LOSS_WEIGHTS in kept:
+        chosen = self.selector(batch, step=self.state.global_step)
+        if LOSS_WEIGHTS in chosen:
             msg = (
-                f"{type(self.selector.policy).__name__} returned importance weights, which the Trainer must know of in "
-                "advance: give the policy an attribute `temperature` that is not None"
+                f"{type(self.selector.policy).__name__} returned importance weights, which the Trainer must know "
+                "from the start: give the policy an attribute `temperature` that is not None"
             )
             raise ValueError(msg)
         self._uds_chosen()
-        return kept
+        return chosen
 
     def _uds_select_step(self, drawn: Iterator[Any]) -> list[Any]:
-        """The step's micro-batches at once, as many as were drawn: the Trainer counts them."""
-        kept, _ = self.selector.select_step(
+        """Select from all micro-batches of the step; return as many as were read, because the Trainer counts them."""
+        chosen, _ = self.selector.select_step(
             drawn, step=self.state.global_step, scope=self.scope, fill=True, about=f"max_steps {self.state.max_steps}, "
         )
-        if kept:
+        if chosen:
             self._uds_chosen()
-        if kept and self.selector.empty and not self.model_accepts_loss_kwargs:
+        if chosen and self.selector.empty and not self.model_accepts_loss_kwargs:
             msg = (
-                "fewer samples were chosen than there are micro-batches, and the model's loss is a mean of its own, "
-                "which nothing can be added to: keep more, or set a smaller `gradient_accumulation_steps`"
+                "fewer samples were chosen than there are micro-batches, and the model averages its own loss, so "
+                "blank batches would change it: set a larger `keep`, or a smaller `gradient_accumulation_steps`"
             )
             raise ValueError(msg)
-        return kept
+        return chosen
 
     def _uds_chosen(self) -> None:
-        """After each choice."""
+        """Collect the metrics of the last selection."""
         self._uds_metrics.append(self.selector.metrics)
 
     def _uds_apply_weights(self) -> None:
-        """Make the Trainer compute its loss from the logits, with the weight of each token."""
+        """Make the Trainer compute its loss from the logits, weighted per token."""
         coefficient = getattr(getattr(self.model, "config", None), "output_router_logits", False)
         split = getattr(getattr(self.args, "parallelism_config", None), "sp_size", 1) or 1
         other = [
-            what
-            for what, wanted in (
+            option
+            for option, enabled in (
                 ("`compute_loss_func`", self.compute_loss_func is not None),
                 ("`label_smoothing_factor`", self.args.label_smoothing_factor > 0),
                 ("`loss_type='dft'`", getattr(self.args, "loss_type", None) == "dft"),
                 ("the auxiliary loss of `output_router_logits`", bool(coefficient)),
                 ("sequence parallelism", split > 1),
             )
-            if wanted
+            if enabled
         ]
         if other:
             msg = (
-                f"{type(self.selector.policy).__name__} draws with importance weights, which multiply the "
-                f"cross-entropy of each token, and the Trainer computes another loss "
-                f"({', '.join(other)}): leave that out, or choose without `temperature`"
+                f"{type(self.selector.policy).__name__} samples with importance weights, which multiply the "
+                f"cross-entropy of each token, but the Trainer computes another loss "
+                f"({', '.join(other)}): remove that option, or use a policy without `temperature`"
             )
             raise ValueError(msg)
         self.compute_loss_func = self._uds_weighted_loss
@@ -177,13 +177,13 @@ class UDSTrainerMixin(Trainer):
         shift = not is_encoder_decoder(bare(cast("Any", self.model)))
         return weighted_loss(logits, labels, self._uds_loss_weights, num_items=num_items_in_batch, shift=shift)
 
-    # Private methods of the Trainer, each with the reason why no public hook will do; test_transformers.py checks that
-    # they exist with these parameters.
+    # Private methods of the Trainer, each with the reason why no public hook is enough; test_transformers.py checks
+    # that they exist with these parameters.
 
     def _set_signature_columns_if_needed(self) -> None:
-        # the Trainer removes columns that the model's forward does not take, and only this list keeps one
+        # the Trainer removes columns that the model's forward does not accept, unless they are in this list
         super()._set_signature_columns_if_needed()
-        # called once before the selector is there; the Trainer keeps the list that it made
+        # called once before the selector exists; the Trainer stores the resulting list
         selector = getattr(self, "selector", None)
         if selector is not None:
             wanted = [*selector.policy.needs.columns, *([selector.id_field] if selector.id_field else [])]
@@ -201,38 +201,39 @@ class UDSTrainerMixin(Trainer):
         return summary
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        # on_train_begin comes too late: checkpoints are loaded before it, and the state would be forgotten again;
-        # a run that starts, or starts anew after running out of memory, remembers nothing; checkpoints are loaded later
+        # on_train_begin is too late: checkpoints are loaded before it, and a reset there would clear their state;
+        # a run that starts, or restarts after running out of memory, begins with an empty state
         self.selector.reset(cast("Any", self.model))
         self._uds_metrics, self._uds_logged_at = [], time.perf_counter()
         return super()._inner_training_loop(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        # on_save comes after the checkpoint is complete: a run that is killed in between would resume without its state
+        # on_save runs after the checkpoint is complete: a run killed in between would resume without selector state
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             checkpoints.save(Path(output_dir) / _FILE, self.selector.state_dict(), self._uds_about())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        # no callback is given the checkpoint's folder
+        # no callback receives the checkpoint's folder
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        found = self._uds_read(Path(checkpoint) / _FILE) if self.selector.ranks.rank == 0 else None
-        found = self.selector.ranks.first(found)  # all remember the same, wherever files lie
-        if isinstance(found, FileNotFoundError):
+        loaded = self._uds_read(Path(checkpoint) / _FILE) if self.selector.ranks.rank == 0 else None
+        loaded = self.selector.ranks.first(loaded)  # the state is the same on all processes, which may not share files
+        if isinstance(loaded, FileNotFoundError):
             warnings.warn(
-                f"no {_FILE} in {checkpoint}: the checkpoint knows no selection, which starts with an empty memory",
+                f"no {_FILE} in {checkpoint}: the checkpoint has no selection state: "
+                "selection starts with an empty memory",
                 stacklevel=2,
             )
-        elif isinstance(found, Exception):
-            raise found
+        elif isinstance(loaded, Exception):
+            raise loaded
         else:
-            state, about = found
+            state, about = loaded
             self.selector.load_state_dict(state, about=about)
 
     def _uds_read(self, file: Path) -> Any:
-        """What the file holds, or the error, for all processes to raise."""
+        """Return the contents of the file, or the error, so that all processes can raise it."""
         try:
             return checkpoints.load(file, about=self._uds_about())
         except (ValueError, OSError) as error:

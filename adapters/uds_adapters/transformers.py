@@ -1,4 +1,4 @@
-"""Selection inside the Hugging Face Trainer."""
+"""Batch selection for the Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # made on demand, so that the mixin alone does not import transformers
+    # created on first access, so that importing the mixin does not import transformers
     if name != "UDSTrainer":
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -1,4 +1,4 @@
-"""Selection inside TRL's SFTTrainer."""
+"""Batch selection for TRL's SFTTrainer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .trainer_mixin import UDSTrainerMixin
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
 else:
-    SFTTrainer = object  # the name below is made on demand, so that this module alone does not import TRL
+    SFTTrainer = object  # UDSSFTTrainer is created on first access, so that importing this module does not import TRL
 
 __all__ = ["UDSSFTTrainer"]
 
-_DOC = """`trl.SFTTrainer` with a policy; it chooses in every batch mode of TRL.
+_DOC = """`trl.SFTTrainer` with a policy, for every batch mode of TRL.
 
-What a *sample* is follows from the mode: a row of a padded batch; a document with `padding_free`, and with `packing`
+The mode determines what a *sample* is: a row of a padded batch; a document with `padding_free`, and with `packing`
 too (strategy `bfd`, TRL's own), where `per_device_train_batch_size` counts packed rows of several documents each; a
-window of `max_length` tokens, whatever documents it holds, with the packing strategy `wrapped`.
+block of `max_length` tokens, possibly of several documents, with the packing strategy `wrapped`.
 
 Parameters
 ----------
@@ -29,9 +29,9 @@ policy
 
 Notes
 -----
-TRL trains through a fused LM head and makes no logits. The scoring forward asks for none of the fused outputs: it runs
-the model's own head, at one position, and keeps what went in. TRL's metrics (`num_tokens`, `entropy`,
-`mean_token_accuracy`) tell of the chosen samples.
+TRL trains with a fused LM head and computes no logits. The scoring pass does not use the fused head: it runs the
+model's own head, at one position, and stores its input. TRL's metrics (`num_tokens`, `entropy`, `mean_token_accuracy`)
+describe the chosen samples.
 """
 
 if TYPE_CHECKING:

@@ -134,7 +134,7 @@ def test_the_memory_matters_for_resuming(tmp_path):
     straight.train()
     (tmp_path / "checkpoint-3" / "uds.safetensors").unlink()
     resumed, _ = trainer(tmp_path, **options)
-    with pytest.warns(UserWarning, match="the checkpoint knows no selection"):
+    with pytest.warns(UserWarning, match="the checkpoint has no selection state"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert resumed.picks != straight.picks[3:]
 

@@ -203,11 +203,11 @@ def test_the_language_model_is_found_or_named(tmp_path):
     fit(tmp_path, found, module=Nested())
     fit(tmp_path, named, module=Nested(teacher=True))
     assert plain.picks == found.picks == named.picks
-    with pytest.raises(ValueError, match=r"found \['model.lm', 'teacher'\].*UDSCallback\(policy, model='model.lm'\)"):
+    with pytest.raises(ValueError, match=r"got \['model.lm', 'teacher'\].*UDSCallback\(policy, model='model.lm'\)"):
         fit(tmp_path, UDSCallback(POLICY), module=Nested(teacher=True))
     with pytest.raises(ValueError, match=r"Module has no submodule 'student'"):
         fit(tmp_path, UDSCallback(POLICY, model="student"))
-    with pytest.raises(ValueError, match=r"found none.*model='model'"):
+    with pytest.raises(ValueError, match=r"got none.*model='model'"):
         fit(tmp_path, UDSCallback(POLICY), module=Module(torch.nn.Linear(2, 2)))
 
 

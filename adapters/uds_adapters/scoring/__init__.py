@@ -1,1 +1,1 @@
-"""Scoring: from a model and a batch to the features of a policy."""
+"""Computation of a policy's features with a model."""

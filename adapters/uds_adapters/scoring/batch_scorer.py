@@ -1,4 +1,4 @@
-"""From batches to what a policy wants to know of their samples."""
+"""Policy features of batches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["BatchScorer"]
 
 
 class BatchScorer:
-    """Looks at batches with a model, where the policy needs one.
+    """Compute a policy's features of batches, with a forward pass if the policy needs one.
 
     Parameters
     ----------
     model
-        The model that is trained, as the loop calls it.
+        The model in training, as the loop calls it.
     policy
-        The policy; schedules may change its share, no more.
+        The policy; schedules may change its fraction, and nothing else.
     ranks
-        Processes that score together where the model is sharded.
+        Processes that score together when the model is sharded.
     scorer, id_field, indexer
         As of `BatchSelector`.
     **options
@@ -52,11 +52,11 @@ class BatchScorer:
         self.shift = not models.is_encoder_decoder(models.bare(model))
         self._id_field, self._columns = id_field, policy.needs.columns
         self._scorer = scorer(model, **options) if policy.needs.forward_pass else None
-        self._special = scorer is not Scorer
+        self._custom = scorer is not Scorer
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.forward_pass else None
 
     def view(self, batch: Mapping[str, Any], /) -> tuple[batches.SampleView, list[Any]]:
-        """The samples of a batch, and their identities, of which the model knows nothing."""
+        """Return the samples of a batch, and their identities, which are not passed to the model."""
         ids: list[Any] = []
         beside: dict[str, torch.Tensor] = {}
         if isinstance(batch, Mapping) and (self._columns or self._id_field):
@@ -67,16 +67,16 @@ class BatchScorer:
 
     @functools.cached_property
     def _is_sharded(self) -> bool:
-        """Asked at the first batch: weights may be shared out after the selector was made, and asking takes a while."""
+        """Checked at the first batch: weights may be sharded after the selector is constructed; the check is slow."""
         return models.is_sharded(self.model)
 
     def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /) -> uds.Features:
-        """The policy's features of the samples of several batches, in their order."""
+        """Return the policy's features of the samples of several batches, in order."""
         if self._scorer is None or self._sharded is None:
             return uds.pool([_without_logits(policy, samples) for samples in views])
         if self._is_sharded:
-            if self._special:
-                msg = f"{type(self._scorer).__name__} does not score models whose weights are sharded: train with DDP"
+            if self._custom:
+                msg = f"{type(self._scorer).__name__} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])

@@ -1,4 +1,4 @@
-"""A look into a model's forward pass at its LM head, and a pass that leaves no trace."""
+"""Forward hook at a model's LM head, and context managers for passes without side effects."""
 
 from __future__ import annotations
 
@@ -14,77 +14,79 @@ __all__ = ["HeadProbe", "evaluating", "outside_autocast", "undisturbed"]
 
 
 class HeadProbe:
-    """While entered: keeps what goes into `head`, and hands the head its last position only: no logits are made.
+    """Store the input of `head` while entered, and run the head at the last position only, without full logits.
 
     Parameters
     ----------
     head
-        The module that makes logits of hidden states.
+        The module that computes logits from hidden states.
     inside
-        Called with the head's arguments for that one position, right before the head runs: the one place where sharded
-        training (FSDP2, ZeRO-3) shows the whole weight. Where what it returns `stands_in`, the head is handed no
-        position at all, and its `raw` is put in place of the output, repeated over the samples.
+        Called with the head's arguments for that position, just before the head runs: the only place where sharded
+        training (FSDP2, ZeRO-3) has the whole weight. If its result has `stands_in` set, the head runs on no
+        position, and `raw` of the result replaces the output, repeated over the samples.
 
     Attributes
     ----------
     hidden
-        (batch, time, width), what went in. None where that was anything else, or more than one.
-    seen
-        What `inside` returned.
+        The head's input (batch, time, width). None for any other input, or if the head ran more than once.
+    result
+        The value that `inside` returned.
     calls
-        How often the head ran. Never: compiled modules pass hooks by that are set later.
+        How often the head ran; zero when compiled modules skip hooks that are set later.
     cut
         Whether the logits lack positions.
 
     Notes
     -----
-    The last position, for in the first one all samples may be the same, or hold nothing but padding.
+    The last position is used because the first may be equal in all samples, or contain only padding.
     """
 
     def __init__(self, head: torch.nn.Module, inside: Callable[..., Any] | None = None) -> None:
         self.head, self.inside = head, inside
         self.hidden: torch.Tensor | None = None
-        self.seen: Any = None
+        self.result: Any = None
         self.calls = 0
         self.cut = False
 
     def __enter__(self) -> HeadProbe:
-        self._hooks = [self.head.register_forward_pre_hook(self._keep, with_kwargs=True)]
+        self._hooks = [self.head.register_forward_pre_hook(self._on_input, with_kwargs=True)]
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    def _on_input(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Any] | None:
         self.calls += 1
         name = "" if args else next(iter(kwargs), "")
         hidden = args[0] if args else kwargs.get(name)
         if self.calls > 1 or not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
             self.hidden = None
             return None
-        # contiguous: torch multiplies others by frozen weights ten times as slowly
+        # contiguous, because torch multiplies other layouts by frozen weights ten times as slowly
         self.hidden, self.cut, last = hidden, True, hidden[:, -1:].contiguous()
         if self.inside is not None:
-            others = {other: value for other, value in kwargs.items() if other != name}
-            self.seen = self.inside(last, *args[1:], **others)
-            if getattr(self.seen, "stands_in", False):
+            options = {option: value for option, value in kwargs.items() if option != name}
+            self.result = self.inside(last, *args[1:], **options)
+            if getattr(self.result, "stands_in", False):
                 last = last[:, :0]
                 self._hooks.append(self.head.register_forward_hook(self._replace))
         return ((last, *args[1:]), kwargs) if args else (args, {**kwargs, name: last})
 
-    def _replace(self, _module: torch.nn.Module, _args: tuple[Any, ...], nothing: torch.Tensor) -> torch.Tensor:
+    def _replace(self, _module: torch.nn.Module, _args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         self._hooks.pop().remove()
-        raw = self.seen.raw
-        return raw[torch.arange(len(nothing), device=raw.device) % len(raw)]  # a copy: some models change it in place
+        raw = self.result.raw
+        return raw[torch.arange(len(output), device=raw.device) % len(raw)]  # a copy: some models change it in place
 
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is as it was, also those that were in evaluation mode before."""
+    """Set evaluation mode; on exit restore the mode of every module, which may differ between modules."""
     training = _in_training(model)
     for module in training:
-        vars(module)["training"] = False  # setting an attribute of a module looks for parameters first: slow
+        vars(module)["training"] = False  # setting an attribute of a module checks parameters first, which is slow
     try:
         yield
     finally:
@@ -93,24 +95,24 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _in_training(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules in training mode. `model.modules()` makes names too, which takes a while where there is LoRA."""
-    known, waiting, found = {id(model)}, [model], []
+    """Return the modules in training mode. `model.modules()` also builds names, which is slow with LoRA."""
+    known, waiting, training = {id(model)}, [model], []
     while waiting:
         module = waiting.pop()
         if module.training:
-            found.append(module)
+            training.append(module)
         for child in module._modules.values():
             if child is not None and id(child) not in known:
                 known.add(id(child))
                 waiting.append(child)
-    return found
+    return training
 
 
 @contextlib.contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards flags and global random generators are as before, also on errors.
+    """Set evaluation mode without gradients; on exit, also by an error, restore flags and random generators.
 
-    Few models draw in evaluation mode, but those that do (hashing and sampled attention) would shift a run's numbers.
+    Few models use random numbers in evaluation mode, but hashing and sampled attention do, and would change a run.
     """
     parameters = model.parameters() if torch.cuda.is_initialized() else ()
     devices = sorted({parameter.device.index for parameter in parameters if parameter.device.type == "cuda"})
@@ -121,11 +123,11 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        torch.clear_autocast_cache()  # older torch would hand the weights cast without gradients to the training pass
+        torch.clear_autocast_cache()  # older torch would reuse weights cast without gradients in the training pass
 
 
 @contextlib.contextmanager
 def outside_autocast(like: torch.Tensor) -> Iterator[None]:
-    """For arithmetic on scores: without gradients, and in the dtypes that it asks for."""
+    """Disable autocast and gradients, so that arithmetic on scores uses the dtypes it requests."""
     with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
         yield

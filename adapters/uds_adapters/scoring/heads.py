@@ -1,4 +1,4 @@
-"""Which `uds_core.Head` a model's head amounts to: hypotheses, verified on one position of the model's own logits."""
+"""The `uds_core.Head` equivalent to a model's head, verified on one position of the model's logits."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["After", "Explained", "HeadReader", "Linear", "capped"]
 
 _SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
-_ROWS = 4  # samples that a hypothesis is verified on: each has as many numbers as the vocabulary
+_SAMPLES = 4  # samples that verify a hypothesis: each has one logit per vocabulary entry
 _SPREAD = 4.0  # the largest of many logits, in units of their usual size
 _IDENTITY_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A head module as a linear map: it makes hidden weight^T + bias. `weight` None: it is none that could be found.
+    """A head module as a linear map, hidden weight^T + bias. `weight` is None if no such map was verified.
 
-    `raw` (samples, 1, vocab) is what the module made of the position that it was verified on. Where it `stands_in`, it
-    was not made: these numbers are to be put in the place of the module's output.
+    `raw` (samples, 1, vocab) is the module's output at the position used for verification. If `stands_in`, the module
+    did not run, and `raw` must replace its output.
     """
 
     raw: torch.Tensor
@@ -37,7 +37,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """The model's logits: those of `head`, and where there is a `cap`, cap tanh(logits / cap)."""
+    """The model's logits: those of `head`, then cap tanh(logits / cap) if there is a `cap`."""
 
     head: uds.Head
     cap: float | None
@@ -45,14 +45,14 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class After:
-    """What a model does to its head's output: cap tanh((scale x + constant) / cap)."""
+    """The model's transformation of its head's output: cap tanh((scale x + constant) / cap)."""
 
     scale: float = 1.0
     constant: torch.Tensor | None = None
     cap: float | None = None
 
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
-        """The model's logits, from the head's output."""
+        """Return the model's logits for the head's output."""
         logits = raw.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -62,24 +62,24 @@ class After:
 
 
 class HeadReader:
-    """Reads a head in two steps: what the module is, as it runs, and what the model does to its output, afterwards.
+    """Determine a head in two steps: the module's linear map while it runs, then the model's transformation of it.
 
     Parameters
     ----------
     module
-        The head: what `get_output_embeddings` gives.
+        The head, from `get_output_embeddings`.
     model
-        Its model, bare; its configuration and buffers name hypotheses, none of which is trusted.
+        Its bare model; its configuration and buffers suggest hypotheses, each of which is verified.
 
     Notes
     -----
-    A module's own weight is taken where it explains the output and nothing else in the module trains. Otherwise (LoRA
-    on the head, quantised, offloaded) the weight it amounts to is made by handing it the identity, in blocks. Where
-    nothing of the module trains, both are kept, and looked after by `_mark` and by verifying them in every pass.
+    The module's own weight is used if it explains the output and nothing else in the module trains. Otherwise (LoRA on
+    the head, quantised, offloaded) the effective weight is computed by running the module on the identity, in blocks.
+    If nothing in the module trains, both are stored, and checked by `_fingerprint` and by verification in every pass.
 
-    PyTorch's own linear layer is known, so that it need not run: other numbers stand in for its output. What the model
-    does to them tells as much as what it does to its own, and the weight, which can be a tenth of the work of a small
-    model's forward to read, is not read.
+    PyTorch's own linear layer need not run: its output is replaced by fixed numbers, from which the model's
+    transformation can be determined just as well. This avoids reading the weight, which can take a tenth of the time
+    of a small model's forward pass.
     """
 
     def __init__(self, module: torch.nn.Module, model: torch.nn.Module) -> None:
@@ -87,26 +87,26 @@ class HeadReader:
         self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
-        self._bent: tuple[Any, ...] | None = None  # by which a module is known that is not linear
+        self._nonlinear: tuple[Any, ...] | None = None  # fingerprint of a module that is not linear
 
     @property
     def frozen(self) -> bool:
-        """Whether no parameter of the module trains; with LoRA on it, others than its weight do."""
+        """Whether no parameter of the module trains, including those of LoRA."""
         return not any(parameter.requires_grad for parameter in self.module.parameters())
 
     def refresh(self) -> None:
-        """Before a scoring call: what was read of a head that trains is no longer true."""
+        """Discard the results of earlier calls if the head trains; call this before scoring."""
         if not self.frozen:
             self.forget()
 
     def forget(self) -> None:
-        """Keep nothing of what was read."""
+        """Discard the stored results."""
         self._linear = self._head = None
 
     def linear(self, last: torch.Tensor, *args: Any, **kwargs: Any) -> Linear:
-        """What the module is, verified on `last` (samples, 1, width). To be called where it runs, in its precision."""
-        last, alone = last[:_ROWS], not args and not kwargs
-        key = tuple(_mark(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
+        """Return the module's linear map, verified on `last` (samples, 1, width). Call it where the module runs."""
+        last, alone = last[:_SAMPLES], not args and not kwargs
+        key = tuple(_fingerprint(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
         weights = self._weights(key, last, alone=alone)
         if alone and self._is_known():
             weight, bias = next(weights)
@@ -117,19 +117,19 @@ class HeadReader:
             if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype):
                 self._linear = Linear(raw, weight, bias, key)
                 return self._linear
-        self._bent = key
+        self._nonlinear = key
         return Linear(raw)
 
     def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
-        """The head with which the model's logits (batch, 1, vocab) of that position come about, or None."""
+        """Return the head that reproduces the model's logits (batch, 1, vocab) at that position, or None."""
         after = self.after(linear, logits)
         return None if after is None else Explained(self._head_of(linear, after, logits.shape[-1]), after.cap)
 
     def after(self, linear: Linear, logits: torch.Tensor) -> After | None:
-        """What the model does to its head's output, so that its logits of that position come about, or None."""
+        """Return the transformation of the head's output that reproduces the logits at that position, or None."""
         if linear.weight is None:
             return None
-        logits = logits[:_ROWS]
+        logits = logits[:_SAMPLES]
         raw = linear.raw[..., : logits.shape[-1]]  # some models pad the head, and cut its output
         if raw.shape != logits.shape:
             return None
@@ -141,15 +141,15 @@ class HeadReader:
         return None
 
     def holds(self, linear: Linear, after: After, logits: torch.Tensor) -> bool:
-        """Whether the model did `after` to its head's output, as it did in another pass."""
-        logits = logits[:_ROWS]
+        """Return whether `after`, determined in another pass, reproduces the model's logits in this one."""
+        logits = logits[:_SAMPLES]
         raw = linear.raw[..., : logits.shape[-1]]
         if linear.weight is None or raw.shape != logits.shape:
             return False
         return _errors(map(after, raw), logits)[0] <= _tolerance(raw.dtype, logits.dtype)
 
     def head(self, linear: Linear, after: After, vocab: int) -> uds.Head:
-        """The head that makes the model's logits, but for a cap, of hidden states."""
+        """Return the head that computes the model's logits, before any cap, from hidden states."""
         assert linear.weight is not None
         bias = None if linear.bias is None else linear.bias[:vocab]
         if after.constant is not None:
@@ -160,45 +160,45 @@ class HeadReader:
     def _weights(
         self, key: tuple[Any, ...], last: torch.Tensor, *, alone: bool
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Weights and biases that the module may amount to, the cheaper first; `alone`: it takes nothing but `last`."""
+        """Yield possible weights and biases, cheapest first; `alone`: the module takes no input but `last`."""
         if self._linear is not None and self._linear.weight is not None and self._linear.key == key:
             yield self._linear.weight, self._linear.bias
         if self._has_own():
             weight: Any = self.module.weight
             bias: Any = self.module.bias if hasattr(self.module, "bias") else None
             yield weight.detach(), None if bias is None else bias.detach()
-        if alone and key != self._bent:
+        if alone and key != self._nonlinear:
             yield _effective(self.module, last)
 
     def _has_own(self) -> bool:
-        """Whether the module has a weight whose numbers are there, and nothing trains but it and its bias."""
+        """Return whether the module has a plain weight, and nothing else trains but the bias."""
         weight: Any = getattr(self.module, "weight", None)
         bias: Any = getattr(self.module, "bias", None)
         trains = {id(parameter) for parameter in self.module.parameters() if parameter.requires_grad}
         return _is_plain(weight) and (bias is None or _is_plain(bias)) and trains <= {id(weight), id(bias)}
 
     def _is_known(self) -> bool:
-        """Whether the module is PyTorch's own linear layer, and nothing that somebody hung on it sees what it makes."""
+        """Return whether the module is PyTorch's own linear layer, without hooks that receive its output."""
         module: Any = self.module
         hooks = (module._forward_hooks, torch.nn.modules.module._global_forward_hooks)
         return type(module) is torch.nn.Linear and "forward" not in vars(module) and not any(hooks) and self._has_own()
 
     def _hypotheses(self) -> Iterator[list[After]]:
-        """What may happen to the head's output. None is trusted: names are used in opposite senses, or not at all.
+        """Yield possible transformations of the head's output. Each is verified: models use the names differently.
 
-        A cap comes first: in half precision, capping of small logits looks like rounding, and would be overlooked.
+        Caps come first: in half precision, capping small logits is hard to distinguish from rounding.
         """
         config: Any = getattr(self.model, "config", None)
         configs = [config, config.get_text_config(decoder=True)] if hasattr(config, "get_text_config") else [config]
-        # those that are configured first: where a cap levels everything, one is as good as another
+        # configured scales first: if a cap saturates all logits, the data cannot distinguish them
         scales = [*(s for value in _numbers(configs, _SCALES) for s in (value, 1.0 / value)), 1.0]
         constants = [None, *(module.get_buffer("final_logits_bias") for module in self._shifted)]
         for cap in (*_numbers(configs, _CAPS), None):
-            yield [After(scale, moved, cap) for scale in scales for moved in constants]
+            yield [After(scale, constant, cap) for scale in scales for constant in constants]
 
     def _head_of(self, linear: Linear, after: After, vocab: int) -> uds.Head:
-        """The head, kept as long as nothing of it has changed."""
-        constant = None if after.constant is None else _mark(after.constant)
+        """Return the head, reused while it is unchanged."""
+        constant = None if after.constant is None else _fingerprint(after.constant)
         key = (id(linear.weight), linear.key, after.scale, vocab, constant)
         if self._head is None or self._head[0] != key:
             self._head = key, self.head(linear, after, vocab)
@@ -206,12 +206,12 @@ class HeadReader:
 
 
 def capped(logits: torch.Tensor, cap: float) -> torch.Tensor:
-    """Soft-capping: cap tanh(logits / cap)."""
+    """Return soft-capped logits, cap tanh(logits / cap)."""
     return (logits / cap).tanh_().mul_(cap)
 
 
 def _effective(module: torch.nn.Module, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The weight and bias that a linear module amounts to, by what it makes of zero and of the unit vectors."""
+    """Return the weight and bias of a linear module from its outputs for zero and the unit vectors."""
     width = like.shape[2]
     bias = module.forward(like.new_zeros(1, 1, width))[0, 0]
     weight = bias.new_empty(len(bias), width)
@@ -223,16 +223,16 @@ def _effective(module: torch.nn.Module, like: torch.Tensor) -> tuple[torch.Tenso
 
 
 def _stand_in(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Numbers in the place of the product (samples, 1, vocab): of its size and dtype, spread evenly, no two rows alike.
+    """Return a replacement for the head's output (samples, 1, vocab), evenly spread and different for each sample.
 
-    As large as what some words are given: smaller, they would not show a cap, and larger, not a constant.
+    It is scaled to some real logits: smaller values would not reveal a cap, larger ones not a constant.
     """
     some = slice(None, None, max(1, len(weight) // 64))
     made = torch.nn.functional.linear(last, weight[some], None if bias is None else bias[some])
     size = torch.where(torch.isfinite(made), made, 0.0).double().square().mean().sqrt()
     words = (
         torch.arange(len(weight), dtype=torch.int64, device=weight.device) * 40_503 % 65_536
-    )  # each number once, in no order
+    )  # a permutation without visible order
     row = (words / 2.0**15 - 1.0) * torch.where(size > 0, _SPREAD * size, 1.0)
     return torch.stack([row.roll(sample) for sample in range(len(last))])[:, None].to(made.dtype)
 
@@ -242,14 +242,14 @@ def _product(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether its numbers are the layer's: not quantised, nor sharded, nor elsewhere."""
+    """Return whether a tensor stores its values directly: not quantised, sharded or offloaded."""
     if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
         return False
     return type(tensor.detach()) is torch.Tensor and tensor.numel() > 0
 
 
-def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """By which a changed tensor is known: loading by its version counter, writing through `.data` by some rows."""
+def _fingerprint(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Return a key that changes with the tensor: a version counter, and a sum that detects writes by `.data`."""
     if tensor.is_meta:
         return tuple(tensor.shape)  # offloaded, and another object each time
     if type(tensor.detach()) is not torch.Tensor:
@@ -260,7 +260,7 @@ def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
-    """What configurations say under `names`, as far as it could be a factor."""
+    """Return the nonzero numbers under `names` in the configurations."""
     values: dict[Any, None] = dict.fromkeys(getattr(config, name, None) for config in configs for name in names)
     return [float(value) for value in values if type(value) in (int, float) and value != 0]
 
@@ -271,13 +271,13 @@ def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> b
 
 
 def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> tuple[float, float]:
-    """Largest and mean difference of samples' logits, one sample at a time: each is as long as the vocabulary."""
+    """Return the largest and mean difference of logits, one sample at a time to save memory."""
     errors = torch.stack([_relative(one, other) for one, other in zip(got, expected, strict=True)])
     return float(errors[:, 0].max()), float(errors[:, 1].mean())
 
 
 def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Largest and mean difference, relative to an entry and their usual size; what is broken must be so in both."""
+    """Return the largest and mean relative difference; values that are not finite must be so in both."""
     got, expected = got.float(), expected.float()
     if torch.equal(got, expected):
         return expected.new_zeros(2)
@@ -289,13 +289,13 @@ def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 
 
 def _tolerance(*dtypes: torch.dtype) -> float:
-    """Two roundings of the coarsest dtype; in float32, of long sums."""
+    """Return two roundings of the coarsest dtype; at least those of long sums in float32."""
     return max(2e-5, *(2 * torch.finfo(dtype).eps for dtype in dtypes))
 
 
 def _coarse_products() -> float:
-    """Rounding of products in float32, where torch was told to make them coarser and faster."""
+    """Return the rounding error of float32 products if TF32 is enabled, else 0."""
     matmul = torch.backends.cuda.matmul
-    kind = getattr(matmul, "fp32_precision", None)  # since torch 2.9, where asking the old name may be an error
+    kind = getattr(matmul, "fp32_precision", None)  # since torch 2.9, where reading the old name may raise an error
     faster = matmul.allow_tf32 if kind is None else kind == "tf32"
     return 2.0**-10 if faster else 0.0

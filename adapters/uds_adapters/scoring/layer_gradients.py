@@ -1,4 +1,4 @@
-"""Products of samples' gradients in the layers that train, LoRA's above all: one backward pass that leaves no trace."""
+"""Gradient products of samples in trainable linear layers, such as LoRA, from one backward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LayerGradientScorer"]
 
 
 class LayerGradientScorer(ValidationScorer):
-    """For `uds.GREATS` where the head is frozen: products of gradients in all linear layers that train.
+    """A scorer for `uds.GREATS` with a frozen head: gradient products in all trainable linear layers.
 
     Parameters
     ----------
@@ -29,23 +29,23 @@ class LayerGradientScorer(ValidationScorer):
 
     Notes
     -----
-    The gradients are those of each sample's mean loss, in the weights of all `torch.nn.Linear` that train and are not
-    the head: the A and B of LoRA. Nothing else counts: no biases, embeddings or norms, nor what uses a weight without
-    running its layer (DoRA's magnitudes). Each sample's inputs of a layer and gradients of its output are kept until
-    the products are taken, so that no weight's gradient is asked for, and none that was accumulated changes.
+    The gradients are those of each sample's mean loss, with respect to the weights of all trainable `torch.nn.Linear`
+    except the head, such as A and B of LoRA. Not included: biases, embeddings, norms, and weights used without running
+    their layer (DoRA's magnitudes). Each layer's inputs and output gradients are stored until the products are
+    computed, so weight gradients are never computed, and accumulated ones do not change.
 
-    One pass forwards and backwards of all candidates in one piece, and of the validation batch, in evaluation mode and
-    without gradient checkpointing. No logits are made: the gradient in the hidden states comes from the core.
+    Cost: one forward and backward pass of all candidates together, and one of the validation batch, in evaluation mode
+    and without gradient checkpointing. No logits are made: `uds_core` computes the gradient of the hidden states.
     """
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
-        """The policy's features of all samples, in their order."""
+        """Return the policy's features of all samples, in order."""
         self._reader.refresh()
         validation = batches.view(self.validation_batch(), shift=self.shift)
         with undisturbed(self.model):
-            mine, theirs = self._seen(samples), self._seen(validation)
-        used = [name for name in mine if name in theirs]
-        layers, others = ([side[name] for name in used] for side in (mine, theirs))
+            ours, theirs = self._layer_inputs(samples), self._layer_inputs(validation)
+        shared = [name for name in ours if name in theirs]
+        layers, validation_layers = ([side[name] for name in shared] for side in (ours, theirs))
         with outside_autocast(layers[0][0]):
             return policy.examine(
                 uds.Candidates(
@@ -53,43 +53,47 @@ class LayerGradientScorer(ValidationScorer):
                     mask=samples.mask,
                     labels=samples.labels,
                     products=uds.layer_products(layers),
-                    validation_products=uds.layer_products(layers, others),
+                    validation_products=uds.layer_products(layers, validation_layers),
                 )
             )
 
-    def _seen(self, samples: batches.SampleView) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Of each layer that the samples' losses depend on: what went in, and the gradients of what came out."""
+    def _layer_inputs(self, samples: batches.SampleView) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Return inputs and output gradients, by name, of the layers that the samples' losses depend on."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         probe = HeadProbe(self._reader.module, torch.no_grad()(self._reader.linear))
         with torch.enable_grad(), probe, _recorded(self._layers()) as calls:
             logits = self._forward(inputs)
             hidden = None if probe.hidden is None else samples.arrange(probe.hidden)
-        explained = None if hidden is None else self._reader.explain(probe.seen, logits.detach())
+        explained = None if hidden is None else self._reader.explain(probe.result, logits.detach())
         if hidden is None or explained is None or explained.cap is not None:
             msg = (
-                f"the logits of {type(self._bare).__name__} are not those of a linear head that could be read: "
-                "give uds.GREATS a `ValidationScorer`, or choose another policy"
+                f"the logits of {type(self._bare).__name__} do not come from a linear head, which this scorer "
+                "needs: give uds.GREATS a `ValidationScorer`, or use another policy"
             )
             raise TypeError(msg)
         if not calls:
-            msg = "no layer that trains was seen to run: is the part of the model compiled that has them in it?"
+            msg = (
+                "no hook of a trainable layer ran, possibly because a part of the model is compiled: do not compile it"
+            )
             raise TypeError(msg)
         with outside_autocast(hidden):
             back = self._back(explained.head(hidden.detach()), samples)
         outputs = [output for name in calls for _, output in calls[name]]
         gradients = iter(torch.autograd.grad(hidden, outputs, back.to(hidden.dtype), allow_unused=True))
-        seen = {}
+        layers = {}
         for name, pairs in calls.items():
             parts = [(put, next(gradients)) for put, _ in pairs]
             parts = [(put, gradient) for put, gradient in parts if gradient is not None]
-            if parts:  # a layer that ran several times is one with longer samples
-                seen[name] = tuple(torch.cat([_of(samples, x, name) for x in xs], 1) for xs in zip(*parts, strict=True))
-        return seen
+            if parts:  # several runs of one layer count as one with longer samples
+                layers[name] = tuple(
+                    torch.cat([_of(samples, x, name) for x in xs], 1) for xs in zip(*parts, strict=True)
+                )
+        return layers
 
     def _back(self, logits: Any, samples: batches.SampleView) -> torch.Tensor:
-        """Gradients of the samples' mean losses in their hidden states."""
+        """Return the gradients of the samples' mean losses with respect to their hidden states."""
         if samples.labels is None:
-            msg = "gradients need `labels`, and the batch came without them"
+            msg = "gradients need `labels`, but the batch has none: add them in the collator"
             raise ValueError(msg)
         mask, labels = (None if x is None else x.to(logits.like.device) for x in (samples.mask, samples.labels))
         return uds.HeadGradients(logits, labels, mask=mask).in_hidden()
@@ -102,23 +106,23 @@ class LayerGradientScorer(ValidationScorer):
             if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and module is not head
         }
         if not layers:
-            msg = "the model has no linear layer that trains: put LoRA on it, or give uds.GREATS a `ValidationScorer`"
+            msg = "the model has no trainable linear layer: add LoRA, or give uds.GREATS a `ValidationScorer`"
             raise ValueError(msg)
         return layers
 
 
 @contextlib.contextmanager
 def _recorded(layers: dict[str, torch.nn.Linear]) -> Iterator[dict[str, list[tuple[torch.Tensor, torch.Tensor]]]]:
-    """While entered: what goes into the layers and what comes out, by name, in the order in which they run."""
+    """Record inputs and outputs of the layers while entered, by name, in the order in which they run."""
     calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
-    def keeping(name: str) -> Any:
-        def keep(_module: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+    def recorder(name: str) -> Any:
+        def record(_module: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
             calls.setdefault(name, []).append((args[0].detach(), output))
 
-        return keep
+        return record
 
-    hooks = [module.register_forward_hook(keeping(name)) for name, module in layers.items()]
+    hooks = [module.register_forward_hook(recorder(name)) for name, module in layers.items()]
     try:
         yield calls
     finally:
@@ -127,13 +131,13 @@ def _recorded(layers: dict[str, torch.nn.Linear]) -> Iterator[dict[str, list[tup
 
 
 def _of(samples: batches.SampleView, x: torch.Tensor, name: str) -> torch.Tensor:
-    """(batch, time, width), one entry for each sample."""
+    """Return `x` as (samples, time, width)."""
     if x.ndim == 3:
         x = x if x.shape[0] == len(samples) else samples.arrange(x)
     if x.ndim != 3 or x.shape[0] != len(samples):
         msg = (
-            f"layer {name!r} sees {tuple(x.shape)}, in which {len(samples)} samples cannot be told apart (an expert of "
-            "a mixture?): give uds.GREATS a `ValidationScorer`"
+            f"layer {name!r} received {tuple(x.shape)}, which cannot be split into {len(samples)} samples (is it an "
+            "expert of a mixture?): give uds.GREATS a `ValidationScorer`"
         )
         raise TypeError(msg)
     return x

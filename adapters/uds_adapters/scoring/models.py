@@ -1,4 +1,4 @@
-"""How a model is called for scoring: out of its wrappers, with what its forward needs, and where its logits are."""
+"""Model wrappers, forward inputs and logits for scoring."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 
 
 def eager(model: Any) -> Callable[..., Any]:
-    """What is called: the model out of `torch.compile` and data parallelism. Hooks set later do not run in a graph."""
+    """Return the model without `torch.compile` and data parallelism: hooks set later do not run in compiled graphs."""
     while (inner := _inner(model)) is not None:
         model = inner
-    # compiled in place: `_call_impl` is what `__call__` would be, with the hooks of the model itself
+    # compiled in place: `_call_impl` is the uncompiled `__call__`, with the hooks of the model itself
     return model if model._compiled_call_impl is None else model._call_impl
 
 
 def bare(model: Any) -> torch.nn.Module:
-    """The model that has the head and the configuration: out of PEFT, too."""
+    """Return the model that has the head and the configuration, without wrappers and PEFT."""
     while True:
         inner = _inner(model)
         if inner is None and hasattr(model, "get_base_model"):
@@ -34,12 +34,12 @@ def bare(model: Any) -> torch.nn.Module:
 
 
 def check_known(model: torch.nn.Module) -> None:
-    """Refuse what replaces a model's forward by code that no test of ours has seen: Unsloth's needs a GPU to be loaded.
+    """Refuse a model whose forward was replaced by untested code: Unsloth, which needs a GPU to load.
 
     Raises
     ------
     ValueError
-        Where the bare model's forward is Unsloth's.
+        If the bare model's forward is Unsloth's.
     """
     forward = getattr(type(model).forward, "__module__", None) or ""
     if forward.partition(".")[0] in ("unsloth", "unsloth_zoo"):
@@ -51,15 +51,15 @@ def check_known(model: torch.nn.Module) -> None:
 
 
 def head_module(model: torch.nn.Module) -> torch.nn.Module:
-    """The module that makes logits of hidden states.
+    """Return the module that computes logits from hidden states.
 
     Raises
     ------
     TypeError
-        Where the model does not say, or has several.
+        If the model does not name it, or has several.
     """
-    find = getattr(model, "get_output_embeddings", None)
-    head = None if find is None else find()
+    getter = getattr(model, "get_output_embeddings", None)
+    head = None if getter is None else getter()
     if not isinstance(head, torch.nn.Module) or isinstance(head, torch.nn.ModuleList):
         msg = (
             f"{type(model).__name__} has no output embeddings to catch hidden states at: "
@@ -72,28 +72,28 @@ def head_module(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def is_encoder_decoder(model: torch.nn.Module) -> bool:
-    """Whether labels are the decoder's targets."""
+    """Return whether labels are the decoder's targets."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether processes hold parts of its weights, which are whole only while a layer runs: FSDP and ZeRO-3."""
-    # by name: importing them for the sake of asking takes a second
+    """Return whether each process has only a part of the weights (FSDP, ZeRO-3), gathered while a layer runs."""
+    # by name, because importing these classes takes a second
     if any(type(module).__name__.startswith(("FSDP", "FullyShardedDataParallel")) for module in model.modules()):
         return True
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.Tensor | None) -> dict[str, Any]:
-    """What the bare model's forward is given: no labels, no cache; decoder inputs where labels would have made them.
+    """Return the inputs of the bare model's forward: no labels or cache, and decoder inputs made from labels.
 
     Raises
     ------
     ValueError
-        Where an encoder-decoder model is given neither decoder inputs nor a way to make them.
+        If an encoder-decoder model has neither decoder inputs nor a way to make them.
     """
     inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_SCORING}
-    if "use_mems" in inspect.signature(model.forward).parameters:  # XLNet's, which warns of the other name
+    if "use_mems" in inspect.signature(model.forward).parameters:  # XLNet, which warns about `use_cache`
         inputs["use_mems"] = False
     elif _takes(model, "use_cache"):
         inputs["use_cache"] = False
@@ -104,29 +104,29 @@ def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a model returned: under their name, or in a tuple, the first (batch, time, vocab).
+    """Return the logits of a model's output: the entry of that name, or the first (batch, time, vocab) of a tuple.
 
     Raises
     ------
     TypeError
-        Where there are none.
+        If there are none.
     """
     if isinstance(output, torch.Tensor):
-        found = output
+        logits = output
     elif isinstance(output, Mapping):
-        found = output.get("logits")
+        logits = output.get("logits")
     elif isinstance(output, (tuple, list)):
-        found = next((part for part in output if isinstance(part, torch.Tensor) and part.ndim == 3), None)
+        logits = next((part for part in output if isinstance(part, torch.Tensor) and part.ndim == 3), None)
     else:
-        found = getattr(output, "logits", None)
-    if not isinstance(found, torch.Tensor):
+        logits = getattr(output, "logits", None)
+    if not isinstance(logits, torch.Tensor):
         names = f" with {sorted(output)}" if isinstance(output, Mapping) else ""
         msg = (
             f"the model returned {type(output).__name__}{names}, without `logits` (batch, time, vocab) to score: "
             "a language model returns them as `output.logits`, as `output['logits']` or first in a tuple"
         )
         raise TypeError(msg)
-    return found
+    return logits
 
 
 def _inner(model: torch.nn.Module) -> torch.nn.Module | None:
@@ -146,7 +146,7 @@ def _decoder_input_ids(model: Any, labels: torch.Tensor | None) -> torch.Tensor:
     if labels is None or (prepare is None and start is None):
         msg = (
             f"{type(model).__name__} is an encoder-decoder, and the batch has neither `decoder_input_ids` nor `labels` "
-            "that they could be made of: let the collator put `decoder_input_ids` into the batch"
+            "to make them from: let the collator add `decoder_input_ids` to the batch"
         )
         raise ValueError(msg)
     if prepare is not None:

@@ -1,4 +1,4 @@
-"""The scoring forward: passes without gradients, in micro-batches, from which the policy's features come."""
+"""Scoring passes: policy features from forward passes without gradients."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .layer_probe import LayerProbe
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 
-_DENSE_BYTES = 256 * 2**20  # for logits that must be made, where one sample's need no more
+_DENSE_BYTES = 256 * 2**20  # for materialised logits, unless those of one sample need more
 
 
 class Scorer:
-    """Features from a model: hidden states caught at its head, which is verified in every pass.
+    """Compute features with a model, from the hidden states at its head, which is verified in every pass.
 
     Parameters
     ----------
@@ -31,26 +31,26 @@ class Scorer:
         A causal or encoder-decoder language model with `get_output_embeddings`, bare or in a wrapper (PEFT, DDP,
         DataParallel, `torch.compile`).
     softcap
-        Of models that cap their logits (Gemma 2): ``"exact"`` scores what the model puts out, made of the hidden states
-        for some samples at a time; ``"ignore"`` scores the logits before the cap, which are never made.
+        Of models that cap their logits (Gemma 2): ``"exact"`` scores the capped logits, computed from the hidden
+        states for some samples at a time; ``"ignore"`` scores the logits before the cap, which are never made.
     score_batch_size
-        Samples in one forward pass; None: all at once. Halved, with a warning, each time that memory runs out.
+        Samples in one forward pass; None: all at once. Halved, with a warning, each time memory runs out.
 
     Attributes
     ----------
     shift
-        Whether the target of row t is the label of t + 1: False for encoder-decoder models. `batches.view` wants it.
+        Whether the target of row t is the label of t + 1: False for encoder-decoder models. Pass it to `batches.view`.
 
     Raises
     ------
     TypeError, ValueError
-        Where the model has no head to catch hidden states at, or an option is none.
+        If the model has no output embeddings, or an option is not valid.
 
     Notes
     -----
     A pass runs in evaluation mode, without gradients, cache, labels or a change to global random generators. The head
-    sees one position only, so no logits are made. Where nothing known explains the logits of that position, a second
-    pass makes all of them, with one warning. A frozen head is prepared once, one that trains in each call.
+    runs at one position only, so full logits are not made. If no known form explains the logits at that position, a
+    second pass makes all of them, with one warning. A frozen head is prepared once, a trainable one in each call.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class Scorer:
         self._warned: set[str] = set()
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
-        """The policy's features of all samples, in their order."""
+        """Return the policy's features of all samples, in order."""
         check_whole(policy, self.score_batch_size)
         self._reader.refresh()
         with undisturbed(self.model):
             return uds.pool(list(self._pieces(samples, policy)))
 
     def __call__(self, batch: Mapping[str, Any], /) -> uds.Candidates:
-        """The candidates of a batch, in one piece whatever memory it takes."""
+        """Return the candidates of a batch in one piece, without a memory limit."""
         self._reader.refresh()
         with undisturbed(self.model):
             return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=sys.maxsize))
 
     def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:
-        """Features, one micro-batch after the other."""
+        """Yield features, one micro-batch at a time."""
         waiting = [samples]
         while waiting:
             piece = waiting.pop()
@@ -103,30 +103,33 @@ class Scorer:
                 if whole or not _is_out_of_memory(error):
                     raise
                 features = None
-            if features is None:  # out of the handler, where the error keeps what the pass had made
-                self._step_down(len(piece))
+            if features is None:  # outside the handler, where the error would hold the tensors of the failed pass
+                self._halve_batch_size(len(piece))
                 waiting.append(piece)
             else:
                 yield uds.pool(features)
 
-    def _step_down(self, size: int) -> None:
+    def _halve_batch_size(self, size: int) -> None:
         self.score_batch_size = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._warn(
-            "too little memory to score that many samples at once: half of them from now on, and again half where that "
-            "is still too much. Set `score_batch_size` to save the failed attempts"
+            "too little memory to score that many samples at once: the scoring batch size is halved, and again if it "
+            "is still too large. Set `score_batch_size` to avoid failed attempts"
         )
 
     def _candidates(
         self, samples: batches.SampleView, dense_bytes: int, layers: tuple[int, ...] = ()
     ) -> Iterator[uds.Candidates]:
-        """Candidates of one forward pass; where logits must be made and capped, of some samples at a time."""
+        """Yield candidates of one forward pass; some samples at a time if logits must be made and capped."""
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
-        with HeadProbe(self._reader.module, self._reader.linear) as probe, LayerProbe(self._bare, layers) as caught:
+        with (
+            HeadProbe(self._reader.module, self._reader.linear) as probe,
+            LayerProbe(self._bare, layers) as layer_probe,
+        ):
             logits = self._forward(inputs)
-        states = {number: samples.arrange(output) for number, output in caught.states.items()}
-        explained = None if probe.hidden is None else self._reader.explain(probe.seen, logits)
+        states = {number: samples.arrange(output) for number, output in layer_probe.states.items()}
+        explained = None if probe.hidden is None else self._reader.explain(probe.result, logits)
         if explained is None or probe.hidden is None:
             logits = self._all_logits(probe, logits, inputs)
             yield _of(samples, samples.arrange(logits), states)
@@ -142,7 +145,7 @@ class Scorer:
         states: Mapping[int, torch.Tensor],
         dense_bytes: int = _DENSE_BYTES,
     ) -> Iterator[uds.Candidates]:
-        """Candidates through a head, in one piece; where logits must be made and capped, some at a time."""
+        """Yield candidates through a head, in one piece; some at a time if logits must be made and capped."""
         if cap is None or self.softcap == "ignore":
             yield _of(samples, through, states)
             return
@@ -160,12 +163,12 @@ class Scorer:
         return models.logits_of(models.eager(self.model)(**inputs))
 
     def _all_logits(self, probe: HeadProbe, logits: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """The model's real logits, with a word on why."""
+        """Return the model's full logits, and warn with the reason."""
         if not probe.calls:
             reason = "the head's hook did not run (is a part of the model compiled that has the head in it?)"
         elif probe.hidden is None:
             reason = "the head is given something else than hidden states (batch, time, width), once"
-        elif probe.seen.weight is None:
+        elif probe.result.weight is None:
             reason = "the head is not linear (does it quantise what goes in?)"
         else:
             reason = "nothing known explains what the model does to its head's output"
@@ -181,7 +184,7 @@ class Scorer:
 def _of(
     samples: batches.SampleView, logits: Any, states: Mapping[int, torch.Tensor], part: slice = slice(None)
 ) -> uds.Candidates:
-    """Candidates of some of the samples, where their logits are."""
+    """Return candidates for some of the samples, on the device of their logits."""
     device = logits.device if isinstance(logits, torch.Tensor) else logits.like.device
     mask, labels = (None if x is None else x[part].to(device) for x in (samples.mask, samples.labels))
     beside: dict[str, Any] = {name: numbers[part] for name, numbers in samples.beside.items()}
@@ -190,12 +193,12 @@ def _of(
 
 
 def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
-    """Raise where a batch would be scored in parts by a policy that scores its padding.
+    """Raise an error if a policy that scores padding would get a batch in parts.
 
     Raises
     ------
     ValueError
-        With the remedy.
+        If `score_batch_size` is given and the policy needs whole batches.
     """
     if score_batch_size is not None and policy.needs.whole_batch:
         msg = (
@@ -206,13 +209,13 @@ def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
 
 
 def examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:
-    """Features of candidates, outside of autocast."""
+    """Return the policy's features of candidates, without autocast."""
     with outside_autocast(candidates.like):
         return policy.examine(candidates)
 
 
 def _capped(logits: Any, cap: float) -> torch.Tensor:
-    """Logits through a head, made and capped in blocks of the vocabulary."""
+    """Return capped logits, computed in blocks of the vocabulary."""
     values = torch.empty(logits.shape, dtype=logits.dtype, device=logits.like.device)
     with outside_autocast(values):
         for start, block in logits.blocks():

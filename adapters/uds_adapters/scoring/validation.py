@@ -1,4 +1,4 @@
-"""Validation samples at the candidates' side, for policies that choose what lowers their loss."""
+"""Validation samples for policies that select candidates by their effect on the validation loss."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["ValidationScorer"]
 
 
 class ValidationScorer(Scorer):
-    """A `Scorer` whose candidates have validation samples with them, scored by the same model in the same step.
+    """A `Scorer` that also gives the policy validation samples, scored by the same model in the same step.
 
     Parameters
     ----------
     model
         As of `Scorer`.
     validation
-        A batch that the collator makes; or a function without arguments that returns the batch of the step, such as
-        ``lambda: next(batches)``, which then has to resume by itself. Its tensors are moved to the model.
+        A batch from the collator; or a function without arguments that returns the batch of the step, such as
+        ``lambda: next(batches)``, which must then resume by itself. Its tensors are moved to the model's device.
     **options
         Those of `Scorer`.
 
     Notes
     -----
-    Costs one forward pass of the validation batch in each choice.
+    Each selection costs one more forward pass, of the validation batch.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class ValidationScorer(Scorer):
         self.validation = validation
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
-        """The policy's features of all samples, in their order."""
-        beside: Any = _Beside(policy, self(self.validation_batch()))
-        return super().examine(samples, beside)
+        """Return the policy's features of all samples, in order."""
+        with_validation: Any = _WithValidation(policy, self(self.validation_batch()))
+        return super().examine(samples, with_validation)
 
     def validation_batch(self) -> dict[str, Any]:
-        """The batch of this step, where the model is."""
+        """Return the validation batch of this step, on the model's device."""
         batch = self.validation() if callable(self.validation) else self.validation
         device = next(self.model.parameters()).device
         return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
 
 
-class _Beside(NamedTuple):
-    """The policy, with validation samples beside each micro-batch that it examines."""
+class _WithValidation(NamedTuple):
+    """A policy that receives validation samples with each micro-batch."""
 
     policy: uds.Policy
     validation: uds.Candidates

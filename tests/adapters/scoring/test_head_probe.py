@@ -40,7 +40,7 @@ def test_inside_sees_the_position_before_the_head_runs(by_name):
     with HeadProbe(head, inside) as probe:
         out = head(input=hidden) if by_name else head(hidden)
     assert order == ["inside", "head"]
-    assert torch.equal(probe.seen[1], hidden[:, -1:])
+    assert torch.equal(probe.result[1], hidden[:, -1:])
     assert out.shape == (2, 1, 3)
 
 
@@ -50,7 +50,7 @@ def test_inside_is_given_what_else_the_head_takes():
     for call in (lambda: head(hidden, other), lambda: head(input1=hidden, input2=other)):
         with HeadProbe(head, lambda last, *args, **kwargs: (last.shape, len(args) + len(kwargs))) as probe:
             call()
-        assert probe.seen == ((2, 1, 4), 1)
+        assert probe.result == ((2, 1, 4), 1)
 
 
 def test_what_stands_in_is_put_in_place_of_the_output_once():

@@ -45,7 +45,7 @@ def read(module, after, of=None, x=None):
 def explained_by(reader, module, after, x):
     with HeadProbe(module, reader.linear) as probe:
         output = module(x)
-    return reader.explain(probe.seen, after(output))
+    return reader.explain(probe.result, after(output))
 
 
 @torch.no_grad()
@@ -306,7 +306,7 @@ def test_what_stands_in_is_as_large_as_what_it_stands_for(samples, dtype):
         output = module(x)
     assert (output.shape, output.dtype) == (expected.shape, dtype)
     assert 0.5 < output.double().abs().max() / expected.double().abs().max() < 2
-    assert torch.equal(output[:4], probe.seen.raw)
+    assert torch.equal(output[:4], probe.result.raw)
     assert output[: min(samples, 4)].float().unique(dim=0).shape[0] == min(samples, 4)
 
 
@@ -314,8 +314,8 @@ def test_what_stands_in_has_the_precision_of_autocast():
     module = head()
     with torch.autocast("cpu", dtype=torch.bfloat16), HeadProbe(module, HeadReader(module, model()).linear) as probe:
         output = module(last())
-    assert probe.seen.stands_in
-    assert output.dtype == probe.seen.raw.dtype == torch.bfloat16
+    assert probe.result.stands_in
+    assert output.dtype == probe.result.raw.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("register", ["its own", "everybody's"])

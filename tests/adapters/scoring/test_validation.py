@@ -157,5 +157,5 @@ def test_sharded_models_are_refused(monkeypatch):
         tiny.llama(), uds.GREATS(keep=0.5), scorer=partial(ValidationScorer, validation=tiny.batch(2, seed=1))
     )
     monkeypatch.setattr(models, "is_sharded", lambda _model: True)
-    with pytest.raises(ValueError, match="ValidationScorer does not score models whose weights are sharded"):
+    with pytest.raises(ValueError, match="ValidationScorer does not support models with sharded weights"):
         select(tiny.batch(4))

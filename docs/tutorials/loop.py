@@ -1,8 +1,8 @@
 """A loop of your own, in PyTorch."""
 
 # %%
-# A model, a tokenizer and a loader. These are small and made on the spot, so that the page runs in seconds; nothing
-# below knows that. Batches are dictionaries, as Hugging Face models take them.
+# A model, a tokenizer and a loader. These are small and generated here, so that the page runs in seconds; the code
+# below works with any. Batches are dictionaries, as Hugging Face models take them.
 
 import small
 import torch
@@ -16,8 +16,8 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 # %%
 # ## Select
 #
-# The loader yields *candidates*: 32 a step, of which a quarter is trained on. `id_field` names the entry that tells who
-# is who; it is taken out before the model sees the batch.
+# The loader yields *candidates*: 32 a step, of which a quarter is trained on. `id_field` names the entry with the
+# samples' identities; it is removed before the model is called.
 
 import uds_core as uds
 from uds_adapters.torch import BatchSelector
@@ -38,9 +38,9 @@ for batch in loader:
 print(len(batch["labels"]), "of 32; last loss", round(loss.item(), 2))
 
 # %%
-# ## Look
+# ## Inspect
 #
-# What the last step chose, and numbers for a log:
+# The samples chosen in the last step, and metrics for a log:
 
 print(select.last_ids)
 for name in ("utility_mean", "diversity_mean", "alpha", "kept_tokens_fraction"):
@@ -54,24 +54,24 @@ for number in chosen:
     print(small.RECORDS[number].prompt, "->", small.RECORDS[number].completion)
 
 # %%
-# ## Accumulate
+# ## Gradient accumulation
 #
 # With gradient accumulation, choose from all micro-batches of a step at once. `select_step` returns as many batches,
 # and the number of tokens with loss. Divide the summed loss by it:
 
 batches = iter(loader)
-kept, tokens = select.select_step([next(batches) for _ in range(4)])
-for batch in kept:
+chosen_batches, tokens = select.select_step([next(batches) for _ in range(4)])
+for batch in chosen_batches:
     model(**batch, num_items_in_batch=tokens).loss.backward()
 optimizer.step()
 optimizer.zero_grad()
-print([len(batch["labels"]) for batch in kept], "samples,", tokens, "tokens")
+print([len(batch["labels"]) for batch in chosen_batches], "samples,", tokens, "tokens")
 
 # %%
 # ## Save and resume
 #
-# The selector's state is a flat dict of tensors. Saved with the model and the optimizer, a run that is taken up makes
-# the picks that it would have made.
+# The selector's state is a flat dict of tensors. Save it with the model and the optimizer: a resumed run
+# selects the same samples as an uninterrupted one.
 
 saved = select.state_dict()
 other = BatchSelector(model, uds.UDS(keep=0.25), id_field="id")

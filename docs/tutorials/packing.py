@@ -1,8 +1,8 @@
 """TRL's SFTTrainer, with packing."""
 
 # %%
-# TRL packs documents of different length into rows of `max_length` tokens, so that nothing is padded. What is chosen
-# are the *documents*: those of all packed rows of a batch are candidates, and the chosen are packed anew.
+# TRL packs documents of different length into rows of `max_length` tokens, so that nothing is padded. The
+# candidates are the *documents* of all packed rows of a batch, and the chosen documents are packed again.
 
 import small
 from transformers import PrinterCallback
@@ -37,15 +37,15 @@ trainer.remove_callback(PrinterCallback)
 trainer.train()
 
 # %%
-# Eight packed rows hold many more documents than eight, and a quarter of them is kept:
+# Eight packed rows contain many more than eight documents, and a quarter of them is chosen:
 
 candidates = len(trainer.selector.last.scores)
 print(candidates, "documents,", len(trainer.selector.last_indices), "trained on")
 
 # %%
-# A document scores the same wherever it lies: its rows are keyed by its own positions, so neither its neighbours in the
-# row nor padding change its sketch. The loss is divided by the tokens of the chosen documents alone, and TRL's own
-# metrics tell of them:
+# A document's score does not depend on its place: its sketch uses its own positions, so neither its neighbours in the
+# row nor padding change it. The loss is divided by the tokens of the chosen documents alone, and TRL's own
+# metrics describe them:
 
 logged = trainer.state.log_history[0]
 print({"entropy", "mean_token_accuracy", "num_tokens"} <= set(logged))
@@ -59,7 +59,7 @@ print(f"{logged['uds/kept_tokens_fraction']:.2f} of the tokens with loss were tr
 # | default | a row of a padded batch |
 # | `padding_free=True` | a document |
 # | `packing=True` (strategy `bfd`) | a document |
-# | `packing=True, packing_strategy="wrapped"` | a window of `max_length` tokens, whatever it holds |
+# | `packing=True, packing_strategy="wrapped"` | a block of `max_length` tokens, possibly of several documents |
 #
-# TRL trains through a fused head that never makes logits. So does the scoring pass: it takes what goes into the
-# head, computes scores from that, and runs a head that is no plain linear layer at one position only.
+# TRL trains with a fused head that never makes logits. The scoring pass does not make them either: it computes scores
+# from the head's input, and runs a head that is not a plain linear layer at one position only.

@@ -2,12 +2,11 @@
 
 # %%
 # A policy is an immutable value with four members. `needs` says what the adapter must provide. `examine`
-# looks at a micro-batch and writes down what it wants to know of each sample. `init` makes the state before the first
-# choice. `choose` sees what was written down of the whole pool, and the state; it hands back a selection and the next
-# state.
+# computes the features of each sample of a micro-batch. `init` returns the state before the first selection. `choose`
+# takes the state and the features of the whole pool, and returns a selection and the next state.
 #
-# This one keeps samples that are somewhat harder than usual: it remembers the mean loss of earlier pools, and prefers
-# what is a given step above it.
+# This policy selects samples that are somewhat harder than usual: its state is the running mean of the loss, and it
+# prefers samples whose loss is a given step above it.
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import uds_core as uds
 
 
 class Level(NamedTuple):
-    """What is remembered: the running mean of losses."""
+    """State: the running mean of losses."""
 
     mean: Any  # 0-d array
 
@@ -26,7 +25,7 @@ class Level(NamedTuple):
 @uds.register("abovemean")
 @dataclass(frozen=True, kw_only=True)
 class AboveMean:
-    """Keep the samples whose loss is nearest to the running mean plus `step`, in nats."""
+    """Select the samples whose loss is nearest to the running mean plus `step`, in nats."""
 
     needs = uds.Needs()
     keep: float | None = None
@@ -60,7 +59,7 @@ class AboveMean:
 # %%
 # ## Try it on arrays
 #
-# No training loop is needed to see whether it does what it should.
+# The policy can be tested without a training loop.
 
 rng = np.random.default_rng(0)
 head = uds.Head(rng.normal(size=(50, 8)))
@@ -74,13 +73,13 @@ print(features["loss"].round(2), "mean", state.mean.round(2))
 print(selection.indices)
 
 # %%
-# A sample without targets has loss 0 and length 0: `top_k` takes none of those while another is left, and ranks NaN
-# last. Ties go to the lower index. These are laws that every policy keeps.
+# A sample without targets has loss 0 and length 0: `top_k` selects such samples only when no others are left, and ranks
+# NaN last. Ties go to the lower index. Every policy follows these rules.
 #
 # ## Pools are concatenations
 #
-# Features have a leading axis for samples and say nothing of one another. So a pool over several micro-batches, or over
-# processes, is a concatenation, and the choice is the same as from one large batch:
+# Features have a leading axis for samples, and each sample's features depend on that sample only. So a pool of several
+# micro-batches or processes is a concatenation, and the selection is the same as from one large batch:
 
 pooled = uds.pool([features, features])
 print(policy.choose(state, pooled)[0].indices)
@@ -88,7 +87,7 @@ print(policy.choose(state, pooled)[0].indices)
 # %%
 # ## Save and restore
 #
-# The state is a NamedTuple of arrays, so saving needs no code of yours:
+# The state is a NamedTuple of arrays, so saving needs no extra code:
 
 saved = uds.flatten(state)
 print(saved.keys())
@@ -97,9 +96,9 @@ assert uds.restore(policy.init(features), saved) == state
 # %%
 # ## Use it
 #
-# Registered, it is known by name, here and in a command that imports this file. In a package of your own an entry point
-# does the same, and then `uds compare --policy abovemean:step=1` knows it
-# ([how](../pages/policies.md#a-policy-of-your-own)). In training it goes where `uds.UDS` goes:
+# A registered policy is available by name, here and in a command that imports this file. In your own package an entry
+# point does the same, so that `uds compare --policy abovemean:step=1` works
+# ([how](../pages/policies.md#a-policy-of-your-own)). In training it replaces `uds.UDS`:
 
 import small
 import torch

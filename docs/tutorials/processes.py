@@ -1,4 +1,4 @@
-"""Many GPUs: processes that choose together."""
+"""Many GPUs: selection by several processes."""
 
 # started by: torchrun --nproc-per-node=2
 
@@ -29,7 +29,7 @@ parallel = DistributedDataParallel(model)
 optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-3)
 
 # %%
-# Each process draws its own candidates: here samples 0, 2, 4 ... on rank 0, and the others on rank 1.
+# Each process loads its own candidates: here samples 0, 2, 4 ... on rank 0, and the others on rank 1.
 
 data = small.encoded(tokenizer).select(range(256))
 mine = torch.utils.data.Subset(data, range(rank, len(data), size))
@@ -39,7 +39,7 @@ loader = torch.utils.data.DataLoader(mine, batch_size=16, collate_fn=small.colla
 # ## One pool
 #
 # With `ranks="global"` the best of *all* processes' candidates are chosen: 8 of 32 here. Each process trains on 4 of
-# them, wherever they came from. `iterate` ends on all processes when the first has no batch left.
+# them, from any process. `iterate` ends on all processes when the first has no batch left.
 
 import uds_core as uds
 from uds_adapters.torch import BatchSelector
@@ -57,33 +57,33 @@ for scored, chosen, trained in counts[:3]:
     print(f"{scored} candidates; {chosen} of mine were chosen, {trained} are trained here")
 
 # %%
-# Data parallelism takes the mean of the processes' gradients. `num_items_in_batch` divides the summed loss by the
+# Data parallelism averages the processes' gradients. `num_items_in_batch` divides the summed loss by the
 # tokens of all processes, and the factor `size` undoes the mean: the gradient is that of one process with the whole
 # pool.
 #
 # ## The same everywhere
 #
-# Once a step the features of each sample are gathered, 4 KiB each. From these every process computes the same choice,
-# so the memory is the same on all of them without being sent:
+# In each step the features of all samples are gathered, 4 KiB each. Every process computes the same selection from
+# them, so the memory is the same on all processes without being sent:
 
-remembered = torch.stack([select.state_dict()["state.memory.rows"].double().sum()])
-everywhere = [torch.zeros_like(remembered) for _ in range(size)]
-dist.all_gather(everywhere, remembered)
-print(all(torch.equal(one, remembered) for one in everywhere))
+memory = torch.stack([select.state_dict()["state.memory.rows"].double().sum()])
+everywhere = [torch.zeros_like(memory) for _ in range(size)]
+dist.all_gather(everywhere, memory)
+print(all(torch.equal(one, memory) for one in everywhere))
 kibibytes = select.metrics["gathered_bytes"] / 1024
 print(f"{kibibytes:.0f} KiB were gathered for {len(select.last.scores)} candidates")
 
 # %%
-# So one checkpoint, of rank 0, serves any number of processes.
+# So one checkpoint, of rank 0, is enough for any number of processes.
 #
 # ## With a Trainer
 #
-# The Trainers take the same option, and `scope="step"` makes one pool of all that an optimizer step draws:
+# The Trainers take the same option, and `scope="step"` makes one pool of all candidates of an optimizer step:
 #
 # ```
 # UDSTrainer(..., policy=policy, scope="step", ranks="global")
 # ```
 #
-# What can go wrong, what it costs and where it stops scaling: [several processes](../pages/howto/ranks.md).
+# Errors, cost and limits of scaling: [several processes](../pages/howto/ranks.md).
 
 dist.destroy_process_group()

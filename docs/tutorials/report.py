@@ -1,9 +1,9 @@
 """Reading the report of a comparison."""
 
 # %%
-# Whether selection pays is a question about *your* model and data. `uds compare` answers it: the same model, from the
-# same weights, with the same candidates in the same order, once for each policy and seed. Here it is the demo, with few
-# steps: generated data, and a small model that is made on the spot.
+# Whether selection helps depends on *your* model and data. `uds compare` measures it: it trains the same model from the
+# same weights, with the same candidates in the same order, once for each policy and seed. This page runs the demo with
+# few steps, generated data and a small generated model.
 
 import shlex
 import subprocess
@@ -31,21 +31,21 @@ print(*sorted(file.name for file in folder.iterdir() if file.is_file()), sep="\n
 #
 # ![The report of a demo: a verdict, a table, differences, and curves](../figures/report.png)
 #
-# 1. **Result.** The verdict says who is better, by how much, and *at equal what*. Below it every policy in numbers, and
-#    the difference between policies seed by seed. Where its interval includes zero, these runs do not tell who is
-#    better.
-# 2. **Learning.** Held-out loss against samples trained on, tokens, or seconds. The three can disagree: what a sample
-#    is worth and what an hour is worth are two questions. Scoring is not free.
-# 3. **Cost.** Quality against cost, and where the time goes.
-# 4. **Choices.** Scores of the chosen and the rest, how much policies agree, and what the chosen have in common: when
-#    they are mostly the longest, you are looking at a length filter.
-# 5. **Records.** A map of the data, and every record with who chose it, to be read. Nothing else tells as quickly what
-#    a score prefers.
+# 1. **Result.** The verdict names the better policy, the difference, and *what was held equal*. Below are the results of
+#    each policy, and the difference between policies for each seed. If its interval includes zero, these runs do not
+#    show which is better.
+# 2. **Learning.** Held-out loss against samples trained on, tokens, or seconds. The three can disagree, because
+#    scoring takes time.
+# 3. **Cost.** Quality against cost, and the time of each phase.
+# 4. **Choices.** Scores of the chosen and the rest, how much policies agree, and properties of the chosen samples: if
+#    they are mostly the longest, the policy acts as a length filter.
+# 5. **Records.** A map of the data, and the text of every record with the policies that chose it: the quickest way to
+#    see what a score prefers.
 # 6. **Setup.** All options and versions.
 #
 # ## The numbers
 #
-# `results.json` holds all of it for scripts of your own:
+# `results.json` contains all of it for your own scripts:
 
 import json
 
@@ -54,8 +54,8 @@ for run in results["runs"]:
     print(run["policy"], "seed", run["seed"], ":", run["samples"], "of", run["candidates"], "samples trained on")
 
 # %%
-# Every run tells which records each step trained on, so a choice can be looked up. Of those that are near-duplicates of
-# another record (the demo marks its own), which share did each policy train on?
+# Every run lists the records that each step trained on. What fraction of them are near-duplicates of another record
+# (the demo marks its own)?
 
 records = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
 for run in results["runs"]:
@@ -64,5 +64,5 @@ for run in results["runs"]:
     print(f"{run['policy']:7} seed {run['seed']}: {repeated:.0%} near-duplicates")
 
 # %%
-# Twelve steps of a tiny model prove nothing about either policy: they show how to look. What is known so far about
-# whether UDS helps is under [does it help](../pages/evidence.md).
+# Twelve steps of a tiny model prove nothing about either policy; they only show how to read a report. For measurements
+# of UDS see [does it help](../pages/evidence.md).

@@ -1,4 +1,4 @@
-"""A small model, its tokenizer and some data: the tutorials run anywhere in seconds. Put your own in their place."""
+"""Small model, tokenizer and data of the tutorials, to be replaced by your own."""
 
 import warnings
 
@@ -14,27 +14,27 @@ transformers.utils.logging.disable_progress_bar()
 warnings.filterwarnings("ignore", "'pin_memory'", UserWarning)  # no GPU is needed here
 
 RECORDS = instructions(480, seed=0, repeated=0.25, wrong=0.15)
-"""Prompts with completions; a quarter repeats another in other words, some have wrong answers."""
+"""Prompts with completions; a quarter are rephrased near-duplicates, some have wrong answers."""
 
 
 def model_and_tokenizer():
-    """A Llama of 0.5 million weights, and a tokenizer of 512 tokens."""
+    """Return a Llama of 0.5 million weights, and a tokenizer of 512 tokens."""
     tokenizer = build_tokenizer([f"{record.prompt}\n{record.completion}" for record in RECORDS])
     return build_model(tokenizer, seed=0), tokenizer
 
 
 def texts():
-    """The records, as TRL takes them."""
+    """Return the records in the format of TRL."""
     return Dataset.from_list([{"prompt": f"{r.prompt}\n", "completion": r.completion} for r in RECORDS])
 
 
 def encoded(tokenizer):
-    """The records, as the Trainer takes them: only completions carry loss."""
+    """Return tokenized records for the Trainer; only completions have loss."""
     return Dataset.from_list([_encode(tokenizer, number, record) for number, record in enumerate(RECORDS)])
 
 
 def collate(examples):
-    """Examples padded to the longest."""
+    """Return a batch of examples padded to the longest."""
     time = max(len(one["input_ids"]) for one in examples)
 
     def padded(name, filler):

@@ -1,8 +1,8 @@
 """The Hugging Face Trainer."""
 
 # %%
-# A Trainer as you have it: arguments, data, a collator. Only the class is another, and it wants a policy. **The batch
-# size counts candidates**: 32 are looked at in each micro-batch, and with `keep=0.25` eight are trained on.
+# The usual Trainer: arguments, data, a collator. Only the class differs, and it takes a policy. **The batch size counts
+# candidates**: each micro-batch has 32, and with `keep=0.25` eight of them are trained on.
 
 import small
 from transformers import PrinterCallback, TrainingArguments
@@ -34,25 +34,25 @@ trainer.train()
 print(trainer.state.global_step, "steps;", len(trainer.selector.last_ids), "samples in the last")
 
 # %%
-# Gradients are those of a plain Trainer that was fed the eight; the learning rate, accumulation, clipping, evaluation
+# Gradients are those of a plain Trainer that received the eight; the learning rate, accumulation, clipping, evaluation
 # and callbacks are the Trainer's own.
 #
 # ## The log
 #
-# Beside `loss` and `learning_rate` the log tells of the selection, wherever it goes (`report_to`):
+# Besides `loss` and `learning_rate` the log has metrics of the selection, for every logger (`report_to`):
 
 for name in sorted(trainer.state.log_history[0]):
     if name.startswith("uds/"):
         print(name)
 
 # %%
-# `uds/scoring_share` is the share of the time between two logs that selection took. `uds/kept_tokens_fraction` far from
-# `keep` says that the policy prefers long or short samples.
+# `uds/scoring_share` is the fraction of the time between two logs that selection took. `uds/kept_tokens_fraction` far
+# from `keep` means that the policy prefers long or short samples.
 #
-# ## Warm up, and write down why
+# ## Warm-up and audit
 #
-# Options of the selector go into `selection`. Here the first ten steps train on everything, then the share falls to a
-# quarter within ten more; and every candidate's score and fate is recorded.
+# Options of the selector go into `selection`. Here the first ten steps train on everything, then the fraction falls to
+# a quarter within ten more, and the scores of every candidate are recorded, with whether it was chosen.
 
 import tempfile
 from pathlib import Path
@@ -87,7 +87,7 @@ for step in (10, 15, 20, 29):
 # %%
 # ## Another Trainer
 #
-# Any subclass of the Trainer takes a policy by the mixin, which stands first:
+# The mixin adds a policy to any subclass of the Trainer; it must be the first base class:
 
 from transformers import Trainer
 
@@ -95,7 +95,7 @@ from uds_adapters.transformers import UDSTrainerMixin
 
 
 class Mine(Trainer):
-    """Whatever you have changed."""
+    """A Trainer with your changes."""
 
 
 class MineWithSelection(UDSTrainerMixin, Mine):
@@ -104,4 +104,4 @@ class MineWithSelection(UDSTrainerMixin, Mine):
 
 # %%
 # One pool for all micro-batches of an optimizer step is `scope="step"`; several processes are [a tutorial of their
-# own](../pages/tutorials/processes.md); stopping and going on is in [stop and resume](../pages/howto/resume.md).
+# own](../pages/tutorials/processes.md); for interruptions see [stop and resume](../pages/howto/resume.md).

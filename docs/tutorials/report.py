@@ -31,7 +31,7 @@ print(*sorted(file.name for file in folder.iterdir() if file.is_file()), sep="\n
 #
 # ![The report of a demo: a verdict, a table, differences, and curves](../figures/report.png)
 #
-# 1. **Result.** The verdict names the better policy, the difference, and *what was held equal*. Below are the results of
+# 1. **Result.** The verdict names the better policy, the difference, and *what was held equal*. Below are results of
 #    each policy, and the difference between policies for each seed. If its interval includes zero, these runs do not
 #    show which is better.
 # 2. **Learning.** Held-out loss against samples trained on, tokens, or seconds. The three can disagree, because

@@ -58,7 +58,7 @@ class Ranks:
     placement
         ``"rank"``: each process keeps the best of its own candidates; the policy's state is the same on all.
         ``"global"``: the best of all processes' candidates are kept.
-    rows
+    samples
         Under ``"global"``: ``"move"`` sends chosen samples to other processes, as few as possible, so that the
         numbers that they train differ by at most one. ``"stay"`` trains each sample on its own process.
     group
@@ -75,7 +75,7 @@ class Ranks:
     all-gather follows. The head of a message has the status of its rank: candidates, no batch left, or failed; so all
     stop or fail together. A different policy, option or state on one rank is an error on all.
 
-    A rank without a chosen sample (fewer chosen than ranks, or ``rows="stay"``) trains a blank one, without any target:
+    A rank without a chosen sample (fewer chosen than ranks, or ``samples="stay"``) trains a blank one, without any target:
     correct for a loss that is summed and divided by the tokens of all ranks, NaN for a mean over its own.
     """
 
@@ -83,19 +83,17 @@ class Ranks:
         self,
         *,
         placement: Literal["rank", "global"] = "rank",
-        rows: Literal["move", "stay"] = "move",
+        samples: Literal["move", "stay"] = "move",
         group: Any = None,
     ) -> None:
-        for name, given, known in (("ranks", placement, ("rank", "global")), ("rows", rows, ("move", "stay"))):
+        for name, given, known in (("ranks", placement, ("rank", "global")), ("samples", samples, ("move", "stay"))):
             if given not in known:
                 msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, got {given!r}"
                 raise ValueError(msg)
-        if placement == "rank" and rows != "move":
-            msg = (
-                "rows='stay' changes nothing with placement='rank', where samples always stay: give placement='global'"
-            )
+        if placement == "rank" and samples != "move":
+            msg = "samples='stay' changes nothing with placement='rank', where samples always stay: give placement='global'"
             raise ValueError(msg)
-        self.placement, self.rows, self.group = placement, rows, group
+        self.placement, self.samples, self.group = placement, samples, group
         self._room = 0
         self.gathers, self.bytes, self.seconds = 0, 0, 0.0
 
@@ -112,7 +110,7 @@ class Ranks:
     @property
     def moves(self) -> bool:
         """Whether chosen samples go to other processes."""
-        return self.size > 1 and self.placement == "global" and self.rows == "move"
+        return self.size > 1 and self.placement == "global" and self.samples == "move"
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

@@ -135,6 +135,6 @@ def test_options_are_checked():
     wrong: Any = "all"
     with pytest.raises(ValueError, match="`ranks` must be 'rank' or 'global', got 'all'"):
         Ranks(placement=wrong)
-    with pytest.raises(ValueError, match="rows='stay' changes nothing with placement='rank'"):
-        Ranks(rows="stay")
+    with pytest.raises(ValueError, match="samples='stay' changes nothing with placement='rank'"):
+        Ranks(samples="stay")
     assert (Ranks().size, Ranks().rank) == (1, 0)

@@ -72,7 +72,7 @@ def plain(
 ):
     """A loop over DDP; every rank draws its part of each pool. `sizes`: of the parts. `spoil(step, rank, batch)`."""
     rank, size = world()
-    ranks = Ranks(placement=ranks, rows=rows)
+    ranks = Ranks(placement=ranks, samples=rows)
     torch.manual_seed(0)
     bare = tiny.llama() if model is None else model()
     model = torch.nn.parallel.DistributedDataParallel(bare) if size > 1 else bare
@@ -145,7 +145,7 @@ def weighted(folder, *, ranks: Any, pool=16):
     rank, size = world()
     model = torch.nn.parallel.DistributedDataParallel(tiny.llama())
     policy = uds.UDS(**POLICY, temperature=2.0)
-    select = BatchSelector(model, policy, ranks=Ranks(placement="global", rows="stay") if ranks == "stay" else ranks)
+    select = BatchSelector(model, policy, ranks=Ranks(placement="global", samples="stay") if ranks == "stay" else ranks)
     batch = select(tiny.collate(part(pools(1, 1, pool)[0][0], rank, size)))
     weights = batch.pop("loss_weights")
     (weighted_loss(model(**batch).logits, batch["labels"], weights, num_items=select.tokens) * size).backward()
@@ -252,7 +252,7 @@ def trainer(
         train_dataset=tiny.examples(number) if data is None else data(),
         data_collator=tiny.collate,
         policy=uds.UDS(**POLICY) if policy is None else policy,
-        ranks=Ranks(placement="global", rows="stay") if ranks == "stay" else ranks,
+        ranks=Ranks(placement="global", samples="stay") if ranks == "stay" else ranks,
         scope=scope,
         callbacks=[noting(seen)],
     )

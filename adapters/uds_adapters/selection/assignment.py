@@ -67,7 +67,7 @@ class Assignment:
         if move and indexer is not None:
             msg = (
                 "batches that need an `indexer` cannot be joined with samples of other processes: leave them on their "
-                "process with ranks=Ranks(placement='global', rows='stay')"
+                "process with ranks=Ranks(placement='global', samples='stay')"
             )
             raise ValueError(msg)
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift

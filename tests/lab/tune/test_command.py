@@ -35,19 +35,21 @@ class Known:
     settings: Settings = field(default_factory=Settings)
     made: list[Any] = field(default_factory=list)
 
-    def __call__(self, point, *, share, seed, told=lambda _: None):
+    def __call__(self, point, *, share, seed, progress=lambda _: None):
         self.made.append((tuple(point.items()), share, seed))
         weight, memory = point.get("weight", 1.0), point.get("memory", 1024)
         at = (weight - 3.0) ** 2 + (math.log2(memory) - 7) ** 2
         draw = random.Random(f"{sorted(point.items())} {seed} {share}").gauss(0, self.noise)
         loss = 2.0 - 0.5 * share + self.bowl * at + draw
-        told(1.0)
+        progress(1.0)
         return {"loss": loss, "losses": [loss * 10] * 20, "heldout_tokens": [10] * 20}
 
 
 def searched(known, tmp_path, *, halving=None, told=lambda *_: None, text="weight=0..4,memory=16..4096:log"):
     space = read(text, policy="uds", settings=known.settings)
-    return search(known, space, halving or Halving(trials=27, seeds=3), storage=tmp_path / "optuna.jsonl", told=told)
+    return search(
+        known, space, halving or Halving(trials=27, seeds=3), storage=tmp_path / "optuna.jsonl", progress=told
+    )
 
 
 def test_it_comes_near_the_lowest_loss_and_says_so(tmp_path):

@@ -8,12 +8,12 @@ from .statistics import Comparison, Summary
 
 __all__ = ["verdict"]
 
-_TOLD = 4  # policies that get words of their own; the others are counted
+_SENTENCES = 4  # policies with a sentence each; the others are counted
 _IN = {"loss": "", "accuracy": "In accuracy, ", "exact_match": "In exact matches, "}
 
 
 def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -> str:
-    """Who got the lowest loss; who is better than chance, by how much, and who cannot be told from whom.
+    """Return sentences on the lowest loss, on each policy against random, and on differences that are not clear.
 
     Parameters
     ----------
@@ -33,10 +33,12 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
     said = [f"{ranked[0].policy} reached the lowest held-out loss, {_number(ranked[0].loss)}.", *astray]
     if "random" not in measured:
         said.append("Without `random` among the policies, it is not known what the choice itself is worth.")
-    told = [summary.policy for summary in ranked if any(one.policy == summary.policy for one in found)]
-    said += [_sentence(policy, metric, found, measured) for policy in told[:_TOLD] for metric in _metrics(found)]
-    if told[_TOLD:]:
-        said.append(_counted(told[_TOLD:], found))
+    compared = [summary.policy for summary in ranked if any(one.policy == summary.policy for one in found)]
+    said += [
+        _sentence(policy, metric, found, measured) for policy in compared[:_SENTENCES] for metric in _metrics(found)
+    ]
+    if compared[_SENTENCES:]:
+        said.append(_counted(compared[_SENTENCES:], found))
     if found and found[0].seeds == 1:
         said.append("That is one seed: what another would give is not known, so none is called better.")
     return " ".join(said)

@@ -43,7 +43,7 @@ def report(
         msg = f"`output` {page} is there already: name another file, or replace it with `--overwrite`"
         raise LabError(msg)
     with telling(machine=json) as tell:
-        with counted("reading what was chosen") as told:
-            write(folders, page, after=told)
+        with counted("reading what was chosen") as progress:
+            write(folders, page, after=progress)
         console.print(f"Report: {page}", soft_wrap=True)
         tell({"report": str(page), "folders": [str(folder) for folder in folders], "bytes": page.stat().st_size})

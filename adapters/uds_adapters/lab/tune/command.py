@@ -167,11 +167,11 @@ def _searched(runs: "Trials", space: "Space", halving: "Halving", folder: Path) 
                 for rung in range(halving.rungs)
             ]
 
-            def told(rung: int, done: float) -> None:
+            def progress(rung: int, done: float) -> None:
                 shown.start_task(rows[rung])
                 shown.update(rows[rung], completed=done)
 
-            return search(runs, space, halving, storage=folder / "optuna.jsonl", told=told)
+            return search(runs, space, halving, storage=folder / "optuna.jsonl", progress=progress)
     except KeyboardInterrupt:
         finished = len(list((folder / "runs").glob("*.json")))
         msg = f"The {finished} finished runs are saved. Resume with: uds tune --resume {folder}"

@@ -107,7 +107,7 @@ class Outcome:
 
 
 def search(
-    trials: Trials, space: Space, halving: Halving, /, *, storage: Path, told: Progress = lambda *_: None
+    trials: Trials, space: Space, halving: Halving, /, *, storage: Path, progress: Progress = lambda *_: None
 ) -> Outcome:
     """Run rung after rung.
 
@@ -117,7 +117,7 @@ def search(
     storage.unlink(missing_ok=True)
     with _quiet():
         study = optuna.create_study(storage=_journal(storage), study_name="tune", direction="minimize")
-        runner = _Runner(trials, halving, told)
+        runner = _Runner(trials, halving, progress)
         promoted = _first_rung(study, runner, space)
         for rung in range(1, halving.rungs - 1):
             promoted = runner.best(promoted, rung)
@@ -142,8 +142,8 @@ def search(
 class _Runner:
     """Runs configurations beside the default, and reports progress."""
 
-    def __init__(self, trials: Trials, halving: Halving, told: Progress) -> None:
-        self.trials, self.halving, self.told = trials, halving, told
+    def __init__(self, trials: Trials, halving: Halving, progress: Progress) -> None:
+        self.trials, self.halving, self.progress = trials, halving, progress
         self.default = Configuration(number=0, point={}, name=self.name({}))
         self.configurations: list[Configuration] = []
         self._done = 0.0
@@ -196,7 +196,7 @@ class _Runner:
             if not any((run["rung"], run["seed"]) == (rung, seed) for run in owner.runs):
                 owner.runs.append(mine)
                 self._done += 1
-                self.told(rung, self._done)
+                self.progress(rung, self._done)
         return found
 
     def _run(self, configuration: Configuration, rung: int, seed: int) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class _Runner:
             configuration.point,
             share=self.halving.share(rung),
             seed=seed,
-            told=lambda done: self.told(rung, before + min(done, 0.99)),
+            progress=lambda done: self.progress(rung, before + min(done, 0.99)),
         )
 
 

@@ -75,11 +75,11 @@ class Trials:
             raise LabError(msg)
 
     def __call__(
-        self, point: Point, /, *, share: float, seed: int, told: Callable[[float], None] = lambda _: None
+        self, point: Point, /, *, share: float, seed: int, progress: Callable[[float], None] = lambda _: None
     ) -> dict[str, Any]:
-        """What a run of `point` came to, on a `share` of the budget; ready for JSON.
+        """Return the result of a run of `point` on a `share` of the budget, ready for JSON.
 
-        The held-out `loss`, and example by example; None where it is no number. `told` hears how far it is, up to 1.
+        The held-out `loss`, also example by example; None where it is no number. `progress` is called with 0 to 1.
         """
         policy, settings = apply(point, policy=self.policy, settings=self.settings)
         steps = self._expected(share, settings)
@@ -97,7 +97,7 @@ class Trials:
                 settings=settings,
                 folder=self.folder,
                 heldout=self.task.measure(),
-                after_step=lambda step: told(step / steps),
+                after_step=lambda step: progress(step / steps),
             ).result
         assert result.measured is not None
         found = {

@@ -75,8 +75,8 @@ class Ranks:
     all-gather follows. The head of a message has the status of its rank: candidates, no batch left, or failed; so all
     stop or fail together. A different policy, option or state on one rank is an error on all.
 
-    A rank without a chosen sample (fewer chosen than ranks, or ``samples="stay"``) trains a blank one, without any target:
-    correct for a loss that is summed and divided by the tokens of all ranks, NaN for a mean over its own.
+    A rank without a chosen sample (fewer chosen than ranks, or ``samples="stay"``) trains a blank one, without any
+    target: correct for a loss that is summed and divided by the tokens of all ranks, NaN for a mean over its own.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Ranks:
                 msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, got {given!r}"
                 raise ValueError(msg)
         if placement == "rank" and samples != "move":
-            msg = "samples='stay' changes nothing with placement='rank', where samples always stay: give placement='global'"
+            msg = "samples='stay' changes nothing with placement='rank', where all stay: give placement='global'"
             raise ValueError(msg)
         self.placement, self.samples, self.group = placement, samples, group
         self._room = 0

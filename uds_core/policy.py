@@ -26,6 +26,8 @@ class Needs:
         Whether `Candidates.ids` are read.
     columns
         Entries of a batch, one number for each sample, that are read with `Candidates.column`.
+    budget
+        Whether a budget must be given: False for a policy that keeps as many samples as it finds worth training on.
     """
 
     logits: bool = True
@@ -33,6 +35,7 @@ class Needs:
     whole_batch: bool = False
     ids: bool = False
     columns: tuple[str, ...] = ()
+    budget: bool = True
 
     @property
     def forward_pass(self) -> bool:

@@ -396,3 +396,12 @@ def test_a_policy_may_be_given_as_text():
     assert by_text.last_indices == by_value.last_indices
     with pytest.raises(ValueError, match="`policy` would keep all candidates"):
         BatchSelector(tiny.llama(), "uds")
+
+
+def test_a_policy_that_needs_no_budget_is_not_asked_for_one():
+    accepts = uds.SelectiveBackprop(form="history", beta=1.0)
+    assert not accepts.needs.budget
+    assert uds.SelectiveBackprop(form="history").needs.budget
+    assert uds.UDS(keep=0.5).needs.budget
+    BatchSelector(tiny.llama(), accepts)
+    BatchSelector(tiny.llama(), uds.Full())

@@ -60,7 +60,6 @@ class SelectiveBackprop(Budgeted):
     (``"history"``); MosaicML Composer (``"rank"``).
     """
 
-    needs = Needs()
     form: Literal["rank", "history"] = "rank"
     beta: float | None = None
     window: int = 1024
@@ -73,6 +72,11 @@ class SelectiveBackprop(Budgeted):
             _options.number("beta", self.beta, "a number of at least 0 or None", fits=lambda b: 0 <= b < float("inf"))
         _options.whole("window", self.window)
         _options.seed(self.seed)
+
+    @property
+    def needs(self) -> Needs:
+        """Logits; and a budget, except where samples are accepted one by one."""
+        return Needs(budget=self.form == "rank" or not self.beta)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss."""

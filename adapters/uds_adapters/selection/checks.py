@@ -28,12 +28,10 @@ def check_policy(policy: Any) -> uds.Policy:
     if isinstance(policy, type) or not isinstance(policy, uds.Policy):
         msg = f"`policy` must be a policy such as uds.UDS(keep=0.25) or 'uds:keep=0.25', got {policy!r}"
         raise TypeError(msg)
-    own = isinstance(policy, uds.Full) or (
-        isinstance(policy, uds.SelectiveBackprop) and policy.form == "history" and policy.beta
-    )
     options = checkpoints.options(policy)
-    has_budget = options.keys() >= {"keep", "count"}
-    if has_budget and all(options.get(name) is None for name in ("keep", "count", "tokens")) and not own:
+    takes_budget = options.keys() >= {"keep", "count"}
+    given = any(options.get(name) is not None for name in ("keep", "count", "tokens"))
+    if policy.needs.budget and takes_budget and not given:
         msg = (
             f"`policy` would keep all candidates, so scoring them has no effect: give {type(policy).__name__} a `keep` "
             "such as 0.25, a `count` or `tokens`; keep=1.0 if all are wanted"

@@ -11,8 +11,6 @@ from ._array import Array, array_namespace, check_device, constant, device, to_n
 from .logits import Logits, as_logits
 from .rows import IGNORE, check_mask
 
-__all__ = ["Candidates", "Features", "Selection", "pool"]
-
 Features: TypeAlias = Mapping[str, Array]
 """What a policy wrote down of each candidate: name -> array with leading axis batch. `length` is always there."""
 

@@ -10,8 +10,6 @@ from . import _options
 from ._array import Array, array_namespace, check_device, constant, to_numpy
 from .memory import direct_distances
 
-__all__ = ["Budget", "check_scores", "greedy", "in_turn", "top_k"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:

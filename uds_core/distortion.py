@@ -7,8 +7,6 @@ from ._array import Array, accumulation_dtype, array_namespace, check_device
 from .head import HeadLogits
 from .logits import DenseLogits
 
-__all__ = ["Distortion", "distortion", "fourier_rank", "sketch_size"]
-
 
 def sketch_size(*, vectors: int, epsilon: float, failure: float) -> int:
     r"""Return the sketch size from which on all distances are preserved, for maps of independent random signs.

@@ -14,8 +14,6 @@ from . import _random
 from ._array import Array, accumulation_dtype, array_namespace, constant, device
 from .gram import largest, nonzero, triangle
 
-__all__ = ["Captured", "by_eigenvalues", "by_polar", "by_polar_of_gram", "by_singular_values", "captured"]
-
 _POLAR_LOWER = 1e-6  # `by_polar` loses at most 0.07 of this, relative to its bound, for each singular value
 _CUSHION = (
     0.02  # fitted to all of a long interval, a step would send some large values to almost nothing, into rounding

@@ -9,8 +9,6 @@ from ._array import Array, array_namespace, check_device, constant, device, wide
 from ._random import Stream
 from .rows import IGNORE, check_mask
 
-__all__ = ["glance", "glance_width"]
-
 _LAST = 8  # tokens before the first target that have a mean of their own
 _COUNTS = 4  # features beside the means
 

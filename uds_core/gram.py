@@ -8,8 +8,6 @@ from .head import HeadLogits
 from .logits import DenseLogits, Logits
 from .rows import block_items
 
-__all__ = ["columns", "gram", "groups", "largest", "nonzero", "parts", "squares", "triangle"]
-
 _COLUMNS = 512  # a block with fewer would spend its time on starting matrix products
 _COPIES = 6  # of a block in memory, while one is widened, masked, multiplied and subtracted from
 

@@ -9,8 +9,6 @@ from ._array import Array, array_namespace, constant, to_numpy
 from ._random import Stream
 from .choice import Budget, check_scores
 
-__all__ = ["GumbelSelection", "gumbel_top_k"]
-
 
 class GumbelSelection(NamedTuple):
     """Indices (k,) and importance weights (k,): a weighted sum over the chosen estimates the sum over the pool."""

@@ -19,8 +19,6 @@ from ._array import (
 )
 from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, clean_rows, is_row_centre
 
-__all__ = ["Head", "HeadLogits"]
-
 
 class Head:
     """The last linear layer of a language model, as a value: logits = scale (hidden weight^T + bias).

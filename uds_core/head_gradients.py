@@ -14,8 +14,6 @@ from .head import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE, block_items, clean_rows
 
-__all__ = ["HeadGradients"]
-
 _COPIES = 5  # of a block in memory, while one is exponentiated, compared with targets, multiplied and summed
 
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from ._array import Array, accumulation_dtype, array_namespace, widen
 
-__all__ = ["layer_products"]
-
 
 def layer_products(
     layers: Sequence[tuple[Array, Array]], others: Sequence[tuple[Array, Array]] | None = None, /

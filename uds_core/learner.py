@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from . import _options
 from ._array import Array, accumulation_dtype, array_namespace, check_device, device
 
-__all__ = ["Learner", "LearnerState"]
-
 
 class LearnerState(NamedTuple):
     """Sums over all labelled samples, older ones with less weight; a value."""

@@ -5,8 +5,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-__all__ = ["Ledger"]
-
 Numbers: TypeAlias = np.ndarray[Any, Any]
 
 

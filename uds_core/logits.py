@@ -23,8 +23,6 @@ from .rows import (
     masked_rows,
 )
 
-__all__ = ["DenseLogits", "Logits", "as_logits"]
-
 
 @dataclass(frozen=True, eq=False)
 class DenseLogits:

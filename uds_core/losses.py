@@ -6,8 +6,6 @@ from ._array import Array, array_namespace, check_device, device
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE
 
-__all__ = ["cross_entropy", "entropy", "loss_and_entropy"]
-
 
 def cross_entropy(
     logits: Any,

@@ -20,8 +20,6 @@ from ._array import (
 )
 from ._random import Stream
 
-__all__ = ["Distance", "Memory", "Reservoir", "direct_distances", "distances", "diversity", "storable"]
-
 _BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
 _PAIR_NUMBERS = 2**20  # numbers of near pairs that are subtracted at a time
 

@@ -9,8 +9,6 @@ from ._array import Array, array_namespace, check_device, constant, device
 from ._random import Stream
 from .rows import check_mask
 
-__all__ = ["jaccard", "ngram_sketch"]
-
 _EMPTY = 2**31 - 1  # in every place of the sketch of a sample without tokens
 _BLOCK = 2**22  # hashes made at a time
 _MIX = (-1640531527, 2146121005, -2073254261)  # odd multipliers of 32 bits

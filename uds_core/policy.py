@@ -6,8 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 from ._array import Array
 from .candidates import Candidates, Features, Selection
 
-__all__ = ["Needs", "Policy"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:

@@ -7,8 +7,6 @@ from typing import Any
 from .policy import Policy
 from .registry import get
 
-__all__ = ["make_policy", "parse_policy", "parse_value"]
-
 
 def parse_policy(spec: str, /) -> tuple[str, dict[str, Any]]:
     """Return name and options of ``name:option=value,option=value``; values as `parse_value` reads them.

@@ -9,8 +9,6 @@ from .policy import Policy
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
-__all__ = ["get", "name_of", "names", "register"]
-
 _GROUP = "uds_core.policies"
 
 _POLICIES: dict[str, Callable[..., Policy]] = {}

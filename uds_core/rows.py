@@ -5,20 +5,6 @@ from __future__ import annotations
 from . import _options
 from ._array import Array, array_namespace, check_device, device
 
-__all__ = [
-    "BLOCK_BYTES",
-    "IGNORE",
-    "block_items",
-    "both_masks",
-    "check_centre",
-    "check_mask",
-    "clean_rows",
-    "finite_rows",
-    "is_row_centre",
-    "masked_rows",
-    "positions",
-]
-
 IGNORE = -100  # the target of a row that carries no loss
 BLOCK_BYTES = 64 * 2**20  # enough for fast matrix products, small beside a model
 

@@ -17,8 +17,6 @@ from .head import Head
 from .logits import DenseLogits, as_logits
 from .rows import positions
 
-__all__ = ["FourierSketch", "PairedSketch", "ShiftedSketch", "Sketch", "shifted_sum"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FourierSketch:

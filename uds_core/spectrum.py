@@ -10,8 +10,6 @@ from .gram import columns, gram, groups, parts, squares, triangle
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES
 
-__all__ = ["NuclearMethod", "frobenius_norm", "nuclear_bounds", "nuclear_norm"]
-
 NuclearMethod = Literal["auto", "svd", "eigh", "polar", "randomized", "frobenius"]
 
 _WIDE = 8  # a matrix so many times as wide as high is made square before the polar iteration

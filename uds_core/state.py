@@ -7,8 +7,6 @@ import numpy as np
 
 from ._array import Array, constant, to_numpy
 
-__all__ = ["flatten", "restore"]
-
 _State = TypeVar("_State")
 
 

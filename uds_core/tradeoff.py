@@ -8,21 +8,6 @@ import numpy as np
 from . import _options
 from ._array import Array, array_namespace, constant, device
 
-__all__ = [
-    "Alpha",
-    "Combined",
-    "Spreads",
-    "check_alpha",
-    "check_weight",
-    "combine",
-    "empty_window",
-    "median",
-    "percentile",
-    "rank",
-    "shift_in",
-    "spread",
-]
-
 _WINDOW = 512  # past candidates that a spread is taken over: many batches, yet short beside a training run
 
 Alpha: TypeAlias = float | Literal["auto", "rank"]

@@ -14,8 +14,6 @@ from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
 from ._sketched import Length, Rows, Sketched, SketchState, check_words, length_divisor
 
-__all__ = ["DiversityOnly", "Frobenius", "NuclearOnly"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Norm(Ranked):

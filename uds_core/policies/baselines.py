@@ -15,8 +15,6 @@ from ..registry import register
 from ._budgeted import TokenBudgeted
 from ._ranked import Ranked, Stateless, StepNumber
 
-__all__ = ["Full", "Longest", "Random", "Shortest"]
-
 
 class _Lengths:
     """Policy that reads nothing but the lengths of samples, so that no forward pass is needed."""

@@ -14,8 +14,6 @@ from ._losses import required_labels
 from ._ranked import Ranked
 from ._sketched import Rows
 
-__all__ = ["Entropy", "Quadrants"]
-
 
 @register("entropy")
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,6 @@ from ..tradeoff import median
 from ._budgeted import TokenBudgeted
 from ._sketched import Sketched, check_fingerprint
 
-__all__ = ["Fresh"]
-
 _BLOCK = 512  # candidates whose distances to all others are taken at a time
 
 

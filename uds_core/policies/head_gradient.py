@@ -17,8 +17,6 @@ from ._budgeted import Budgeted
 from ._losses import required_labels
 from ._ranked import Ranked, Stateless, StepNumber
 
-__all__ = ["GREATS", "DivBS", "MaxGrad"]
-
 _DEPENDENT = 1e-5  # of a gradient's norm: what is left of one that the chosen span, in float32
 
 

@@ -12,8 +12,6 @@ from ..registry import register
 from ._losses import check_source, recorded_loss, token_loss
 from ._ranked import Ranked
 
-__all__ = ["MaxLoss", "RHOLoss"]
-
 
 @register("maxloss")
 @dataclass(frozen=True, kw_only=True)

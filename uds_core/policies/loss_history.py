@@ -16,8 +16,6 @@ from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import check_source, recorded_loss, token_loss
 
-__all__ = ["LossAverages", "LossDrop", "LossEMA"]
-
 
 @register("lossdrop")
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,8 +20,6 @@ from ..spectrum import nuclear_norm
 from ._budgeted import Budgeted
 from ._sketched import SketchState, fingerprint
 
-__all__ = ["Reference", "isometric_alpha", "published_alpha"]
-
 
 @register("reference")
 @dataclass(frozen=True, kw_only=True, eq=False)

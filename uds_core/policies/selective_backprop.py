@@ -17,8 +17,6 @@ from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import token_loss
 
-__all__ = ["LossWindow", "SelectiveBackprop"]
-
 
 class LossWindow(NamedTuple):
     """State of SelectiveBackprop."""

@@ -16,8 +16,6 @@ from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty
 from ._budgeted import TokenBudgeted
 from ._sketched import Sketched, check_fingerprint, length_divisor
 
-__all__ = ["UDS", "UDSState"]
-
 
 class UDSState(NamedTuple):
     """State of UDS."""

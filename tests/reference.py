@@ -389,18 +389,21 @@ class DiversityOnly:
         return chosen, scores
 
 
-def glance(token_ids, targets, embeddings, mask, signs=None):
-    """Means of embeddings and counts of each sample, token by token; `signs` (width, dim) project the means."""
+def glance(token_ids, targets, embeddings, mask, signs=(None, None)):
+    """Means of embeddings and counts of each sample, token by token.
+
+    `signs` (width, dim): they project the means of targets, and those of prompts.
+    """
     out = []
     for ids, labels, own in zip(token_ids, targets, mask, strict=True):
         answer = [int(label) for label, mine in zip(labels, own, strict=True) if mine and label != -100]
         first = next((t for t, label in enumerate(labels) if own[t] and label != -100), len(ids))
         prompt = [int(token) for t, token in enumerate(ids) if own[t] and t <= first]
         row = []
-        for tokens in (answer, prompt, prompt[-8:]):
+        for tokens, drawn in ((answer, signs[0]), (prompt, signs[1]), (prompt[-8:], signs[1])):
             known = [embeddings[token] for token in tokens if 0 <= token < len(embeddings)]
             mean = np.mean(known, axis=0) if known else np.zeros(embeddings.shape[1])
-            row += list(mean if signs is None else mean @ signs / signs.shape[1] ** 0.5)
+            row += list(mean if drawn is None else mean @ drawn / drawn.shape[1] ** 0.5)
         shared = sum(token in prompt for token in answer) / max(len(answer), 1)
         out.append([*row, np.log1p(len(answer)), np.log1p(len(prompt)), 1 / max(len(answer), 1), shared])
     return np.array(out)
@@ -412,18 +415,22 @@ def ngrams(tokens, n):
     return {tokens[i : i + n] for i in range(max(len(tokens) - n + 1, 1))} if tokens else set()
 
 
-def ridge(steps, features, *, forget, penalty):
+def ridge(steps, features, *, forget, penalty, inertia):
     """Predictions of a weighted ridge regression, fitted anew to all `steps`, a list of (features, labels)."""
     steps = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in steps]
     steps = [(x, y) for x, y in steps if len(y)]
     if not steps:
         return np.zeros(len(features))
     weight = np.concatenate([np.full(len(y), forget ** (len(steps) - 1 - s)) for s, (_, y) in enumerate(steps)])
-    x, y = np.concatenate([x for x, _ in steps]), np.concatenate([y for _, y in steps])
+    level, centred = steps[0][1].mean(), []
+    for s, (_, y) in enumerate(steps):
+        level = inertia * level + (1 - inertia) * y.mean() if s else level
+        centred.append(y - level)
+    x, y = np.concatenate([x for x, _ in steps]), np.concatenate(centred)
     mean, label = np.average(x, axis=0, weights=weight), np.average(y, weights=weight)
     spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     scale = np.where(spread > 1e-9, 1 / np.maximum(spread, 1e-9), 0.0)
     z = (x - mean) * scale
     system = (z * weight[:, None]).T @ z / weight.sum() + penalty * np.eye(x.shape[1])
     slope = np.linalg.solve(system, (z * weight[:, None]).T @ (y - label) / weight.sum())
-    return (features - mean) * scale @ slope + label
+    return (features - mean) * scale @ slope + label + level

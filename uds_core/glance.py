@@ -21,7 +21,7 @@ def glance(
     *,
     mask: Array | None = None,
     prompt: Array | None = None,
-    dim: int = 64,
+    dim: int = 256,
     seed: int = 0,
 ) -> Array:
     r"""Describe each sample by its tokens and their input embeddings alone; no layer runs.
@@ -30,7 +30,7 @@ def glance(
         \log(1 + n_i),\; \log(1 + m_i),\; 1 / \max(n_i, 1),\; |Y_i \cap X_i| / n_i\bigr)
 
     Y_i: the n_i target tokens of sample i. X_i: the m_i tokens before the first of them. e: mean input embedding,
-    projected to `dim` numbers by random signs where the table is wider.
+    projected by random signs where the table is wider, of targets to `dim` numbers, of prompts to a quarter of `dim`.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def glance(
         (batch, time), true for the tokens before the first target. Default: those up to the row that predicts the first
         target; all of the mask where there is no target, and where `targets` has another length than `token_ids`.
     dim
-        Numbers that a mean embedding is projected to, at most.
+        Numbers that the mean embedding of targets is projected to, at most; of prompts at most a quarter of it.
     seed
         Of the projection.
 
@@ -81,22 +81,26 @@ def glance(
         before = given & own
     last = before & (_count_after(before) < _LAST)
     means = [
-        _mean(targets, trained, embeddings),
-        _mean(token_ids, before, embeddings),
-        _mean(token_ids, last, embeddings),
+        _projected(_mean(targets, trained, embeddings), dim=dim, seed=seed),
+        _projected(_mean(token_ids, before, embeddings), dim=_of_prompts(dim), seed=seed),
+        _projected(_mean(token_ids, last, embeddings), dim=_of_prompts(dim), seed=seed),
     ]
     dtype = means[0].dtype
     number, prefix = (xp.sum(xp.astype(rows, dtype), axis=1) for rows in (trained, before))
     at_least_one = xp.where(number > 0, number, xp.ones_like(number))
     shared = _in_common(targets, trained, token_ids, before, dtype=dtype) / at_least_one
     counts = xp.stack([xp.log1p(number), xp.log1p(prefix), 1 / at_least_one, shared], axis=1)
-    projected = [_projected(mean, dim=dim, seed=seed) for mean in means]
-    return xp.concat([*projected, counts], axis=1)
+    return xp.concat([*means, counts], axis=1)
 
 
-def glance_width(width: int, /, *, dim: int = 64) -> int:
+def glance_width(width: int, /, *, dim: int = 256) -> int:
     """Return the number of features in a glance at a table of `width` columns."""
-    return 3 * min(width, dim) + _COUNTS
+    return min(width, dim) + 2 * min(width, _of_prompts(dim)) + _COUNTS
+
+
+def _of_prompts(dim: int) -> int:
+    # most of what can be predicted stands in the targets
+    return max(1, dim // 4)
 
 
 def _check(token_ids: Array, targets: Array, embeddings: Array, *, dim: int) -> None:

@@ -16,18 +16,20 @@ class LearnerState(NamedTuple):
     weight: Array  # ()
     first: Array  # (width,): sum of features
     second: Array  # (width, width): sum of their products
-    labels: Array  # (): sum of labels
+    labels: Array  # (): sum of labels, each less the level of its step
     products: Array  # (width,): sum of features times labels
+    level: Array  # (): running mean of the labels of a step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
     r"""Weighted ridge regression on standardised features, by sufficient statistics with forgetting.
 
-    .. math:: \min_w \sum_i \omega_i \Bigl(y_i - \bar y - \sum_j w_j \frac{x_{ij} - \bar x_j}{\sigma_j}\Bigr)^2
+    .. math:: \min_w \sum_i \omega_i \Bigl(y_i - m_i - \bar y - \sum_j w_j \frac{x_{ij} - \bar x_j}{\sigma_j}\Bigr)^2
         + \lambda \Omega \|w\|^2, \qquad \Omega = \sum_i \omega_i
 
     A sample that was labelled s steps ago has weight g^s. Means and spreads are those of the same weighted samples.
+    m_i: the level of its step, a running mean of the labels of steps, since losses fall while a model trains.
 
     Parameters
     ----------
@@ -35,14 +37,18 @@ class Learner:
         g in (0, 1]: what a step leaves of the weight of all samples before it.
     penalty
         lambda > 0, in units of the variance of a standardised feature.
+    inertia
+        Between 0 and 1: what a step leaves of the level. 1: the level stays that of the first step.
     """
 
     forget: float = 0.98
-    penalty: float = 0.1
+    penalty: float = 0.5
+    inertia: float = 0.8
 
     def __post_init__(self) -> None:
         _options.number("forget", self.forget, "in (0, 1]", fits=lambda g: 0 < g <= 1)
         _options.number("penalty", self.penalty, "a positive number", fits=lambda x: 0 < x < float("inf"))
+        _options.number("inertia", self.inertia, "in [0, 1]", fits=lambda a: 0 <= a <= 1)
 
     def init(self, features: Array, /) -> LearnerState:
         """Return the state before the first label, for `features` (batch, width) of this library, device and width."""
@@ -52,7 +58,7 @@ class Learner:
         def zeros(*shape: int) -> Array:
             return xp.zeros(shape, dtype=dtype, device=device(features))
 
-        return LearnerState(zeros(width), zeros(), zeros(width), zeros(width, width), zeros(), zeros(width))
+        return LearnerState(zeros(width), zeros(), zeros(width), zeros(width, width), zeros(), zeros(width), zeros())
 
     def learn(self, state: LearnerState, features: Array, labels: Array, /) -> LearnerState:
         """Return the state after one step's labels.
@@ -88,8 +94,10 @@ class Learner:
         y = xp.astype(xp.where(known, labels, xp.zeros_like(labels)), dtype, copy=False)
         number = xp.sum(weight)
         begun = state.weight > 0
-        mean = xp.sum(x, axis=0) / xp.where(number > 0, number, xp.ones_like(number))
-        origin = xp.where(begun, state.origin, mean)
+        at_least_one = xp.where(number > 0, number, xp.ones_like(number))
+        origin = xp.where(begun, state.origin, xp.sum(x, axis=0) / at_least_one)
+        level = self._level(state, xp.sum(y) / at_least_one, number=number)
+        y = (y - level) * weight
         x = (x - origin[None, :]) * weight[:, None]
         keep = xp.where(number > 0, xp.full_like(number, self.forget), xp.ones_like(number))
         return LearnerState(
@@ -99,7 +107,14 @@ class Learner:
             second=keep * state.second + x.T @ x,
             labels=keep * state.labels + xp.sum(y),
             products=keep * state.products + y @ x,
+            level=level,
         )
+
+    def _level(self, state: LearnerState, mean: Array, *, number: Array) -> Array:
+        """Return the level () after a step whose `number` labels have this `mean`."""
+        xp = array_namespace(mean)
+        moved = xp.where(state.weight > 0, self.inertia * state.level + (1 - self.inertia) * mean, mean)
+        return xp.where(number > 0, moved, state.level)
 
     def predict(self, state: LearnerState, features: Array, /) -> Array:
         """Return a prediction (batch,) of the label of each sample, in the dtype of `features`.
@@ -123,7 +138,7 @@ class Learner:
         system = scale[:, None] * second * scale[None, :] + penalty
         slope = scale * xp.linalg.solve(system, (scale * cross)[:, None])[:, 0]
         x = xp.astype(features, dtype, copy=False) - state.origin[None, :] - mean[None, :]
-        return xp.astype(x @ slope + label, features.dtype, copy=False)
+        return xp.astype(x @ slope + label + state.level, features.dtype, copy=False)
 
 
 def _least_spread(state: LearnerState, dtype: Any) -> Array:

@@ -46,7 +46,7 @@ def test_equals_the_loop(backend, sizes, seed, dim):
     rng = np.random.default_rng(seed)
     ids, targets, mask = padded([sample(rng, *size) for size in sizes])
     table = rng.normal(size=(VOCAB, WIDTH)).astype(np.float32)
-    drawn = signs(5, 10, 0, (WIDTH, dim)) if dim < WIDTH else None
+    drawn = [signs(5, 10, 0, (WIDTH, d)) if d < WIDTH else None for d in (dim, max(1, dim // 4))]
     got = looked_at(backend, ids, targets, table, mask=mask, dim=dim, seed=5)
     assert got.shape == (len(sizes), uds.glance_width(WIDTH, dim=dim))
     if len(sizes):

@@ -34,12 +34,13 @@ def learnt(backend, learner, steps, features):
     width=st.sampled_from([1, 3, 12]),
     forget=st.sampled_from([0.5, 0.98, 1.0]),
     penalty=st.sampled_from([0.01, 1.0]),
+    inertia=st.sampled_from([0.0, 0.8, 1.0]),
 )
-def test_equals_a_regression_fitted_anew(backend, seed, sizes, width, forget, penalty):
+def test_equals_a_regression_fitted_anew(backend, seed, sizes, width, forget, penalty, inertia):
     steps, features = steps_of(seed, sizes, width, shift=3.0)
-    learner = uds.Learner(forget=forget, penalty=penalty)
+    learner = uds.Learner(forget=forget, penalty=penalty, inertia=inertia)
     got = backend.numpy(learner.predict(learnt(backend, learner, steps, features), backend.array(features)))
-    expected = reference.ridge(steps, features, forget=forget, penalty=penalty)
+    expected = reference.ridge(steps, features, forget=forget, penalty=penalty, inertia=inertia)
     single = backend.array(features).dtype != backend.array(np.zeros(1), None).dtype or "float64" not in backend.floats
     np.testing.assert_allclose(got, expected, rtol=0, atol=(5e-3 if single else 1e-8) * (1 + np.abs(expected).max()))
 
@@ -49,7 +50,7 @@ def test_units_of_the_features_do_not_matter(scale, shift):
     plain, features = steps_of(3, [20, 20], 4)
     other = [(scale * x + shift, y) for x, y in plain]
     learner = uds.Learner()
-    expected = reference.ridge(plain, features, forget=0.98, penalty=learner.penalty)
+    expected = reference.ridge(plain, features, forget=0.98, penalty=learner.penalty, inertia=learner.inertia)
     state = learner.init(features)
     for x, y in other:
         state = learner.learn(state, x, y)
@@ -106,6 +107,7 @@ def test_a_saved_state_goes_on_bit_for_bit(backend):
     [
         (lambda: uds.Learner(forget=0.0), r"`forget` must be in \(0, 1\]"),
         (lambda: uds.Learner(penalty=0.0), "`penalty` must be a positive number"),
+        (lambda: uds.Learner(inertia=1.5), r"`inertia` must be in \[0, 1\]"),
         (lambda: uds.Learner().predict(uds.Learner().init(np.ones((1, 2))), np.ones((1, 3))), "with a width of 2"),
         (
             lambda: uds.Learner().learn(uds.Learner().init(np.ones((1, 2))), np.ones((1, 2)), np.ones(2)),

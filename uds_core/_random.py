@@ -27,6 +27,7 @@ class Stream(IntEnum):
     WIDTH = 9
     GLANCE = 10
     NGRAMS = 11
+    EXPLORE = 12
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:

@@ -33,6 +33,10 @@ class Candidates:
     ids
         (batch,) whole numbers, the samples' identities in the data set, for policies that remember them. Of any array
         library, or a list.
+    glance
+        (batch, width): what `uds_core.glance` returns, for policies that ask for it (`Needs.glance`).
+    ngrams
+        (batch, dim): what `uds_core.ngram_sketch` returns, for policies that ask for it (`Needs.ngrams`).
     **extra
         Further arrays with leading axis batch, by name, for policies that ask for them (`Needs.columns`).
     """
@@ -46,6 +50,8 @@ class Candidates:
         hidden: Array | None = None,
         layers: Mapping[int, Array] | None = None,
         ids: Array | None = None,
+        glance: Array | None = None,
+        ngrams: Array | None = None,
         **extra: Any,
     ) -> None:
         known = next((a for a in (labels, mask) if a is not None), None)
@@ -68,6 +74,7 @@ class Candidates:
                 msg = f"`labels` must have shape (batch, time) = {self.shape}, got {tuple(labels.shape)}"
                 raise ValueError(msg)
         self.labels, self.ids, self.extra = labels, ids, extra
+        self._tokens = {"glance": glance, "ngrams": ngrams}
         self.hidden, self._layers = hidden, {} if layers is None else dict(layers)
         for layer, states in self._layers.items():
             check_device(f"layers[{layer}]", states, like=like, like_name="logits")
@@ -83,6 +90,32 @@ class Candidates:
             msg = "this policy scores `logits`, but the candidates came without them"
             raise ValueError(msg)
         return self._logits
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the candidates were forwarded."""
+        return self._logits is not None
+
+    @property
+    def glance(self) -> Array:
+        """The glances (batch, width); an error where there are none."""
+        return self._of_tokens("glance", "uds_core.glance(token_ids, labels, embeddings, mask=mask)")
+
+    @property
+    def ngrams(self) -> Array:
+        """The sketches of token n-grams (batch, dim); an error where there are none."""
+        return self._of_tokens("ngrams", "uds_core.ngram_sketch(token_ids, mask=mask)")
+
+    def _of_tokens(self, name: str, remedy: str) -> Array:
+        values = self._tokens[name]
+        if values is None:
+            msg = f"this policy reads `{name}`, and the candidates came without: give `{name}`={remedy}"
+            raise ValueError(msg)
+        check_device(name, values, like=self.like, like_name="labels")
+        if values.ndim != 2 or values.shape[0] != self.shape[0]:
+            msg = f"`{name}` must have a row for each of {self.shape[0]} samples, got shape {tuple(values.shape)}"
+            raise ValueError(msg)
+        return values
 
     def with_extra(self, **extra: Any) -> "Candidates":
         """Return the same candidates with further arrays in `extra`."""

@@ -10,7 +10,7 @@ from ._random import Stream
 from .rows import IGNORE, check_mask
 
 _LAST = 8  # tokens before the first target that have a mean of their own
-_COUNTS = 4  # features beside the means
+COUNTS = 4  # last features, beside the means
 
 
 def glance(
@@ -95,7 +95,7 @@ def glance(
 
 def glance_width(width: int, /, *, dim: int = 256) -> int:
     """Return the number of features in a glance at a table of `width` columns."""
-    return min(width, dim) + 2 * min(width, _of_prompts(dim)) + _COUNTS
+    return min(width, dim) + 2 * min(width, _of_prompts(dim)) + COUNTS
 
 
 def _of_prompts(dim: int) -> int:

@@ -99,7 +99,7 @@ class Learner:
         level = self._level(state, xp.sum(y) / at_least_one, number=number)
         y = (y - level) * weight
         x = (x - origin[None, :]) * weight[:, None]
-        keep = xp.where(number > 0, xp.full_like(number, self.forget), xp.ones_like(number))
+        keep = xp.where(number > 0, xp.full_like(number, float(self.forget)), xp.ones_like(number))
         return LearnerState(
             origin=origin,
             weight=keep * state.weight + number,
@@ -113,7 +113,8 @@ class Learner:
     def _level(self, state: LearnerState, mean: Array, *, number: Array) -> Array:
         """Return the level () after a step whose `number` labels have this `mean`."""
         xp = array_namespace(mean)
-        moved = xp.where(state.weight > 0, self.inertia * state.level + (1 - self.inertia) * mean, mean)
+        inertia = float(self.inertia)
+        moved = xp.where(state.weight > 0, inertia * state.level + (1 - inertia) * mean, mean)
         return xp.where(number > 0, moved, state.level)
 
     def predict(self, state: LearnerState, features: Array, /) -> Array:
@@ -134,7 +135,7 @@ class Learner:
             spread > _least_spread(state, dtype), 1 / xp.where(spread > 0, spread, xp.ones_like(spread)), 0.0
         )
         width = second.shape[0]
-        penalty = self.penalty * xp.eye(width, dtype=dtype, device=device(second))
+        penalty = float(self.penalty) * xp.eye(width, dtype=dtype, device=device(second))
         system = scale[:, None] * second * scale[None, :] + penalty
         slope = scale * xp.linalg.solve(system, (scale * cross)[:, None])[:, 0]
         x = xp.astype(features, dtype, copy=False) - state.origin[None, :] - mean[None, :]

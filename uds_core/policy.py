@@ -26,6 +26,16 @@ class Needs:
         Entries of a batch, one number for each sample, that are read with `Candidates.column`.
     budget
         Whether a budget must be given: False for a policy that keeps as many samples as it finds worth training on.
+    glance
+        Whether `Candidates.glance` is read.
+    ngrams
+        Whether `Candidates.ngrams` are read.
+    scored_choices
+        Number of first choices whose candidates run through the model; None: all.
+    training_pass
+        Whether the chosen samples are measured while they are trained: `Policy` then has the methods of `Learning`.
+    row_means
+        Whether each feature is a mean over scored rows, so that a few of a sample's rows estimate it.
     """
 
     logits: bool = True
@@ -34,11 +44,20 @@ class Needs:
     ids: bool = False
     columns: tuple[str, ...] = ()
     budget: bool = True
+    glance: bool = False
+    ngrams: bool = False
+    scored_choices: int | None = None
+    training_pass: bool = False
+    row_means: bool = False
 
     @property
     def forward_pass(self) -> bool:
-        """Whether the model must run on the candidates."""
+        """Whether the model must run on candidates, be it on the first ones only."""
         return self.logits or bool(self.layers)
+
+    def forward_pass_at(self, choice: int, /) -> bool:
+        """Return whether the model must run on the candidates of a choice, counted from 0."""
+        return self.forward_pass and (self.scored_choices is None or choice < self.scored_choices)
 
 
 @runtime_checkable
@@ -63,4 +82,21 @@ class Policy(Protocol):
 
         `state` None means `init(features)`.
         """
+        ...
+
+
+@runtime_checkable
+class Learning(Policy, Protocol):
+    """A policy that learns from the samples that are trained (`Needs.training_pass`)."""
+
+    def measure(self, candidates: Candidates, /) -> Array:
+        """Return the exact score (batch,) of trained samples, given as candidates with logits."""
+        ...
+
+    def pending(self, state: Any, /) -> int:
+        """Return the number of chosen samples whose exact scores are awaited."""
+        ...
+
+    def learn(self, state: Any, scores: Array, /) -> Any:
+        """Return the state after the exact scores of the samples chosen since the last call, NaN for unknown ones."""
         ...

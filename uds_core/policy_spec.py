@@ -1,15 +1,17 @@
-"""Policies from text, as in ``uds:keep=0.25,alpha=auto``."""
+"""Policies from text, as in ``uds:keep=0.25,alpha=auto`` or ``predicted:entropy,keep=0.25``."""
 
 import inspect
 import json
 from typing import Any
 
 from .policy import Policy
-from .registry import get
+from .registry import get, names
 
 
 def parse_policy(spec: str, /) -> tuple[str, dict[str, Any]]:
     """Return name and options of ``name:option=value,option=value``; values as `parse_value` reads them.
+
+    A first part without a value, as in ``predicted:entropy``, is the option `policy`: the policy inside of that one.
 
     Raises
     ------
@@ -18,7 +20,10 @@ def parse_policy(spec: str, /) -> tuple[str, dict[str, Any]]:
     """
     name, _, rest = spec.partition(":")
     options: dict[str, Any] = {}
-    for part in rest.split(",") if rest else []:
+    parts = rest.split(",") if rest else []
+    if parts and "=" not in parts[0] and parts[0].strip() in names():
+        options["policy"] = parts.pop(0).strip()
+    for part in parts:
         key, found, value = (piece.strip() for piece in part.partition("="))
         if not (key and found and value):
             msg = f"policy {spec!r}: expected options as `option=value`, got {part!r}; as in uds:alpha=0.5,dim=256"
@@ -36,7 +41,8 @@ def make_policy(spec: str, /, **shared: Any) -> Policy:
     Parameters
     ----------
     spec
-        ``name:option=value,option=value``: a name that `get` knows, and its options.
+        ``name:option=value,option=value``: a name that `get` knows, and its options. Of a policy with another inside,
+        ``name:inner,option=value``; options that the outer one does not have are those of the inner one.
     **shared
         Further options, for the policies that take them; those of `spec` come first. `keep` is left out where `spec`
         has a `count` or `tokens`.
@@ -50,13 +56,26 @@ def make_policy(spec: str, /, **shared: Any) -> Policy:
     make = get(name)
     known = inspect.signature(make).parameters
     unknown = [option for option in options if option not in known]
-    if unknown:
+    if unknown and "policy" in known:
+        inner = {option: options.pop(option) for option in unknown}
+        options["policy"] = _inner(spec, options.get("policy", known["policy"].default), inner)
+    elif unknown:
         msg = f"policy {spec!r}: {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
         raise ValueError(msg)
     if {"count", "tokens"} & options.keys():
         shared.pop("keep", None)
     taken = {key: value for key, value in shared.items() if key in known}
     return make(**{**taken, **options})
+
+
+def _inner(spec: str, name: str, options: dict[str, Any]) -> Policy:
+    """Return the policy `name` with `options`, inside of the one that `spec` describes."""
+    make = get(name)
+    known = inspect.signature(make).parameters
+    if unknown := [option for option in options if option not in known]:
+        msg = f"policy {spec!r}: neither it nor {name} has an option {unknown[0]!r}; {name} has {', '.join(known)}"
+        raise ValueError(msg)
+    return make(**options)
 
 
 def parse_value(text: str, /) -> Any:

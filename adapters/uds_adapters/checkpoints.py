@@ -201,8 +201,14 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
+    return _of_object(value)
+
+
+def _of_object(value: Any) -> Any:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return _array(value)
+    if isinstance(value, uds.Policy) and not isinstance(value, type):
+        return describe(value)
     return _name(value if hasattr(value, "__qualname__") else type(value))
 
 

@@ -115,7 +115,11 @@ def test_every_policy_has_a_table():
     rng = np.random.default_rng(0)
     hidden, weight = rng.normal(size=(4, 3, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
     logits, labels = uds.Head(weight)(hidden), np.ones((4, 3), np.int64)
-    also = {"reference_loss": np.ones(4, np.float32), "validation": uds.Candidates(logits, labels=labels)}
+    also = {
+        "reference_loss": np.ones(4, np.float32),
+        "glance": rng.normal(size=(4, 8)).astype(np.float32),
+        "validation": uds.Candidates(logits, labels=labels),
+    }
     candidates = uds.Candidates(logits, labels=labels, ids=np.arange(4), **also)
     for name in uds.names():
         policy = uds.get(name)() if name == "full" else uds.get(name)(keep=1.0)

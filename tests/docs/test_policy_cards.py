@@ -38,6 +38,7 @@ def examined(policy, *without):
     also = {"ids": np.arange(3), "reference_loss": np.ones(3), "labels": labels}
     also["validation"] = uds.Candidates(logits, labels=labels)
     given = {name: value for name, value in also.items() if name not in without}
+    given["glance"] = rng.normal(size=(3, 8))
     given["layers"] = dict.fromkeys(policy.needs.layers, hidden)
     try:
         policy.examine(uds.Candidates(None if "logits" in without else logits, mask=np.ones((3, 4), bool), **given))
@@ -54,14 +55,16 @@ def test_what_the_card_says_it_needs_it_needs(title):
     for name, word in words.items():
         said = word in card["Needs"] and not (name == "ids" and "Ledger" in card["Needs"])
         assert said is not examined(policy, name), name
-    assert ("no forward pass" in card["Cost"]) is examined(policy, "logits") is not policy.needs.logits
+    always = policy.needs.logits and policy.needs.scored_choices is None
+    assert ("no forward pass" in card["Cost"]) is (examined(policy, "logits") and not policy.needs.logits)
+    assert examined(policy, "logits") is not always
 
 
 @pytest.mark.parametrize("title", sorted(POLICIES))
 def test_what_the_card_says_of_its_state_is_so(title):
     policy, needs = uds.get(POLICIES[title])(), CARDS[title]["Needs"]
     features = {name: np.ones(3, np.float32) for name in ("length", "loss", "utility")}
-    features |= {"sketch": np.ones((3, 1024), np.float32), "id": np.arange(3)}
+    features |= {"sketch": np.ones((3, 1024), np.float32), "id": np.arange(3), "glance": np.ones((3, 9), np.float32)}
     state = uds.flatten(policy.init(features))
     assert ("No state" in needs) is (not state)
     assert ("State" in needs) is bool(state)

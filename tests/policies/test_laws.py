@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import BACKENDS
-from pools import BATCH, VOCAB, WEIGHT, Pool, candidates, low, picks, samples, warm
+from pools import BATCH, EMBEDDINGS, VOCAB, WEIGHT, Pool, candidates, low, picks, samples, warm
 
 import uds_core as uds
 
@@ -50,18 +50,29 @@ POLICIES: dict[str, Any] = {
     "uds surrogate": uds.UDS(**SMALL, frobenius=1.0),
     "uds reservoir": uds.UDS(keep=0.5, memory=4, dim=16, replace="reservoir"),
     "uds drawn": uds.UDS(**SMALL, temperature=0.5),
+    "predicted": uds.Predicted("entropy", keep=0.5, seed=3, least_correlation=-1.0),
+    "predicted uds": uds.Predicted(uds.UDS(**SMALL), explore=0.5, least_correlation=-1.0),
 }
 
 # Who is exempt from a law, by name, and why.
 PADDED = {"reference": "scores padding, as the released code does"}
 BY_PLACE = dict.fromkeys(
-    ["random", "fresh", "selectivebackprop", "selectivebackprop history", "lossema", "uds drawn"],
+    [
+        "random",
+        "fresh",
+        "selectivebackprop",
+        "selectivebackprop history",
+        "lossema",
+        "uds drawn",
+        "predicted",
+        "predicted uds",
+    ],
     "its noise belongs to places in the pool, not to samples",
 )
 WITHIN_A_BATCH = {"greats": "its features are products between the samples of one batch"}
 ALL_ROWS = {"reference": "scores all rows, so that no sample is empty"}
 NOT_BEST = dict.fromkeys(
-    ["uds greedy", "uds drawn", "selectivebackprop", "lossema", "greats", "divbs"],
+    ["uds greedy", "uds drawn", "selectivebackprop", "lossema", "greats", "divbs", "predicted", "predicted uds"],
     "what it keeps is drawn, or picked one after the other, not the highest scores",
 )
 KEEPS_ALL = {"full": "keeps all anyway"}
@@ -236,9 +247,8 @@ def test_another_seed_draws_otherwise(name):
     for seed in (0, 0, 1):
         policy, state, chosen = replace(POLICIES[name], seed=seed), None, []
         for pool in pools:
-            given = uds.Candidates(pool.logits, mask=pool.mask, labels=pool.labels, ids=pool.ids)
-            selection, state = policy.choose(state, policy.examine(given))
-            chosen.append(selection.indices.tolist())
+            selection, state = policy.choose(state, policy.examine(candidates(BACKENDS[0].values[0], pool)))
+            chosen.append(BACKENDS[0].values[0].numpy(selection.indices).tolist())
         drawn.append(chosen)
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -246,10 +256,13 @@ def test_another_seed_draws_otherwise(name):
 @pytest.mark.parametrize("name", list(BY_PLACE))
 def test_each_step_draws_anew(name):
     """Of one and the same pool, and without what the policy learns between its steps."""
-    policy, pool = POLICIES[name], samples(0)
-    features = policy.examine(uds.Candidates(pool.logits, mask=pool.mask, labels=pool.labels, ids=pool.ids))
+    policy, pool, backend = POLICIES[name], samples(0), BACKENDS[0].values[0]
+    features = policy.examine(candidates(backend, pool))
     state = policy.init(features)
-    drawn = {tuple(policy.choose(state._replace(step=step), features)[0].indices.tolist()) for step in range(20)}
+    drawn = set()
+    for step in range(20):
+        selection, _ = policy.choose(state._replace(step=step), features)
+        drawn.add(tuple(backend.numpy(selection.indices).tolist()))
     assert len(drawn) > 5
 
 
@@ -267,7 +280,7 @@ def test_of_no_candidates_none_are_chosen(backend, policy):
 @law()
 def test_samples_of_no_rows_have_features(backend, policy):
     pool = samples(0)
-    nothing = Pool(pool.hidden[:, :0], pool.mask[:, :0], pool.labels[:, :0], pool.ids, pool.reference_loss)
+    nothing = pool._replace(**{name: getattr(pool, name)[:, :0] for name in ("hidden", "mask", "labels", "tokens")})
     indices, selection, _ = picks(policy, backend, None, nothing)
     assert 0 < len(set(indices)) == len(indices)
     assert np.isfinite(backend.numpy(selection.scores)).all()
@@ -375,11 +388,14 @@ ON_THE_HOST = dict.fromkeys(["rholoss ledger", "greats"], "looks things up, or t
 def test_examine_compiles_under_jax(policy):
     jax = pytest.importorskip("jax")
     pool = samples(0)
-    arrays = [jax.numpy.asarray(part, dtype) for part, dtype in zip(pool, ("f4", "b1", "i4", "i4", "f4"), strict=True)]
+    dtypes = ("f4", "b1", "i4", "i4", "f4", "i4")
+    arrays = [jax.numpy.asarray(part, dtype) for part, dtype in zip(pool, dtypes, strict=True)]
+    table = jax.numpy.asarray(EMBEDDINGS, "f4")
     head = uds.Head(jax.numpy.asarray(WEIGHT, "f4"))
 
-    def examine(hidden, mask, labels, ids, reference_loss):
+    def examine(hidden, mask, labels, ids, reference_loss, tokens):
         given = {"mask": mask, "labels": labels, "ids": ids, "reference_loss": reference_loss}
+        given |= {"glance": uds.glance(tokens, labels, table, mask=mask), "ngrams": uds.ngram_sketch(tokens, mask=mask)}
         return dict(policy.examine(uds.Candidates(head(hidden), **given)))
 
     compiled, eager = jax.jit(examine)(*arrays), examine(*arrays)

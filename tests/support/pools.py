@@ -8,6 +8,7 @@ import uds_core as uds
 
 BATCH, TIME, WIDTH, VOCAB = 6, 7, 5, 40
 WEIGHT = np.random.default_rng(99).normal(size=(VOCAB, WIDTH))
+EMBEDDINGS = np.random.default_rng(98).normal(size=(VOCAB, WIDTH))
 
 
 class Pool(NamedTuple):
@@ -18,6 +19,7 @@ class Pool(NamedTuple):
     labels: Any
     ids: Any = None
     reference_loss: Any = None
+    tokens: Any = None
 
     def take(self, index) -> "Pool":
         return Pool(*(part[index] for part in self))
@@ -28,6 +30,7 @@ class Pool(NamedTuple):
             hidden=np.pad(self.hidden, (*pad, (0, 0)), constant_values=7.0),
             mask=np.pad(self.mask, pad),
             labels=np.pad(self.labels, pad, constant_values=-100),
+            tokens=np.pad(self.tokens, pad),
         )
 
     @property
@@ -49,7 +52,8 @@ def samples(seed, batch=BATCH, time=TIME) -> Pool:
     mask = np.arange(time) < rng.integers(3, time + 1, size=(batch, 1))
     labels = np.where(mask & (np.arange(time) >= 1), rng.integers(0, VOCAB, size=(batch, time)), -100)
     ids = rng.permutation(max(12, batch))[:batch]
-    return Pool(hidden, mask, labels, ids, rng.uniform(2, 5, size=batch))
+    reference_loss = rng.uniform(2, 5, size=batch)
+    return Pool(hidden, mask, labels, ids, reference_loss, rng.integers(0, VOCAB, size=(batch, time)))
 
 
 def candidates(backend, pool, *, dense=False, validation=True) -> uds.Candidates:
@@ -57,6 +61,10 @@ def candidates(backend, pool, *, dense=False, validation=True) -> uds.Candidates
     if pool.ids is not None:
         given["ids"] = backend.array(pool.ids)
         given["reference_loss"] = backend.array(pool.reference_loss, "float32")
+    if pool.tokens is not None:
+        tokens, table = backend.array(pool.tokens), backend.array(EMBEDDINGS, "float32")
+        given["glance"] = uds.glance(tokens, given["labels"], table, mask=given["mask"])
+        given["ngrams"] = uds.ngram_sketch(tokens, mask=given["mask"], dim=16)
     hidden = backend.array(pool.hidden, "float32")
     if validation:
         given["validation"] = candidates(backend, samples(77, batch=2), dense=dense, validation=False)

@@ -7,6 +7,7 @@ from .fresh import Fresh
 from .head_gradient import GREATS, DivBS, MaxGrad
 from .loss import MaxLoss, RHOLoss
 from .loss_history import LossDrop, LossEMA
+from .predicted import Predicted
 from .reference import Reference, isometric_alpha, published_alpha
 from .selective_backprop import SelectiveBackprop
 from .uds import UDS
@@ -26,6 +27,7 @@ __all__ = [
     "MaxGrad",
     "MaxLoss",
     "NuclearOnly",
+    "Predicted",
     "Quadrants",
     "RHOLoss",
     "Random",

@@ -7,6 +7,7 @@ from .._array import Array
 from ..candidates import Features, Selection
 from ..choice import top_k
 from ._budgeted import TokenBudgeted
+from ._rated import Rating
 
 
 class Stateless(NamedTuple):
@@ -30,10 +31,30 @@ class Ranked(TokenBudgeted):
     """
 
     score_name: ClassVar[str]
+    predictable: ClassVar[bool] = True  # the score depends on a sample's own features alone
 
     def score(self, features: Features, /) -> Array:
         """Return the feature `score_name` (batch,)."""
         return features[self.score_name]
+
+    def label(self, features: Features, /) -> Array:
+        """Return the score."""
+        return self.score(features)
+
+    def from_label(self, label: Array, sketch: Array, length: Array, /) -> Features:
+        """Return features that have the score `label`."""
+        return {self.score_name: label, "length": length}
+
+    def rate(self, state: Stateless, features: Features, /) -> Rating:
+        """Return the scores; `parts` are the features (batch,) and the score."""
+        known = self.score_name in features
+        scores = features[self.score_name] if known else self.score(features)
+        numbers = {name: feature for name, feature in features.items() if name != "length" and feature.ndim == 1}
+        return Rating(scores, {**numbers, self.score_name: scores}, {}, state)
+
+    def remember(self, state: Stateless, features: Features, indices: Array, scores: Array, /) -> Stateless:
+        """Return the empty state."""
+        return state
 
     def init(self, features: Features, /) -> Stateless:
         """Return the empty state."""
@@ -44,7 +65,6 @@ class Ranked(TokenBudgeted):
     ) -> tuple[Selection, Stateless]:
         """Choose by score; `parts` are the features (batch,) and the score."""
         self.warn_without_budget()
-        scores, length = self.score(features), features["length"]
-        numbers = {name: feature for name, feature in features.items() if name != "length" and feature.ndim == 1}
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        return Selection(indices=indices, scores=scores, parts={**numbers, self.score_name: scores}), Stateless()
+        rating = self.rate(Stateless(), features)
+        indices = top_k(rating.scores, features["length"], budget=self.budget, groups=groups)
+        return Selection(indices=indices, scores=rating.scores, parts=rating.parts), Stateless()

@@ -34,7 +34,7 @@ class Entropy(Ranked):
     Reads no target: labels only mark the rows that count. Costs the logits of every candidate, block by block.
     """
 
-    needs = Needs()
+    needs = Needs(row_means=True)
     score_name: ClassVar[str] = "entropy"
     rows: Rows = "labels"
 
@@ -74,6 +74,7 @@ class Quadrants(Ranked):
 
     needs = Needs()
     score_name: ClassVar[str] = "corner"
+    predictable: ClassVar[bool] = False
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss` (log perplexity) and `entropy`, token means, and `length`: rows that carry loss."""

@@ -33,13 +33,17 @@ class MaxLoss(Ranked):
     by block, but never all at once. Needs labels.
     """
 
-    needs = Needs()
     score_name: ClassVar[str] = "loss"
     reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _options.one_of("reduction", self.reduction, ("mean", "sum"))
+
+    @property
+    def needs(self) -> Needs:
+        """Logits."""
+        return Needs(row_means=self.reduction == "mean")
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: cross-entropy; `length`: rows that carry loss."""

@@ -14,6 +14,7 @@ from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty_window, median, shift_in
 from ._budgeted import TokenBudgeted
+from ._rated import Rating
 from ._sketched import Sketched, check_fingerprint, length_divisor
 
 
@@ -137,8 +138,29 @@ class UDS(Sketched, TokenBudgeted):
     ) -> tuple[Selection, UDSState]:
         """Choose by utility + alpha x diversity; then add the chosen, and no others, to the memory."""
         self.warn_without_budget()
+        rating = self.rate(self.init(features) if state is None else state, features)
+        indices, weights = self._pick(rating.state, features, rating.scores, groups)
+        selection = Selection(
+            indices=indices, scores=rating.scores, weights=weights, parts=rating.parts, metrics=rating.metrics
+        )
+        return selection, self.remember(rating.state, features, indices, rating.scores)
+
+    @property
+    def predictable(self) -> bool:
+        """Whether `rate` alone decides, so that utilities can be predicted."""
+        return self.temperature is None and self.in_batch != "greedy"
+
+    def label(self, features: Features, /) -> Array:
+        """Return the utility; the Frobenius norm where that alone counts."""
+        return features["frobenius" if self.frobenius == 1 else "utility"]
+
+    def from_label(self, label: Array, sketch: Array, length: Array, /) -> Features:
+        """Return features whose utility is `label`."""
+        return {"utility": label, "frobenius": label, "sketch": sketch, "length": length}
+
+    def rate(self, state: UDSState, features: Features, /) -> Rating:
+        """Return utility + alpha x diversity."""
         xp = array_namespace(features["sketch"])
-        state = self.init(features) if state is None else state
         utility, ratio = self._utility(state, features)
         far, nearest = self._diversity(state, features)
         present = features["length"] > 0
@@ -146,16 +168,15 @@ class UDS(Sketched, TokenBudgeted):
         spreads = state.spreads.updated(known[0], known[1] if state.memory.size or self.in_batch == "mean" else None)
         combined = combine(*known, alpha=self.alpha, weight=self.weight, spreads=spreads)
         scores = xp.where(present, combined.scores, xp.zeros_like(combined.scores))
-        indices, weights = self._pick(state, features, scores, nearest, groups)
-        selection = Selection(
-            indices=indices,
-            scores=scores,
-            weights=weights,
-            parts={"utility": utility, "diversity": far},
-            metrics={"alpha": combined.alpha},
-        )
-        memory = state.memory.push(storable(features["sketch"], indices, xp.isfinite(scores) & present))
-        return selection, UDSState(memory, spreads, ratio, nearest, state.step + 1, state.recipe)
+        parts = {"utility": utility, "diversity": far}
+        after = UDSState(state.memory, spreads, ratio, nearest, state.step, state.recipe)
+        return Rating(scores, parts, {"alpha": combined.alpha}, after)
+
+    def remember(self, state: UDSState, features: Features, indices: Array, scores: Array, /) -> UDSState:
+        """Return the state with the chosen samples in the memory."""
+        known = array_namespace(scores).isfinite(scores) & (features["length"] > 0)
+        memory = state.memory.push(storable(features["sketch"], indices, known))
+        return UDSState(memory, state.spreads, state.ratio, state.nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
         """Return the utility of each candidate, and the window of ratios after them."""
@@ -184,7 +205,7 @@ class UDS(Sketched, TokenBudgeted):
         return far, shift_in(state.nearest, xp.astype(nearest, sketch.dtype, copy=False))
 
     def _pick(
-        self, state: UDSState, features: Features, scores: Array, nearest: Array, groups: Array | None
+        self, state: UDSState, features: Features, scores: Array, groups: Array | None
     ) -> tuple[Array, Array | None]:
         length = features["length"]
         seed, tau = (self.seed, state.step), self.temperature
@@ -192,7 +213,7 @@ class UDS(Sketched, TokenBudgeted):
             drawn = gumbel_top_k(scores, length, budget=self.budget, temperature=tau, seed=seed, groups=groups)
             return drawn.indices, drawn.weights
         if self.in_batch == "greedy":
-            radius = float(median(nearest))
+            radius = float(median(state.nearest))
             return greedy(scores, features["sketch"], length, budget=self.budget, radius=radius, groups=groups), None
         return top_k(scores, length, budget=self.budget, groups=groups), None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,19 @@ class Audit:
             return
         rows = _rows(step, ids, parts, chosen, numbers)
         self._append("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+
+    def warn_of_missing(self, first: int, last: int) -> None:
+        """Warn when records are missing of which a checkpoint says that they were written, from step `first` to `last`.
+
+        Their files were deleted or emptied since. Oldest parts may be missing, as they are dropped for the limit.
+        """
+        missing = _missing(self._files.steps(), first, last)
+        if missing:
+            msg = (
+                f"the audit {self._files.path} has no records of steps {missing}, which the run had written before its "
+                "checkpoint: they were deleted since; the audit continues without them"
+            )
+            warnings.warn(msg, stacklevel=3)
 
     def close(self) -> None:
         """Sync all records to disk, for Parquet the last rows as a part. `record` may be called again afterwards."""
@@ -207,6 +222,20 @@ def _latest(steps: Sequence[int]) -> list[bool]:
         flags.append(step < lowest)
         lowest = min(lowest, step)
     return flags[::-1]
+
+
+def _missing(parts: Mapping[int, Collection[int]], first: int, last: int) -> str:
+    """Return the steps from `first` to `last` that are in no part, as text; `parts`: number -> steps, in order."""
+    filled = {number: steps for number, steps in parts.items() if steps}
+    present = [step for steps in filled.values() for step in steps if step <= last]
+    limits = [(max(present, default=first - 1), last + 1)]
+    if present and min(parts) == 1:  # no part was dropped
+        limits.append((first - 1, min(present)))
+    for number, following in pairwise(filled):
+        if following > number + 1:
+            limits.append((max(filled[number]), min(*filled[following], last + 1)))
+    ranges = sorted((start + 1, end - 1) for start, end in limits if end - start > 1)
+    return ", ".join(f"{start} to {end}" if end > start else f"{start}" for start, end in ranges)
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

@@ -69,6 +69,14 @@ class AuditFiles:
                 file.unlink()
                 del sizes[file]
 
+    def steps(self) -> dict[int, set[int]]:
+        """Return number -> steps of each finished part, in order; those of the open file come last, as the next part.
+
+        A part that cannot be read has none.
+        """
+        parts = {number: _steps(file) for number, file in self.finished().items()}
+        return {**parts, max(parts, default=0) + 1: _steps(self.open) if self.open.is_file() else set()}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows as written, the oldest first."""
         files = [*self.finished().values(), *([self.open] if self.open.is_file() else [])]
@@ -83,6 +91,17 @@ def sync(file: Path) -> None:
     """Sync `file` to disk."""
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
+
+
+def _steps(file: Path) -> set[int]:
+    """Return the steps of a file's rows; parsing whole rows would take seconds."""
+    if file.suffix == ".jsonl":
+        return {int(step) for step in re.findall(rb'^\{"step": (\d+), ', file.read_bytes(), re.MULTILINE)}
+    pa, pq = _pyarrow()
+    try:
+        return set(pq.read_table(file, columns=["step"])["step"].to_pylist())
+    except pa.ArrowException:
+        return set()
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -240,7 +240,7 @@ class BatchSelector:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.
 
-        It is the same on all processes, whatever their number.
+        It is the same on all processes, whatever their number, except for `audited`: the records of its own audit.
         """
         return self.history.state_dict()
 
@@ -248,6 +248,7 @@ class BatchSelector:
         """Restore a `state_dict`, the same on all processes; the next batch checks it against the policy.
 
         `about`: the saved policy, as `checkpoints.describe` returns it, so that errors can name what differs.
+        Warns when the audit has lost records that were written before the state was saved.
 
         Raises
         ------
@@ -255,6 +256,8 @@ class BatchSelector:
             If the names are not those of a selector's state.
         """
         self.history.load_state_dict(state, about=about)
+        if self.audit is not None and self.history.audited is not None:
+            self.audit.warn_of_missing(*self.history.audited)
 
     def _score(
         self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str
@@ -336,6 +339,7 @@ class BatchSelector:
             ids = scored.ids[first : first + len(assignment.places)] or None
             chosen = [i - first for i in assignment.chosen_here]
             self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=scored.step)
+            self.history.add_audited(every=self.audit.every)
 
 
 class _StepCandidates(NamedTuple):

@@ -1,13 +1,16 @@
 """What was scored and chosen, on disk."""
 
 import builtins
+import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -352,3 +355,70 @@ def test_lines_survive_words_of_any_kind(path):
     with Audit(path) as audit:
         audit.record(0, names, {"score": np.zeros(4)}, [])
     assert [row["id"] for row in read(path)] == names
+
+
+def lost(path, first=0, last=5, **options):
+    """What an audit says when a checkpoint names the records from step `first` to `last`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Audit(path, **options).warn_of_missing(first, last)
+    assert len(caught) < 2
+    found = re.search(r"has no records of steps (.*), which", str(caught[0].message)) if caught else None
+    return found[1] if found else ""
+
+
+def test_records_that_were_deleted_are_named(path):
+    with Audit(path) as audit:
+        fill(audit, range(8))
+    assert lost(path) == ""
+    assert lost(path, last=9) == "8 to 9"
+    empty(path)
+    assert lost(path) == "0 to 5"
+    assert lost(path, first=2, last=2) == "2"
+    with Audit(path) as audit:
+        fill(audit, range(4, 9))
+    assert lost(path) == "0 to 3"
+    assert lost(path, first=4) == ""
+    assert lost(path, last=3) == "0 to 3"
+
+
+def empty(path):
+    """Delete a folder's files, or empty the file."""
+    if path.suffix == ".jsonl":
+        path.write_text("")
+        return
+    for file in path.iterdir():
+        file.unlink()
+
+
+def steps_in(file):
+    pyarrow = pytest.importorskip("pyarrow.parquet") if file.suffix == ".parquet" else None
+    if pyarrow is not None:
+        return pyarrow.read_table(file)["step"].to_pylist()
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss", ["deleted", "emptied"])
+def test_a_part_that_was_lost_is_named_and_those_dropped_for_the_limit_are_not(path, loss):
+    audit = Audit(path, limit_bytes=80_000)
+    fill(audit, range(400), size=8)
+    parts = sorted(file for file in path.parent.rglob("*.0*" if path.suffix == ".jsonl" else "0*") if file.is_file())
+    assert len(parts) > 4
+    assert "000001" not in parts[0].name
+    assert lost(path, last=399) == ""
+    parts[0].unlink()
+    assert lost(path, last=399) == ""
+    steps = steps_in(parts[2])
+    parts[2].unlink() if loss == "deleted" else parts[2].write_bytes(b"")
+    assert lost(path, last=399) == f"{steps[0]} to {steps[-1]}"
+
+
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_not_missed(path):
+    with Audit(path, every=3) as audit:
+        fill(audit, range(12))
+        fill(audit, range(7, 9))
+    assert lost(path, last=9) == ""
+    empty(path)
+    with Audit(path, every=3) as audit:
+        fill(audit, range(8, 12))
+    assert lost(path, last=6) == "0 to 6"

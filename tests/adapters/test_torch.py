@@ -255,6 +255,33 @@ def test_the_schedule_goes_on_where_it_was_saved():
     assert len(second(tiny.batch(6))["input_ids"]) == 3
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_an_audit_that_was_emptied_since_the_state_was_saved_is_said_to_be(tmp_path, every):
+    def select():
+        written = audit.Audit(tmp_path / "audit.jsonl", every=every)
+        return BatchSelector(tiny.llama(), policy(), audit=written, schedule=Schedule(start_step=2))
+
+    first = select()
+    for seed in range(7):
+        first(tiny.batch(seed=seed))
+    state = first.state_dict()
+    select().load_state_dict(state)
+    first(tiny.batch(seed=7))
+    select().load_state_dict(state)  # a later record is no loss
+    (tmp_path / "audit.jsonl").write_text("")
+    second = select()
+    with pytest.warns(UserWarning, match=r"audit\.jsonl has no records of steps 2 to 6, which the run had written"):
+        second.load_state_dict(state)
+    second(tiny.batch(seed=7))
+    second(tiny.batch(seed=8))
+    rest = 7 if every == 1 else 8
+    assert {row["step"] for row in audit.read(tmp_path / "audit.jsonl")} == ({7, 8} if every == 1 else {8})
+    with pytest.warns(UserWarning, match=f"no records of steps 2 to {rest - 1}, which"):
+        select().load_state_dict(second.state_dict())
+    without = {name: value for name, value in state.items() if name != "audited"}
+    select().load_state_dict(without)  # as older versions saved it
+
+
 @pytest.mark.parametrize(
     "identities", [torch.arange(40, 46), [f"line {i}" for i in range(6)]], ids=["numbers", "words"]
 )

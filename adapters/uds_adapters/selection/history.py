@@ -15,7 +15,7 @@ from .. import checkpoints
 
 __all__ = ["History"]
 
-_STATE, _CHOICES = "state.", "choices"
+_STATE, _CHOICES, _AUDITED = "state.", "choices", "audited"
 
 
 class History:
@@ -29,11 +29,14 @@ class History:
         Number of selections.
     checksum
         Equal when the same state was loaded, if any, and the same samples were chosen since.
+    audited
+        First and last selection that this process's audit has records of; None without any.
     """
 
     def __init__(self) -> None:
         self.state: Any = None
         self.choices = self.checksum = 0
+        self.audited: tuple[int, int] | None = None
         self._loaded: dict[str, Any] | None = None
         self._about: Mapping[str, Any] | None = None
 
@@ -42,11 +45,17 @@ class History:
         self.checksum = zlib.crc32(chosen.numpy().tobytes(), self.checksum)
         self.choices += 1
 
+    def add_audited(self, *, every: int) -> None:
+        """Count the coming selection as recorded by an audit that records selections that are multiples of `every`."""
+        if self.choices % every == 0:
+            self.audited = (self.choices if self.audited is None else self.audited[0], self.choices)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return a flat dict of tensors, for safetensors and `weights_only` loading."""
         arrays = uds.flatten(self.state) if self._loaded is None else self._loaded
         state = {_STATE + name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        return {_CHOICES: torch.tensor(self.choices), **state}
+        audited = {} if self.audited is None else {_AUDITED: torch.tensor(self.audited)}
+        return {_CHOICES: torch.tensor(self.choices), **audited, **state}
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
         """Load the result of `state_dict`; `about`: the saved policy, as `checkpoints.describe` returns it.
@@ -56,7 +65,7 @@ class History:
         ValueError
             When the names are not those of a selector's state.
         """
-        unknown = [name for name in state if not name.startswith(_STATE) and name != _CHOICES]
+        unknown = [name for name in state if not name.startswith(_STATE) and name not in (_CHOICES, _AUDITED)]
         if unknown or _CHOICES not in state:
             msg = (
                 f"not a selector's state: unknown entries {unknown[:5]}; expected {_CHOICES!r} and names beginning "
@@ -64,6 +73,8 @@ class History:
             )
             raise ValueError(msg)
         arrays = {name: torch.as_tensor(value).cpu().numpy() for name, value in state.items()}
+        first, last = arrays.pop(_AUDITED, (-1, -1))  # not in the checksum: audits may differ between processes
+        self.audited = None if first < 0 else (int(first), int(last))
         self.checksum = _checksum(arrays)
         self.choices = int(arrays.pop(_CHOICES))
         self.state, self._about = None, about

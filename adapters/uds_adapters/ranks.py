@@ -208,6 +208,14 @@ class Ranks:
         dist.broadcast_object_list(box, src=source, group=self.group, device=self._device(torch.empty(0)))
         return box[0]
 
+    def collect(self, value: Any, /) -> list[Any]:
+        """Return the `value` of each rank, on all processes."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
     def _checked(self, report: _Report, body: torch.Tensor | None = None) -> tuple[list[_Report], torch.Tensor]:
         """Return the reports and bodies of all ranks; raise unless all do the same."""
         reports, received = self._meet(report, body)

@@ -20,7 +20,7 @@ from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
 from .selection import importance, metrics
-from .selection.assignment import Assignment
+from .selection.assignment import Assignment, exchange_samples
 from .selection.checks import check_id_field, check_policy, check_weights_applied, warn_of_lost, warn_of_unlabelled
 from .selection.history import History
 
@@ -222,7 +222,7 @@ class BatchSelector:
             weights.append(importance.weights_of(self.policy, self.last, len(one.tokens)))
             parts.append(metrics.of(self.last))
         self.metrics = metrics.means(parts)
-        received = self._exchange_samples(assignments)
+        received = exchange_samples(assignments, self.ranks)
         chosen = [
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
@@ -314,14 +314,6 @@ class BatchSelector:
             selection, state = policy.choose(self.history.state, pool.features, groups=groups)
         self.history.state = state
         return selection
-
-    def _exchange_samples(self, assignments: list[Assignment]) -> list[list[Any]]:
-        """Return, for each assignment, the samples received from other processes."""
-        if not any(assignment.moves for assignment in assignments):
-            return [[] for _ in assignments]
-        outgoing = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(self.ranks.size)]
-        received = self.ranks.exchange(outgoing, device=assignments[0].device)
-        return [[batches_of_rank[i] for batches_of_rank in received] for i in range(len(assignments))]
 
     def _update_attributes(self, scored: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
         """Update the public attributes."""

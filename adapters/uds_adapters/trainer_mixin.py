@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import uds_core as uds
 
-from . import checkpoints
+from . import checkpoints, trainer_checkpoints
 from .batches import LOSS_WEIGHTS
 from .batches.loss import weighted_loss
 from .ranks import Ranks
@@ -26,7 +26,7 @@ else:
 
 __all__ = ["UDSTrainerMixin"]
 
-_FILE = "uds.safetensors"
+_FILE = trainer_checkpoints.FILE
 
 
 class UDSTrainerMixin(Trainer):
@@ -95,6 +95,12 @@ class UDSTrainerMixin(Trainer):
             self._uds_apply_weights()
         self._uds_metrics: list[dict[str, float]] = []
         self._uds_logged_at = time.perf_counter()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; True resumes from the newest whole checkpoint, with a warning where a newer one was cut off."""
+        given, process = resume_from_checkpoint, self.args.process_index
+        given = trainer_checkpoints.resumable(given, output=str(self.args.output_dir), rank=process)
+        return super().train(given, *args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
         """Return the selected micro-batches of the step."""
@@ -211,7 +217,8 @@ class UDSTrainerMixin(Trainer):
         # on_save runs after the checkpoint is complete: a run killed in between would resume without selector state
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
-            checkpoints.save(Path(output_dir) / _FILE, self.selector.state_dict(), self._uds_about())
+            about = {**self._uds_about(), "processes": self.args.world_size}
+            checkpoints.save(Path(output_dir) / _FILE, self.selector.state_dict(), about)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # no callback receives the checkpoint's folder
@@ -230,7 +237,8 @@ class UDSTrainerMixin(Trainer):
             raise loaded
         else:
             state, about = loaded
-            self.selector.load_state_dict(state, about=about)
+            policy = {name: about[name] for name in ("policy", "options")}
+            self.selector.load_state_dict(state, about=policy)
 
     def _uds_read(self, file: Path) -> Any:
         """Return the contents of the file, or the error, so that all processes can raise it."""

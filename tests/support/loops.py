@@ -256,7 +256,7 @@ def trainer(
         scope=scope,
         callbacks=[noting(seen)],
     )
-    run.train(resume_from_checkpoint=None if resume is None else str(folder / resume))
+    run.train(resume_from_checkpoint=str(folder / resume) if isinstance(resume, str) else resume)
     return told(run, seen)
 
 

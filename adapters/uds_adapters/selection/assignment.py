@@ -12,7 +12,7 @@ from .. import batches
 from ..batches.entries import Indexer, same_kind, tokens
 from ..ranks import GatheredPool, Ranks
 
-__all__ = ["Assignment"]
+__all__ = ["Assignment", "exchange_samples"]
 
 
 class Assignment:
@@ -154,6 +154,15 @@ class Assignment:
     def _here(self, places: torch.Tensor) -> torch.Tensor:
         """Return the places of this process's candidates, as indices into its candidates."""
         return torch.searchsorted(self.places, places[self.pool.owners[places] == self._rank])
+
+
+def exchange_samples(assignments: Sequence[Assignment], ranks: Ranks, /) -> list[list[Any]]:
+    """Return, for each assignment, the samples received from other processes."""
+    if not any(assignment.moves for assignment in assignments):
+        return [[] for _ in assignments]
+    outgoing = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(ranks.size)]
+    received = ranks.exchange(outgoing, device=assignments[0].device)
+    return [[batches_of_rank[i] for batches_of_rank in received] for i in range(len(assignments))]
 
 
 def _shares(chosen: torch.Tensor, owners: torch.Tensor, size: int, *, move: bool) -> list[torch.Tensor]:

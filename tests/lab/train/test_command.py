@@ -173,13 +173,59 @@ def test_what_a_resumed_run_may_not_change(finished, tmp_path):
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
-    assert last_checkpoint(tmp_path) is None
+    assert last_checkpoint(tmp_path) == (None, ())
     for step in (2, 10, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}", encoding="utf-8")
     (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"glob', encoding="utf-8")
     (tmp_path / "checkpoint-20").mkdir()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    damaged = (tmp_path / "checkpoint-20", tmp_path / "checkpoint-12")
+    assert last_checkpoint(tmp_path) == (tmp_path / "checkpoint-10", damaged)
+
+
+@pytest.mark.parametrize("killed", ["before the result", "in the last checkpoint", "in the first checkpoint"])
+def test_a_killed_run_is_resumed_as_if_it_were_not(source, finished, tmp_path, killed):
+    output = shutil.copytree(finished[0], tmp_path / "out")
+    shutil.rmtree(output / "model")
+    (output / "training.json").unlink()
+    last = output / "checkpoints" / "checkpoint-4"
+    said = "resumed from checkpoint-4."
+    if killed != "before the result":
+        shutil.copytree(last, output / "checkpoints" / "checkpoint-5")
+        (output / "checkpoints" / "checkpoint-5" / "trainer_state.json").unlink()
+        said = "resumed from checkpoint-4; checkpoint-5 was not written to its end and is deleted."
+    if killed == "in the first checkpoint":
+        shutil.rmtree(last)
+        said = "held out; checkpoint-5 was not written to its end and is deleted, so the run starts from the beginning."
+    assert said in " ".join(trained("--resume", output).output.split())
+    assert same(output / "model", finished[0] / "model")
+    assert chosen(output) == chosen(finished[0])
+    results = [read_json(folder / "training.json") for folder in (output, finished[0])]
+    assert results[0]["losses"] == results[1]["losses"]
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["checkpoint-4"]
+
+
+def test_a_run_is_resumed_from_another_folder(source, tmp_path, monkeypatch):
+    start, other = tmp_path / "start", tmp_path / "other"
+    start.mkdir()
+    other.mkdir()
+    for path in (source[1], source[3]):
+        (start / path.name).symlink_to(path)
+    monkeypatch.chdir(start)
+    options = ["--model", source[1].name, "--data", source[3].name, *source[4:], *QUICK, "--output", "out"]
+    trained(*options)
+    (start / "out" / "training.json").unlink()
+    monkeypatch.chdir(other)
+    assert "resumed from checkpoint-4" in trained("--resume", "../start/out").output
+    (start / "out" / "training.json").unlink()
+    assert "--data would make it another run" in refused("--resume", start / "out", "--data", source[1] / "config.json")
+    moved = start.rename(tmp_path / "moved")
+    assert "no folder" in refused("--resume", moved / "out")
+    given = ["--model", moved / source[1].name, "--data", moved / source[3].name]
+    assert "resumed from checkpoint-4" in trained("--resume", moved / "out", *given).output
+    (moved / "out" / "training.json").unlink()
+    monkeypatch.chdir(moved / "out")
+    assert "resumed from checkpoint-4" in trained("--resume", ".").output
 
 
 def test_other_forms_of_records(source, tmp_path):

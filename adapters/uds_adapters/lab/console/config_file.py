@@ -51,7 +51,10 @@ def continued(context: typer.Context, folder: Path | None) -> Path | None:
 
 
 def resolved(context: typer.Context) -> dict[str, Any]:
-    """Return all options of this call, defaults included, for `write`; those that are None are left out."""
+    """Return all options of this call, defaults included, for `write`; those that are None are left out.
+
+    Paths are absolute, so that the file is of use from any folder.
+    """
     values = {option: context.params.get(name) for option, name in known(context).items()}
     return {option: _plain(value) for option, value in values.items() if value not in (None, [], ())}
 
@@ -59,15 +62,18 @@ def resolved(context: typer.Context) -> dict[str, Any]:
 def unchanged(context: typer.Context, folder: Path, /, *, free: Collection[str]) -> None:
     """Raise an error if options differ from those the run in `folder` was started with, except the `free` ones.
 
+    A file or folder that is no longer where it was may be given anew.
+
     Raises
     ------
     LabError
         Names the options.
     """
     before, now = read(folder / FILE, known=known(context)), resolved(context)
-    names = (before.keys() | now.keys()) - set(free)
-    other = sorted(name for name in names if before.get(name) != now.get(name) and name != "output")
-    if before.get("output") != now.get("output") and Path(str(now.get("output"))) != folder:
+    names = (before.keys() | now.keys()) - {*free, "output"}
+    paths = {option for option, name in known(context).items() if isinstance(context.params.get(name), Path)}
+    other = sorted(name for name in names if not _same(before.get(name), now.get(name), path=name in paths))
+    if Path(str(now.get("output"))).resolve() != folder.resolve():
         other.append("output")
     if other:
         flags = ", ".join("--" + name.replace("_", "-") for name in other)
@@ -117,6 +123,12 @@ def read(path: Path, /, *, known: Collection[str]) -> dict[str, Any]:
     return {name: _words(value) for name, value in named.items() if value is not None}
 
 
+def _same(before: Any, now: Any, *, path: bool) -> bool:
+    if not path or before is None or now is None:
+        return before == now
+    return Path(str(before)).resolve() == Path(str(now)).resolve() or not Path(str(before)).exists()
+
+
 def _take(context: typer.Context, values: Mapping[str, Any]) -> None:
     named = known(context)
     context.default_map = {**(context.default_map or {}), **{named[option]: value for option, value in values.items()}}
@@ -144,4 +156,4 @@ def _words(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value.absolute()) if isinstance(value, Path) else value

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ... import trainer_checkpoints
 from ...audit import Audit
 from .. import storage
 from ..data.source import Source
@@ -30,7 +31,6 @@ from ..training.trainer_options import TrainerOptions
 __all__ = ["Job", "last_checkpoint"]
 
 _RESULT, _AUDIT, _CHECKPOINTS = "training.json", "audit.jsonl", "checkpoints"
-_STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class Job:
         Where everything goes.
     checkpoint
         From which it is resumed; None: it starts anew.
+    damaged
+        Later checkpoints, which were not written to their end; deleted when the run starts.
     finished
         Its result, where it has run already.
     """
@@ -58,6 +60,7 @@ class Job:
     trainer_options: TrainerOptions
     folder: Path
     checkpoint: Path | None = None
+    damaged: tuple[Path, ...] = ()
     finished: dict[str, Any] | None = None
 
     @classmethod
@@ -92,6 +95,7 @@ class Job:
         if not resume:
             claim(folder, overwrite=overwrite)
             _clear(folder)
+        checkpoint, damaged = last_checkpoint(folder / _CHECKPOINTS)
         return cls(
             task=task,
             policy=policy,
@@ -99,7 +103,8 @@ class Job:
             settings=settings,
             trainer_options=trainer_options,
             folder=folder,
-            checkpoint=last_checkpoint(folder / _CHECKPOINTS),
+            checkpoint=checkpoint,
+            damaged=damaged,
             finished=_result(folder),
         )
 
@@ -117,6 +122,10 @@ class Job:
             said += f"; {self.task.left_out} left out, whose prompt alone fills {length} tokens"
         if self.checkpoint is not None:
             said += f"; resumed from {self.checkpoint.name}"
+        if self.damaged:
+            names = ", ".join(path.name for path in self.damaged)
+            start = "" if self.checkpoint is not None else ", so the run starts from the beginning"
+            said += f"; {names} was not written to its end and is deleted{start}"
         return said + "."
 
     def run(self, *, audit: bool, after_step: Callable[[int], None]) -> dict[str, Any]:
@@ -129,6 +138,8 @@ class Job:
         LabError
             Where a library refuses an option, or the disk is full.
         """
+        for path in self.damaged:
+            shutil.rmtree(path)
         with at_most(self.settings.threads), quiet(), patient() as stop:
             record = Audit(self.folder / _AUDIT) if audit else None
             trained = self._train(audit=record, stop=stop, after_step=after_step)
@@ -174,18 +185,14 @@ class Job:
                 audit.close()
 
 
-def last_checkpoint(folder: Path, /) -> Path | None:
-    """Return the latest whole checkpoint in `folder`; one that was not written to its end is passed over."""
-    whole = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*[0-9]") if _whole(path)}
-    return whole[max(whole)] if whole else None
-
-
-def _whole(checkpoint: Path) -> bool:
-    try:
-        # the Trainer writes it last
-        return isinstance(json.loads((checkpoint / _STATE).read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
+def last_checkpoint(folder: Path, /) -> tuple[Path | None, tuple[Path, ...]]:
+    """Return the latest whole checkpoint in `folder`, and later ones, which were not written to their end."""
+    damaged: list[Path] = []
+    for path in trainer_checkpoints.steps(folder).values():
+        if not trainer_checkpoints.damage(path):
+            return path, tuple(damaged)
+        damaged.append(path)
+    return None, tuple(damaged)
 
 
 def _steps(task: Task, settings: Settings, trainer_options: TrainerOptions) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..policy_spec import make_policy
 from .arguments import as_lab_error, training_arguments
 from .budget import RunBudget
 from .recording_trainer import RecordingMixin, RecordingTrainer
-from .run_callback import RunCallback
+from .run_callback import BudgetSpent, RunCallback
 from .run_result import RunResult
 from .settings import Settings
 from .task import Task
@@ -115,7 +116,8 @@ def train_once(
     every = settings.evaluation_steps(steps)
     callback = RunCallback(trainer, heldout=heldout, every=every, after_step=after_step, stop=stop)
     trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with contextlib.suppress(BudgetSpent):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     result = _result(trainer, policy=policy, seed=seed, callback=callback)
     return Trained(result=result, model=trainer.model, log=trainer.state.log_history)
 

@@ -11,7 +11,11 @@ from ..evaluation.heldout import HeldOut, Measured
 from .recording_trainer import RecordingMixin
 from .run_result import Evaluation
 
-__all__ = ["RunCallback"]
+__all__ = ["BudgetSpent", "RunCallback"]
+
+
+class BudgetSpent(Exception):  # noqa: N818 - no error
+    """A run was resumed whose budget is spent; the Trainer would take one more step."""
 
 
 class RunCallback(TrainerCallback):
@@ -52,11 +56,13 @@ class RunCallback(TrainerCallback):
         self._evaluated = 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Before the first step, of a resumed run too."""
+        """Before the first step, of a resumed run too; raise `BudgetSpent` where none is left."""
         self._evaluated = self._due(self.trainer.spent())
         self.trainer.clock.start(elapsed=self.trainer.elapsed_before)
         if state.global_step == 0:
             self._evaluate(0)
+        elif self.trainer.spent() >= 1.0:
+            raise BudgetSpent
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """After each step."""

@@ -231,6 +231,10 @@ class Selection:
         columns = {"score": self.scores, **self.parts}
         return {name: to_numpy(_readable(column)) for name, column in columns.items()}
 
+    def unscored(self) -> np.ndarray:
+        """Return whether each candidate's score is NaN, (batch,) on the host."""
+        return np.isnan(to_numpy(_readable(self.scores)))
+
 
 def pool(features: Sequence[Features], /) -> Features:
     """Concatenate the features of several micro-batches along the batch.

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import uds_core as uds
 
-from .selection.checks import check_policy, check_weights_applied
+from .selection.checks import check_policy, check_weights_applied, only_batch
 from .torch import BatchSelector
 
 __all__ = ["UDSCallback"]
@@ -89,10 +89,10 @@ class UDSCallback(Callback):
             raise TypeError(msg)
         assert self.selector is not None  # fitting has started
         with trainer.precision_plugin.forward_context():
-            selected, _ = self.selector.select_step([batch], step=trainer.global_step)
-        if selected[0] is not batch:
+            selected = only_batch(self.selector.select_step([batch], step=trainer.global_step)[0])
+        if selected is not batch:
             batch.clear()
-            batch.update(selected[0])
+            batch.update(selected)
         self._batch = batch
         pl_module.log_dict({f"uds/{name}": value for name, value in self.selector.metrics.items()}, batch_size=1)
 

@@ -76,7 +76,8 @@ class Ranks:
     stop or fail together. A different policy, option or state on one rank is an error on all.
 
     A rank without a chosen sample (fewer chosen than ranks, or ``samples="stay"``) trains a blank one, without any
-    target: correct for a loss that is summed and divided by the tokens of all ranks, NaN for a mean over its own.
+    target: correct for a loss that is summed and divided by the tokens of all ranks; for others see
+    `BatchSelector.trained_by`. The Trainers let it change nothing, whatever the loss.
     """
 
     def __init__(

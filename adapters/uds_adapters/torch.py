@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
@@ -19,9 +19,8 @@ from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
-from .selection import importance, metrics
-from .selection.assignment import Assignment, exchange_samples
-from .selection.checks import check_id_field, check_policy, check_weights_applied, warn_of_lost, warn_of_unlabelled
+from .selection import checks, importance, metrics
+from .selection.assignment import Assignment, StepCandidates, exchange_samples
 from .selection.history import History
 
 __all__ = ["BatchSelector", "weighted_loss"]
@@ -72,8 +71,11 @@ class BatchSelector:
         Their identities, if `id_field` is given.
     tokens
         Number of tokens with loss in the last chosen samples, on all processes: the divisor of a summed loss.
-    empty
-        Number of batches of the last call, on all processes, that are blank for lack of samples; see `Ranks`.
+    trained_by, empty
+        For each batch of the last call, whether each process has samples for it, and how often one has none: its batch
+        is blank then; see `Ranks`.
+    stand_in
+        One chosen sample, where `select_step` was asked to `fill` and only other processes have samples for a batch.
     metrics
         Of the last call: means of the score's parts, metrics of the policy, `kept_tokens_fraction`, `scoring_seconds`;
         with several processes `gathered_bytes` and `gathering_seconds`, which includes waiting for the slowest.
@@ -110,8 +112,8 @@ class BatchSelector:
         audit: Audit | None = None,
         ranks: Literal["rank", "global"] | Ranks = "rank",
     ) -> None:
-        self.policy: uds.Policy = check_policy(policy)
-        check_id_field(self.policy, id_field)
+        self.policy: uds.Policy = checks.check_policy(policy)
+        checks.check_id_field(self.policy, id_field)
         self.schedule = Schedule() if schedule is None else schedule
         self.schedule.check(self.policy)
         self.id_field, self.audit = id_field, audit
@@ -133,6 +135,9 @@ class BatchSelector:
         self.last_indices: list[int] = []
         self.last_ids: list[Any] = []
         self.tokens = self.empty = 0
+        self.trained_by: list[tuple[bool, ...]] = []
+        self.stand_in: Any = None
+        self._ended = self._warned = False
         self.metrics: dict[str, float] = {}
         self._returned: Any = None
 
@@ -153,22 +158,22 @@ class BatchSelector:
         RankError
             If another process failed, or runs a different step or options.
         """
-        check_weights_applied(self._returned)
+        checks.check_weights_applied(self._returned)
         chosen, _ = self.select_step([batch], step=step)
-        if not chosen:
+        if self._ended:
             msg = "another process has no batch left, but this one has: use `iterate(loader)`, which ends all of them"
             raise RankError(msg)
-        self._returned = chosen[0]
-        return chosen[0]
+        self._returned = checks.only_batch(chosen)
+        return self._returned
 
     def iterate(self, loader: Iterable[Mapping[str, Any]], /) -> Iterator[Any]:
-        """Yield the chosen samples of each batch; all processes stop when the first has no batch left."""
+        """Yield the chosen samples of each batch that has any; all processes stop when the first has no batch left."""
         source = iter(loader)
-        check_weights_applied(self._returned)
-        while chosen := self.select_step(islice(source, 1))[0]:
-            self._returned = chosen[0]
-            yield chosen[0]
-            check_weights_applied(self._returned)
+        checks.check_weights_applied(self._returned)
+        while (chosen := self.select_step(islice(source, 1))[0]) or not self._ended:
+            for self._returned in chosen:
+                yield self._returned
+                checks.check_weights_applied(self._returned)
 
     def select_step(
         self,
@@ -192,7 +197,7 @@ class BatchSelector:
             ``"step"``: all batches form one pool. ``"micro"``: select from each separately, as separate calls would;
             with several processes, from the first batch of each, then the second, and so on.
         fill
-            Whether to add batches without targets when too few samples were chosen.
+            Whether to add empty batches (`batches.empty`, not for the model) up to the number of candidate batches.
         about
             Text that must also be the same on all processes.
 
@@ -200,8 +205,8 @@ class BatchSelector:
         -------
         tuple of a list of batches and a number
             The batches that this process trains on, equally many on every process: one pool is split evenly into as
-            many as the largest number that a process has, or fewer when fewer samples were chosen. And the number of
-            tokens with loss on all processes, the divisor of the summed loss of the whole step.
+            many as the largest number that a process has, or fewer when fewer samples were chosen, none without any.
+            And the number of tokens with loss on all processes, the divisor of the summed loss of the whole step.
 
         Raises
         ------
@@ -209,10 +214,12 @@ class BatchSelector:
             As when calling the selector; and if batches cannot be joined.
         """
         began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
+        self._ended = False
         try:
             scored, pool = self._score(candidates, step, about)
         except Ended as end:
-            warn_of_lost(end)
+            checks.warn_of_lost(end)
+            self._ended = True
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
@@ -261,18 +268,18 @@ class BatchSelector:
 
     def _score(
         self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str
-    ) -> tuple[_StepCandidates, GatheredPool]:
+    ) -> tuple[StepCandidates, GatheredPool]:
         """Score the candidates of this process, and gather those of all processes in one collective."""
         with self.ranks.together():
             viewed = [self._batch_scorer.view(batch) for batch in candidates]
             if not viewed:
                 self.ranks.end()
             views, ids = [samples for samples, _ in viewed], [one for _, some in viewed for one in some]
-            warn_of_unlabelled(self.policy, views)
+            checks.warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
             features = {} if policy is None else self._batch_scorer.features(policy, views)
-        scored = _StepCandidates(views, ids, policy, step)
+        scored = StepCandidates(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(
             features,
@@ -283,7 +290,7 @@ class BatchSelector:
         )
         return scored, pool
 
-    def _assign(self, scored: _StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
+    def _assign(self, scored: StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
         """Select from one pool, and assign the chosen samples to processes."""
         if scored.policy is None:
             self.last, chosen = None, torch.arange(len(pool.tokens))
@@ -298,6 +305,7 @@ class BatchSelector:
             move=self.last is not None and self.ranks.moves,
             most=most,
             fill=fill,
+            unscored=None if self.last is None else torch.from_numpy(self.last.unscored()),
             indexer=self._batch_scorer.indexer,
             shift=self._batch_scorer.shift,
         )
@@ -313,17 +321,20 @@ class BatchSelector:
             groups = pool.owners.to(length.device) if apart else None
             selection, state = policy.choose(self.history.state, pool.features, groups=groups)
         self.history.state = state
+        self._warned = self._warned or checks.warn_of_nan(selection, pool.owners == self.ranks.rank if apart else None)
         return selection
 
-    def _update_attributes(self, scored: _StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
+    def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
         """Update the public attributes."""
         self.last_indices = [i for assignment in assignments for i in assignment.chosen_here]
         self.last_ids = [scored.ids[i] for i in self.last_indices] if scored.ids else []
         self.tokens = sum(assignment.tokens for assignment in assignments)
-        self.empty = sum(assignment.empty for assignment in assignments)
+        self.trained_by = [ranks for assignment in assignments for ranks in assignment.trained_by]
+        self.empty = sum(ranks.count(False) for ranks in self.trained_by)
+        self.stand_in = next((one.stand_in for one in assignments if one.stand_in is not None), None)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
 
-    def _record(self, scored: _StepCandidates, assignment: Assignment) -> None:
+    def _record(self, scored: StepCandidates, assignment: Assignment) -> None:
         if self.audit is not None and self.last is not None:
             columns = {**self.last.table(), "tokens": assignment.pool.tokens}
             parts = {name: column[assignment.places] for name, column in columns.items()}
@@ -332,12 +343,3 @@ class BatchSelector:
             chosen = [i - first for i in assignment.chosen_here]
             self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=scored.step)
             self.history.add_audited(every=self.audit.every)
-
-
-class _StepCandidates(NamedTuple):
-    """The candidates of one process in one step."""
-
-    views: list[batches.SampleView]
-    ids: list[Any]
-    policy: uds.Policy | None
-    step: int

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
 
 import uds_core as uds
 
 from . import checkpoints, trainer_checkpoints
 from .batches import LOSS_WEIGHTS
 from .batches.loss import weighted_loss
+from .finite_check import finite_check
 from .ranks import Ranks
 from .scoring.models import bare, is_encoder_decoder
 from .selection.checks import check_policy, draws_weights
+from .step_plan import StepPlan, gathering_from, set_gradients_to_zero, without_gradient
 from .torch import BatchSelector
 
 if TYPE_CHECKING:
@@ -90,6 +95,9 @@ class UDSTrainerMixin(Trainer):
             cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **(selection or {})
         )
         _check_arguments(self.args, self.selector.ranks)
+        self._uds_plan = StepPlan(self.selector.ranks.size)
+        self._uds_finite: Any = finite_check()
+        self.add_callback(self._uds_finite)
         self._uds_loss_weights: Any = None
         if draws_weights(policy):
             self._uds_apply_weights()
@@ -110,8 +118,29 @@ class UDSTrainerMixin(Trainer):
         # importance weights depend on the whole step's number of tokens, so the step's batches are selected together
         weighted = draws_weights(self.selector.policy)
         separate = self.scope == "micro" and self.selector.ranks.size == 1 and not weighted
-        chosen = map(self._uds_select, drawn) if separate else iter(self._uds_select_step(drawn))
-        return super().get_batch_samples(chosen, num_batches, *args, **kwargs)
+        self._uds_plan = StepPlan(self.selector.ranks.size)
+        for candidates in ([batch] for batch in drawn) if separate else (drawn,):
+            self._uds_select(candidates)
+        return super().get_batch_samples(iter(self._uds_plan.batches), num_batches, *args, **kwargs)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Train a micro-batch. One without a chosen sample changes nothing; see `StepPlan`."""
+        plan, nothing = self._uds_plan, torch.zeros((), device=self.args.device)
+        trained_by = plan.trained_by(inputs)
+        if not any(trained_by):
+            if plan.nothing_chosen and self.accelerator.scaler is not None:
+                set_gradients_to_zero(model)  # a scaler raises where there is no gradient
+            return nothing
+        if plan.divisor is not None:
+            self.current_gradient_accumulation_steps = plan.divisor
+        with gathering_from(self.accelerator, trained_by):
+            if trained_by[self.selector.ranks.rank]:
+                loss = super().training_step(model, inputs, *args, **kwargs)
+                self._uds_finite.losses.append(loss)
+                return loss
+            with without_gradient(self.accelerator):
+                super().training_step(model, copy.copy(plan.stand_in), *args, **kwargs)
+            return nothing
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Remove the importance weights from the batch, and store them for the loss."""
@@ -124,31 +153,25 @@ class UDSTrainerMixin(Trainer):
             logs = {**logs, **self._uds_summary()}
         super().log(logs, *args, **kwargs)
 
-    def _uds_select(self, batch: Any) -> Any:
-        chosen = self.selector(batch, step=self.state.global_step)
-        if LOSS_WEIGHTS in chosen:
-            msg = (
-                f"{type(self.selector.policy).__name__} returned importance weights, which the Trainer must know "
-                "from the start: give the policy an attribute `temperature` that is not None"
-            )
-            raise ValueError(msg)
-        self._uds_chosen()
-        return chosen
-
-    def _uds_select_step(self, drawn: Iterator[Any]) -> list[Any]:
-        """Select from all micro-batches of the step; return as many as were read, because the Trainer counts them."""
-        chosen, _ = self.selector.select_step(
-            drawn, step=self.state.global_step, scope=self.scope, fill=True, about=f"max_steps {self.state.max_steps}, "
+    def _uds_select(self, candidates: Iterable[Any]) -> None:
+        """Select from micro-batches of the step, and add as many to its plan, because the Trainer counts them."""
+        selector = self.selector
+        chosen, _ = selector.select_step(
+            candidates,
+            step=self.state.global_step,
+            scope=self.scope,
+            fill=True,
+            about=f"max_steps {self.state.max_steps}, ",
         )
-        if chosen:
-            self._uds_chosen()
-        if chosen and self.selector.empty and not self.model_accepts_loss_kwargs:
+        if not draws_weights(selector.policy) and any(LOSS_WEIGHTS in batch for batch in chosen):
             msg = (
-                "fewer samples were chosen than there are micro-batches, and the model averages its own loss, so "
-                "blank batches would change it: set a larger `keep`, or a smaller `gradient_accumulation_steps`"
+                f"{type(selector.policy).__name__} returned importance weights, which the Trainer must know from the "
+                "start: give the policy an attribute `temperature` that is not None"
             )
             raise ValueError(msg)
-        return chosen
+        if chosen:
+            self._uds_plan.add(chosen, selector.trained_by, selector.stand_in)
+            self._uds_chosen()
 
     def _uds_chosen(self) -> None:
         """Collect the metrics of the last selection."""

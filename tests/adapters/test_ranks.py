@@ -213,7 +213,14 @@ def test_the_trainer_in_every_mode(tmp_path, ranks, scope):
 def test_samples_behind_an_indexer_stay():
     from uds_adapters.selection.assignment import Assignment
 
-    move: Any = {"move": True, "most": 1, "fill": False, "indexer": lambda batch, _: batch, "shift": True}
+    move: Any = {
+        "move": True,
+        "most": 1,
+        "fill": False,
+        "unscored": None,
+        "indexer": lambda batch, _: batch,
+        "shift": True,
+    }
     with pytest.raises(ValueError, match=r"`indexer` cannot be joined.*samples='stay'"):
         Assignment(torch.tensor([0]), None, [], None, **move)  # type: ignore[arg-type]
 

@@ -38,7 +38,7 @@ class Gradients(transformers.TrainerCallback):
 
 
 class Recording(UDSTrainer):
-    """Keeps what was trained on, and which rows of their batch they were."""
+    """Keeps the batches that were trained on, and which rows of their batch they were."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -46,7 +46,9 @@ class Recording(UDSTrainer):
 
     def get_batch_samples(self, *args, **kwargs):
         kept, number = super().get_batch_samples(*args, **kwargs)
-        self.kept += [{name: tensor.clone() for name, tensor in batch.items()} for batch in kept]
+        self.kept += [
+            {name: tensor.clone() for name, tensor in batch.items()} for batch in kept if len(batch["labels"])
+        ]
         return kept, number
 
     def _uds_chosen(self):

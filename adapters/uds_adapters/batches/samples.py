@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from .documents import DocumentView, holds_documents
-from .entries import IGNORE, Indexer, same_kind, tokens
+from .entries import IGNORE, Indexer, is_shared, same_kind, tokens
 from .padded import PaddedView
 
-__all__ = ["IGNORE", "Indexer", "SampleView", "blank", "join", "trained_tokens", "view"]
+__all__ = ["IGNORE", "Indexer", "SampleView", "blank", "empty", "join", "trained_tokens", "view"]
 
 
 class SampleView(Protocol):
@@ -136,8 +136,19 @@ def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift:
     return same_kind(taken, {**taken, **{name: torch.full_like(taken[name], IGNORE) for name in targets}})
 
 
+def empty(batch: Mapping[str, Any], /) -> Any:
+    """Return a batch with the same entries and no sample: it counts for nothing, and is not for the model."""
+    cut = {
+        name: value[:0] if isinstance(value, (torch.Tensor, list, tuple)) and not is_shared(value) else value
+        for name, value in batch.items()
+    }
+    return same_kind(batch, cut)
+
+
 def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
     """Return the number of rows with loss of the batch; without labels, of all that are not padding."""
+    if not len(next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), "-")):
+        return 0  # see `empty`
     return int(view(batch, indexer=_never, shift=shift).tokens.sum())
 
 

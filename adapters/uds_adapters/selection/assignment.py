@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+import uds_core as uds
 
 from .. import batches
 from ..batches.entries import Indexer, same_kind, tokens
 from ..ranks import GatheredPool, Ranks
 
-__all__ = ["Assignment", "exchange_samples"]
+__all__ = ["Assignment", "StepCandidates", "exchange_samples"]
+
+
+class StepCandidates(NamedTuple):
+    """The candidates of one process in one step; `policy`: None where all are chosen."""
+
+    views: list[batches.SampleView]
+    ids: list[Any]
+    policy: uds.Policy | None
+    step: int
 
 
 class Assignment:
@@ -31,8 +42,10 @@ class Assignment:
     move
         Whether samples go to other processes, so that the numbers that they train differ by at most one.
     most, fill
-        Batches that each process trains: at most `most`, fewer when all have fewer samples; with `fill` exactly `most`,
-        including blank ones.
+        Batches of each process: at most `most`, and fewer when the processes have fewer samples; with `fill` exactly
+        `most`, of which the first are empty.
+    unscored
+        (pool,) whether a candidate's score is NaN; None where none is.
     indexer, shift
         As in `batches.view`.
 
@@ -42,7 +55,12 @@ class Assignment:
         For each rank, the places in the pool that it trains. When samples move, a rank trains its own up to an equal
         part, and the rest of the others go to ranks with fewer.
     number
-        Batches that each process trains.
+        Batches of each process.
+    trained_by
+        For each of these batches, whether each rank has samples for it. All but the first batches are trained by all
+        ranks with enough samples.
+    stand_in
+        A sample for the batches that only other processes have samples for; None until `batches` needs one.
     tokens
         Number of rows with loss in all chosen samples.
     places
@@ -61,6 +79,7 @@ class Assignment:
         move: bool,
         most: int,
         fill: bool,
+        unscored: torch.Tensor | None,
         indexer: Indexer | None,
         shift: bool,
     ) -> None:
@@ -72,7 +91,12 @@ class Assignment:
             raise ValueError(msg)
         self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
         self.shares = _shares(chosen, pool.owners, ranks.size, move=move)
-        self.number = most if fill else min(most, max(1, *map(len, self.shares)))
+        counts = [len(share) for share in self.shares]
+        self.number = most if fill else _number(counts, most, pool)
+        self.trained_by = [tuple(self.number - i <= count for count in counts) for i in range(self.number)]
+        self.stand_in: Any = None
+        self._chosen, self._fill = chosen, fill
+        self._lent = self._stand_ins(unscored) if 0 in counts and any(counts) else {}
         self.tokens = int(pool.tokens[chosen].sum())
         self.places = (pool.owners == ranks.rank).nonzero().flatten()
         ours = sorted(set(pool.batches[self.places].tolist()))
@@ -86,47 +110,74 @@ class Assignment:
         return tokens(self._like.batch).device
 
     @property
-    def empty(self) -> int:
-        """Number of blank batches, of all processes."""
-        return sum(max(0, self.number - len(share)) for share in self.shares)
-
-    @property
     def moves(self) -> bool:
         """Whether any sample goes to another process."""
-        return any(bool((self.pool.owners[share] != rank).any()) for rank, share in enumerate(self.shares))
+        return any(bool((self.pool.owners[self._wanted(rank)] != rank).any()) for rank in range(len(self.shares)))
 
     def outgoing(self, rank: int, /) -> Any:
         """Return the samples that this process sends to `rank`, as a batch; None without any."""
-        sent = self._here(self.shares[rank])
+        sent = self._here(self._wanted(rank))
         return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
 
     def batches(self, received: Sequence[Any], /) -> list[Any]:
-        """Return the batches that this process trains, split evenly.
+        """Return the batches of this process: first those without a sample, then its samples, split evenly.
+
+        With `fill` the former hold no sample at all; else a blank one.
 
         `received`: the results of `outgoing` for this rank on the other processes.
         """
-        stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
         if self._whole:
             return [samples.batch for samples in self._views]
-        if others:
-            samples = self._with(others, stays)
-            stays = torch.arange(len(samples))
-        elif len(stays):
-            samples = self._samples
-        else:
-            return [self.blank() for _ in range(self.number)]
-        return [samples.take(part) if len(part) else self.blank() for part in stays.tensor_split(self.number)]
+        stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
+        number = min(self.number, len(self.shares[self._rank]))
+        parts: list[Any] = []
+        if number:
+            samples, here = (self._with(others, stays), None) if others else (self._samples, stays)
+            here = torch.arange(len(samples)) if here is None else here
+            parts = [samples.take(part) for part in here.tensor_split(number)]
+        without = self.number - number
+        if without and any(any(ranks) for ranks in self.trained_by[:without]):
+            self.stand_in = parts[0] if parts else self._borrowed(others)
+        return [self._without_samples() for _ in range(without)] + parts
 
     def weights(self, weights: torch.Tensor, /) -> list[torch.Tensor]:
         """Return the weights of the samples of each of `batches`, zero for a blank one; `weights` (pool,) of all."""
         share = weights[self.shares[self._rank]]
         if self._whole:
             return list(share.split([len(samples) for samples in self._views]))
-        return [part if len(part) else part.new_zeros(1) for part in share.tensor_split(self.number)]
+        number = min(self.number, len(share))
+        parts = list(share.tensor_split(number)) if number else []
+        return [share.new_zeros(0 if self._fill else 1)] * (self.number - number) + parts
 
-    def blank(self) -> Any:
-        """Return a batch to train when there is no sample."""
-        return batches.blank(self._like.batch, indexer=self._indexer, shift=self._shift)
+    def _without_samples(self) -> Any:
+        """Return a batch for the model when there is no sample to train; with `fill`, one that is not for the model."""
+        if self._fill:
+            return batches.empty(self._like.batch)
+        return batches.blank(self.stand_in, indexer=self._indexer, shift=self._shift)
+
+    def _stand_ins(self, unscored: torch.Tensor | None) -> dict[int, torch.Tensor]:
+        """Return, for each rank without a chosen sample, the place (1,) of another in the pool.
+
+        One of its own whose score is not NaN, because then the model's output may be finite; else a chosen one.
+        """
+        sound = torch.ones_like(self.pool.owners, dtype=torch.bool) if unscored is None else ~unscored
+        own = [((self.pool.owners == rank) & sound).nonzero().flatten()[:1] for rank in range(len(self.shares))]
+        return {
+            rank: own[rank] if len(own[rank]) or self._indexer is not None else self._chosen[:1]
+            for rank, share in enumerate(self.shares)
+            if not len(share)
+        }
+
+    def _borrowed(self, received: Sequence[Any]) -> Any:
+        """Return the sample of `_stand_ins` for this process."""
+        if received:
+            return same_kind(self._like.batch, received[0])
+        own = self._here(self._lent[self._rank])
+        return self._samples.take(own) if len(own) else self._like.take([0])
+
+    def _wanted(self, rank: int) -> torch.Tensor:
+        """Return the places of the samples that a rank trains, or of its stand-in."""
+        return self._lent.get(rank, self.shares[rank])
 
     @property
     def _whole(self) -> bool:
@@ -163,6 +214,19 @@ def exchange_samples(assignments: Sequence[Assignment], ranks: Ranks, /) -> list
     outgoing = [[assignment.outgoing(rank) for assignment in assignments] for rank in range(ranks.size)]
     received = ranks.exchange(outgoing, device=assignments[0].device)
     return [[batches_of_rank[i] for batches_of_rank in received] for i in range(len(assignments))]
+
+
+def _number(counts: Sequence[int], most: int, pool: GatheredPool) -> int:
+    """Return the number of batches of each process, so that as few as possible have no sample.
+
+    As many as the process with the fewest samples has, unless another's batches would then be larger than the largest
+    batch of candidates.
+    """
+    least, largest = min(counts), max(counts)
+    if not least or least == largest:
+        return min(most, largest)
+    _, sizes = torch.stack([pool.owners, pool.batches]).unique(dim=1, return_counts=True)
+    return min(most, max(least, -(-largest // int(sizes.max()))))
 
 
 def _shares(chosen: torch.Tensor, owners: torch.Tensor, size: int, *, move: bool) -> list[torch.Tensor]:

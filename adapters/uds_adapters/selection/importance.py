@@ -64,7 +64,7 @@ def attach(
     for assignment, pool in zip(assignments, weights, strict=True):
         parts += assignment.weights(torch.ones(len(assignment.pool.tokens)) if pool is None else pool)
     return [
-        _with_weights(batch, part * fraction, indexer=indexer, shift=shift)
+        _with_weights(batch, part * fraction, indexer=indexer, shift=shift) if len(part) else batch
         for batch, part in zip(trained, parts, strict=True)
     ]
 

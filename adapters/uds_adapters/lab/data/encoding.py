@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any, NamedTuple, TypedDict
+from unicodedata import category
 
-import jinja2
 import torch
 
 from ...batches import IGNORE
 from ..errors import LabError
+from . import chat
+from .messages import trained
 from .records import Record
-from .source import DEFAULT_TEMPLATE
+from .summary import Summary
+from .template import DEFAULT_TEMPLATE, Template
 
-__all__ = ["Collator", "Encoder", "Example", "pad_id"]
+__all__ = ["Collator", "EncodedRecords", "Encoder", "Example", "pad_id"]
 
 
 class Example(TypedDict):
@@ -26,6 +31,25 @@ class Example(TypedDict):
     labels: list[int]
 
 
+class Encoded(NamedTuple):
+    """Token ids and labels of one record, or the reason why it is left out."""
+
+    ids: list[int]
+    labels: list[int]
+    left_out: str | None
+    """One of `REASONS`, or None."""
+
+
+class EncodedRecords(NamedTuple):
+    """Examples, the records they come from, and why others were left out."""
+
+    examples: list[Example]
+    records: list[Record]
+    left_out: list[str | None]
+    """For each record that was given, one of `REASONS`, or None."""
+    summary: Summary
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """Makes examples of records.
@@ -35,8 +59,8 @@ class Encoder:
     tokenizer
         Of transformers.
     template
-        How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``. Messages go through
-        the tokenizer's chat template, or through ``role: content`` lines where it has none.
+        How prompt and completion are joined; see `Template`. Messages go through the tokenizer's chat template, or
+        through ``role: content`` lines where it has none.
     max_length
         Tokens after which an example is cut.
     context
@@ -49,26 +73,44 @@ class Encoder:
     context: int | None = None
 
     def __post_init__(self) -> None:
-        head, found, _ = self.template.partition("{completion}")
-        if not found or "{prompt}" not in head:
-            msg = f"`template` must hold {{prompt}} and, after it, {{completion}}; got {self.template!r}"
-            raise LabError(msg)
+        _ = self._template
         if self.max_length < 2:
             msg = f"`max_length` must be at least 2 tokens, got {self.max_length}"
             raise LabError(msg)
 
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.template)
+
     def __call__(self, records: Iterable[Record], /) -> tuple[list[Example], list[Record]]:
-        """Examples, and the records they come from; left out are those whose prompt alone fills `max_length`.
+        """Return examples, and the records they come from; as `encode`."""
+        found = self.encode(records)
+        return found.examples, found.records
+
+    def encode(self, records: Iterable[Record], /) -> EncodedRecords:
+        """Return examples; left out are records without a completion, or with none of it within `max_length`.
 
         Raises
         ------
         LabError
-            Where a record is longer than the model's context, or a chat template cannot be followed.
+            If a record is longer than the model's context, or the tokenizer, its chat template or the template fails.
         """
-        encoded = [(self._ids(record), record) for record in records]
-        kept = [(ids, labels, record) for (ids, labels), record in encoded if any(t != IGNORE for t in labels[1:])]
-        examples = [Example(index=n, input_ids=ids, labels=labels) for n, (ids, labels, _) in enumerate(kept)]
-        return examples, [record for _, _, record in kept]
+        records = list(records)
+        encoded = [self._encoded(record) for record in records]
+        kept = [(e, record) for e, record in zip(encoded, records, strict=True) if e.left_out is None]
+        unread = set[str]().union(*(chat.unread(record, tokenizer=self.tokenizer) for record in records))
+        left_out = [e.left_out for e in encoded]
+        return EncodedRecords(
+            examples=[Example(index=n, input_ids=e.ids, labels=e.labels) for n, (e, _) in enumerate(kept)],
+            records=[record for _, record in kept],
+            left_out=left_out,
+            summary=Summary(
+                length=self.max_length,
+                left_out=Counter(reason for reason in left_out if reason is not None),
+                replaced=sum(record.replaced > 0 for record in records),
+                unread=frozenset(unread),
+            ),
+        )
 
     def text(self, record: Record, /) -> str:
         """What the model reads of `record`, as people read it."""
@@ -83,57 +125,61 @@ class Encoder:
         """The tokens before the completion; at least one, for generation to begin with."""
         prompt, _, specials = self._texts(record)
         begin = self.tokenizer.bos_token_id
-        ids = [begin] * (specials and begin is not None) + self._tokens(prompt)
+        ids = [begin] * (specials and begin is not None) + self._tokens(prompt, record)
         return ids or [pad_id(self.tokenizer)]
 
-    def _ids(self, record: Record) -> tuple[list[int], list[int]]:
+    def _encoded(self, record: Record) -> Encoded:
+        if (reason := _nothing_to_train(record)) is not None:
+            return Encoded([], [], reason)
         prompt, completion, specials = self._texts(record)
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        before, after = self._tokens(prompt), self._tokens(completion)
+        before, after = self._tokens(prompt, record), self._tokens(completion, record)
         if specials:
             before = before if begin is None else [begin, *before]
             after = after if end is None else [*after, end]
         ids = (before + after)[: self.max_length]
         labels = ([IGNORE] * len(before) + after)[: self.max_length]
+        if all(label == IGNORE for label in labels[1:]):
+            return Encoded([], [], "long" if len(before) >= self.max_length else "untrained")
         if self.context is not None and len(ids) > self.context:
             msg = (
                 f"{record.where}: a sample of {len(ids)} tokens, and the model has positions for {self.context}: cut "
                 f"samples with `--max-length {self.context}`"
             )
             raise LabError(msg)
-        return ids, labels
+        return Encoded(ids, labels, None)
 
     def _texts(self, record: Record) -> tuple[str, str, bool]:
         """Prompt, completion, and whether the special tokens of beginning and end are still to be added."""
         if record.messages:
-            return self._conversation(record)
-        if not record.prompt:
+            rendered = chat.render(record, tokenizer=self.tokenizer)
+            return rendered.prompt, rendered.completion, not rendered.special
+        if record.prompt is None:
             return "", record.completion, True
-        head, _, tail = self.template.partition("{completion}")
-        return head.replace("{prompt}", record.prompt), record.completion + tail, True
+        before, after = self._template.fill(record.raw, prompt=record.prompt, where=record.where)
+        return before, record.completion + after, True
 
-    def _conversation(self, record: Record) -> tuple[str, str, bool]:
-        if self.tokenizer.chat_template is None:
-            said = "".join(f"{turn['role']}: {turn['content']}\n" for turn in record.messages[:-1])
-            return said + "assistant: ", record.messages[-1]["content"], True
-        chat = self.tokenizer.apply_chat_template
+    def _tokens(self, text: str, record: Record) -> list[int]:
+        if not text:
+            return []
         try:
-            prompt = chat(list(record.messages[:-1]), tokenize=False, add_generation_prompt=True)
-            whole = chat(list(record.messages), tokenize=False)
-        except (jinja2.TemplateError, ValueError) as error:
-            msg = f"{record.where}: the tokenizer's chat template refuses the conversation: {error}"
+            # apart, so that no token straddles prompt and completion
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        except Exception as error:
+            msg = f"{record.where}: the tokenizer cannot encode the text: {' '.join(str(error).split())}"
             raise LabError(msg) from None
-        if not whole.startswith(prompt):
-            msg = (
-                f"{record.where}: the tokenizer's chat template does not continue the conversation without its last "
-                "turn, so it is not known which words are the completion; give prompt and completion instead"
-            )
-            raise LabError(msg)
-        return prompt, whole[len(prompt) :], False
 
-    def _tokens(self, text: str) -> list[int]:
-        # apart, so that no token straddles prompt and completion
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+def _nothing_to_train(record: Record) -> str | None:
+    """Return why nothing of a record could be trained on, whatever the tokenizer."""
+    last = record.messages[-1] if record.messages else None
+    if last is not None and not trained(last):
+        return "weight"
+    if last is not None and last.get("tool_calls"):
+        return None
+    text = record.completion if last is None else last["content"]
+    # white space, and characters of no width, are no answer
+    return None if any(not c.isspace() and category(c) not in {"Cf", "Cc"} for c in text) else "empty"
 
 
 @dataclass(frozen=True)

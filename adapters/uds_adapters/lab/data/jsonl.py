@@ -1,25 +1,32 @@
-"""JSONL files read in windows, without the whole file in memory."""
+"""JSONL files: lines, blank lines, and records in windows, without the whole file in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import LabError
 from ..storage import check_records
 
-__all__ = ["Line", "Window", "read", "windows"]
+__all__ = ["Line", "Parsed", "Window", "lines", "parse", "read", "windows"]
 
-_MARK = b"\xef\xbb\xbf"  # that some editors begin a UTF-8 file with
+_MARK = b"\xef\xbb\xbf"  # that some editors begin a UTF-8 file with, and `cat` leaves between files
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_BLANK = b" \t\r\n"  # white space of JSON
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Line(NamedTuple):
-    """One line that holds a record, byte for byte, without its end."""
+    """One line that holds a record."""
 
     record: int  # counted from 0, blank lines left out
     line: int  # counted from 1, blank lines too
-    content: bytes
+    content: bytes  # byte for byte, without a byte order mark and without `end`
+    end: bytes  # \n, \r\n, \r, or nothing at the end of a file
 
 
 class Window(NamedTuple):
@@ -31,32 +38,63 @@ class Window(NamedTuple):
     records: int
 
 
-def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Window]:
-    """Where the windows of `size` records lie; the last may be smaller. One pass over the file, without parsing.
+class Parsed(NamedTuple):
+    """The JSON object of a line."""
 
-    `limit`: of the first so many records.
+    fields: Mapping[str, Any]
+    replaced: int  # halves of surrogate pairs that were replaced by U+FFFD
+
+
+def lines(path: Path, /) -> Iterator[Line]:
+    r"""Yield the lines of a file that hold a record.
+
+    A line ends with ``\n``, ``\r\n`` or ``\r``, which no JSON string holds; other separators, such as U+2028, are
+    part of a line. A line is blank if it holds nothing but white space of JSON: space, tab and ends of lines.
 
     Raises
     ------
     LabError
-        Where there is no such file, no record in it, or the limit allows none.
+        If there is no such file, or no record in it.
     """
-    check_records(path)
+    line = None
+    for line in _lines(path, Window(0, 0, 1, -1)):
+        yield line
+    if line is None:
+        msg = f"{path} holds no records: expected one JSON object a line"
+        raise LabError(msg)
+
+
+def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Window]:
+    """Return the windows of `size` records; the last may be smaller. One pass over the file, without parsing.
+
+    Parameters
+    ----------
+    path
+        A JSONL file.
+    size
+        Number of records in a window.
+    limit
+        Number of records, the first ones; None: all.
+
+    Raises
+    ------
+    LabError
+        If there is no such file, no record in it, or the limit allows none.
+    """
     if limit is not None and limit < 1:
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
     found: list[Window] = []
     records, offset = 0, 0
-    with path.open("rb") as stream:
-        for line, content in enumerate(stream, start=1):
-            if records == limit:
-                break
-            if _holds(content):
-                if records % size == 0:
-                    found.append(Window(offset, records, line, 0))
-                found[-1] = found[-1]._replace(records=found[-1].records + 1)
-                records += 1
-            offset += len(content)
+    for line, content in enumerate(_split(path, offset=0), start=1):
+        if records == limit:
+            break
+        if not _blank(content):
+            if records % size == 0:
+                found.append(Window(offset, records, line, 0))
+            found[-1] = found[-1]._replace(records=found[-1].records + 1)
+            records += 1
+        offset += len(content)
     if not found:
         msg = f"{path} holds no records: expected one JSON object a line"
         raise LabError(msg)
@@ -64,21 +102,82 @@ def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Windo
 
 
 def read(path: Path, window: Window, /) -> Iterator[Line]:
-    """The lines of a window."""
-    with path.open("rb") as stream:
-        stream.seek(window.offset)
-        yield from _lines(stream, window)
+    """Yield the lines of a window."""
+    return _lines(path, window)
 
 
-def _lines(stream: BinaryIO, window: Window) -> Iterator[Line]:
+def parse(line: Line, /, *, where: str) -> Parsed:
+    """Return the JSON object of a line; `where` names file and line, for errors.
+
+    Halves of surrogate pairs, which are no text, become U+FFFD.
+
+    Raises
+    ------
+    LabError
+        If the line is no UTF-8 text, no JSON object, or holds what Python cannot: numbers of thousands of digits, or
+        thousands of nested lists.
+    """
+    try:
+        text = line.content.decode()
+    except UnicodeDecodeError as error:
+        wide = line.line == 1 and line.content.startswith(_WIDE_MARKS)
+        hint = "; it looks like UTF-16, which `iconv -f utf-16 -t utf-8` converts" if wide else ""
+        msg = f"{where}: not UTF-8 text (byte {error.start} of the line): expected one JSON object a line{hint}"
+        raise LabError(msg) from None
+    try:
+        raw = json.loads(text)
+        # nothing but an escape can hold half of a pair, since the text is UTF-8
+        raw, replaced = _replaced(raw) if "\\u" in text else (raw, 0)
+    except json.JSONDecodeError as error:
+        msg = f"{where}: this line is not JSON ({error.msg}, column {error.colno}): expected one JSON object a line"
+        raise LabError(msg) from None
+    except ValueError:
+        msg = f"{where}: this line holds a number of thousands of digits: shorten it, or write it as a string"
+        raise LabError(msg) from None
+    except RecursionError:
+        msg = f"{where}: lists or objects are nested too deeply in this line: expected one JSON object of few levels"
+        raise LabError(msg) from None
+    if not isinstance(raw, dict):
+        msg = f"{where}: expected a JSON object, got {type(raw).__name__}"
+        raise LabError(msg)
+    return Parsed(raw, replaced)
+
+
+def _lines(path: Path, window: Window) -> Iterator[Line]:
     record = window.record
-    for line, content in enumerate(stream, start=window.line):
+    for number, content in enumerate(_split(path, offset=window.offset), start=window.line):
         if record == window.record + window.records:
             return
-        if _holds(content):
-            yield Line(record, line, content.removeprefix(_MARK if line == 1 else b"").removesuffix(b"\n"))
-            record += 1
+        if _blank(content):
+            continue
+        bare = content.rstrip(b"\r\n")
+        yield Line(record, number, bare.removeprefix(_MARK), content[len(bare) :])
+        record += 1
 
 
-def _holds(content: bytes) -> bool:
-    return bool(content.removeprefix(_MARK).strip())
+def _split(path: Path, *, offset: int) -> Iterator[bytes]:
+    """Yield all lines from a byte on, with their ends."""
+    check_records(path)
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        # latin-1 maps each byte to one character and back; only a text stream knows all three ends of lines
+        for text in io.TextIOWrapper(stream, encoding="latin-1", newline=""):
+            yield text.encode("latin-1")
+
+
+def _blank(content: bytes) -> bool:
+    return not content.removeprefix(_MARK).strip(_BLANK)
+
+
+def _replaced(value: Any) -> tuple[Any, int]:
+    """Replace halves of surrogate pairs in all strings of a JSON value; return it and their number."""
+    if isinstance(value, str):
+        return _SURROGATE.subn("\ufffd", value)
+    if isinstance(value, list):
+        parts = [_replaced(item) for item in value]
+        return [part for part, _ in parts], sum(number for _, number in parts)
+    if isinstance(value, dict):
+        keys, items = [_replaced(key) for key in value], [_replaced(item) for item in value.values()]
+        whole = {key: item for (key, _), (item, _) in zip(keys, items, strict=True)}
+        return whole, sum(number for _, number in (*keys, *items))
+    return value, 0

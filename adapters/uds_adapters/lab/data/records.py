@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import LabError
-from ..storage import check_records
+from . import jsonl
+from .jsonl import Line
+from .messages import Turn, conversation, tools_of
 
 __all__ = ["Fields", "Record", "parse", "read", "record", "split"]
 
@@ -33,19 +34,23 @@ class Record:
     where: str
     """File and line."""
     line: int
-    prompt: str = ""
+    prompt: str | None = None
+    """None: there is none, and the completion is a text alone."""
     completion: str = ""
-    """The text alone, where there is no prompt."""
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Turn, ...] = ()
     """Empty, or a conversation that ends with the assistant."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """That a conversation may call."""
     choices: tuple[str, ...] = ()
     """The answers that the completion is one of; empty where the record does not offer any."""
     raw: Mapping[str, Any]
     """The whole record, with fields that training does not read."""
+    replaced: int = 0
+    """Characters that were no text and became U+FFFD."""
 
 
 def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = None) -> list[Record]:
-    """The records of a JSONL file; blank lines are skipped.
+    """Return the records of a JSONL file; blank lines are skipped.
 
     Parameters
     ----------
@@ -66,13 +71,10 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
     records: list[Record] = []
-    for number, raw in _objects(path):
-        records.append(record(raw, where=f"{path}:{number}", number=number, fields=fields))
+    for line in jsonl.lines(path):
+        records.append(parse(line, path=path, fields=fields))
         if len(records) == limit:
             break
-    if not records:
-        msg = f"{path} holds no records: expected one JSON object a line"
-        raise LabError(msg)
     return records
 
 
@@ -92,38 +94,12 @@ def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[l
     )
 
 
-def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield line number and fields of each record of a file."""
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield number, _object(line, f"{path}:{number}")
-
-
-def _lines(path: Path) -> list[str]:
-    check_records(path)
-    try:
-        # not splitlines(): JSON strings may hold other line separators than \n
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        msg = f"{path} is not UTF-8 text (byte {error.start}): expected a JSONL file, one record a line"
-        raise LabError(msg) from None
-
-
-def _object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        msg = f"{where}: this line is not JSON ({error.msg}, column {error.colno}): expected one JSON object a line"
-        raise LabError(msg) from None
-    if not isinstance(raw, dict):
-        msg = f"{where}: expected a JSON object, got {type(raw).__name__}"
-        raise LabError(msg)
-    return raw
-
-
-def parse(line: str, /, *, where: str, number: int, fields: Fields) -> Record:
-    """Return the record of one line of JSON; `where` names file and line, for errors."""
-    return record(_object(line, where), where=where, number=number, fields=fields)
+def parse(line: Line, /, *, path: Path, fields: Fields) -> Record:
+    """Return the record of one line of the file `path`."""
+    where = f"{path}:{line.line}"
+    parsed = jsonl.parse(line, where=where)
+    found = record(parsed.fields, where=where, number=line.line, fields=fields)
+    return replace(found, replaced=parsed.replaced)
 
 
 def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields) -> Record:
@@ -133,7 +109,8 @@ def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields
         prompt, completion = _text(raw, fields.prompt, where), _completion(raw, fields, where, common["choices"])
         return Record(prompt=prompt, completion=completion, **common)
     if fields.messages in raw:
-        return Record(messages=_messages(raw[fields.messages], where, fields), **common)
+        turns = conversation(raw[fields.messages], where=where, field=fields.messages)
+        return Record(messages=turns, tools=tools_of(raw, where=where), **common)
     if fields.text in raw:
         return Record(completion=_text(raw, fields.text, where), **common)
     msg = (
@@ -166,17 +143,3 @@ def _text(raw: Mapping[str, Any], name: str, where: str) -> str:
         msg = f"{where}: the field {name!r} must be a string, got {type(raw[name]).__name__}"
         raise LabError(msg)
     return raw[name]
-
-
-def _messages(value: Any, where: str, fields: Fields) -> tuple[Mapping[str, str], ...]:
-    sound = isinstance(value, list) and all(
-        isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
-        for turn in value
-    )
-    if not sound:
-        msg = f"{where}: the field {fields.messages!r} must be a list of objects with the strings 'role' and 'content'"
-        raise LabError(msg)
-    if not value or value[-1]["role"] != "assistant":
-        msg = f"{where}: the last of {fields.messages!r} must be from the 'assistant', whose words are trained on"
-        raise LabError(msg)
-    return tuple(value)

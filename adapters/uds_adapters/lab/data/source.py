@@ -7,10 +7,9 @@ from pathlib import Path
 
 from ..errors import LabError
 from .records import Fields
+from .template import DEFAULT_TEMPLATE
 
 __all__ = ["DEFAULT_TEMPLATE", "Source"]
-
-DEFAULT_TEMPLATE = "{prompt}\n{completion}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class Source:
     fields
         Names of the fields of a record.
     template
-        How prompt and completion are joined; holds ``{prompt}`` and, after it, ``{completion}``.
+        How prompt and completion are joined; see `Template`.
     max_length
         Tokens after which a sample is cut.
     aside

@@ -21,10 +21,10 @@ def test_windows_hold_every_record_once_and_byte_for_byte(file, size):
     assert [w.records for w in every[:-1]] == [size] * (len(every) - 1)
     lines = [line for window in every for line in read(file, window)]
     assert lines == [
-        Line(0, 1, b'{"a": 1}'),
-        Line(1, 3, b'{"a": "\xe2\x80\xa8"}\r'),
-        Line(2, 5, b'{"a": 3}'),
-        Line(3, 6, b'{"a": 4}'),
+        Line(0, 1, b'{"a": 1}', b"\n"),
+        Line(1, 3, b'{"a": "\xe2\x80\xa8"}', b"\r\n"),
+        Line(2, 5, b'{"a": 3}', b"\n"),
+        Line(3, 6, b'{"a": 4}', b""),
     ]
 
 

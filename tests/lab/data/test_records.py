@@ -20,7 +20,7 @@ def test_three_forms_of_records(tmp_path):
     pair, chat, text = data.read(path)
     assert (pair.prompt, pair.completion, pair.where, pair.line) == ("p", "c", f"{path}:1", 1)
     assert (chat.messages, chat.line) == (tuple(turns), 3)
-    assert (text.prompt, text.completion) == ("", "t\u2028t")
+    assert (text.prompt, text.completion) == (None, "t\u2028t")
 
 
 def test_fields_by_name_and_limit(tmp_path):

@@ -41,12 +41,7 @@ def side_by_side(settings: Settings, jobs: int | None, /) -> tuple[Settings, int
 
 def said(task: Task, /) -> None:
     """Print what was read."""
-    text = f"{len(task.train)} training examples, {len(task.heldout)} held out"
-    if task.aside:
-        text += f", {len(task.aside)} set aside for policies that need samples of their own"
-    if task.left_out:
-        text += f"; {task.left_out} left out, whose prompt alone fills {task.encoder.max_length} tokens"
-    console.print(text + ".")
+    console.print(task.words(), highlight=False, markup=False)
 
 
 def train_all(

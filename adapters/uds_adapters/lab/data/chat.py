@@ -102,7 +102,7 @@ def _called(turn: Turn, *, empty: str | None, as_text: bool) -> Turn:
 
 
 def _dropped(turns: Sequence[Turn], record: Record, tokenizer: Any) -> str | None:
-    """Return the name of a tool call that the template does not show, or shows otherwise than as JSON; None: all are."""
+    """Return the name of a tool call that the template does not show, or not as JSON; None: it shows them all."""
     for place, turn in enumerate(turns):
         if not turn.get("tool_calls"):
             continue

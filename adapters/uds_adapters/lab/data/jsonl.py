@@ -122,7 +122,7 @@ def parse(line: Line, /, *, where: str) -> Parsed:
     except UnicodeDecodeError as error:
         wide = line.line == 1 and line.content.startswith(_WIDE_MARKS)
         hint = "; it looks like UTF-16, which `iconv -f utf-16 -t utf-8` converts" if wide else ""
-        msg = f"{where}: not UTF-8 text (byte {error.start} of the line): expected one JSON object a line{hint}"
+        msg = f"{where} is not UTF-8 text (byte {error.start} of the line): expected one JSON object a line{hint}"
         raise LabError(msg) from None
     try:
         raw = json.loads(text)
@@ -158,11 +158,11 @@ def _lines(path: Path, window: Window) -> Iterator[Line]:
 def _split(path: Path, *, offset: int) -> Iterator[bytes]:
     """Yield all lines from a byte on, with their ends."""
     check_records(path)
-    with path.open("rb") as stream:
+    # latin-1 maps each byte to one character and back; only a text stream knows all three ends of lines
+    with path.open("rb") as stream, io.TextIOWrapper(stream, encoding="latin-1", newline="") as text:
         stream.seek(offset)
-        # latin-1 maps each byte to one character and back; only a text stream knows all three ends of lines
-        for text in io.TextIOWrapper(stream, encoding="latin-1", newline=""):
-            yield text.encode("latin-1")
+        for line in text:
+            yield line.encode("latin-1")
 
 
 def _blank(content: bytes) -> bool:

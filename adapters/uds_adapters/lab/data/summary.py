@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,20 @@ class Summary:
     unread: Iterable[str] = ()
     """Keys of messages, and `tools`, that the chat template does not read."""
 
+    @classmethod
+    def joined(cls, parts: Iterable[Summary], /) -> Summary:
+        """Return one summary of several."""
+        parts = list(parts)
+        left_out = Counter[str]()
+        for part in parts:
+            left_out.update(part.left_out)
+        return cls(
+            length=parts[0].length,
+            left_out=left_out,
+            replaced=sum(part.replaced for part in parts),
+            unread=frozenset(name for part in parts for name in part.unread),
+        )
+
     @property
     def total_left_out(self) -> int:
         """Number of records that were left out."""
@@ -39,9 +54,12 @@ class Summary:
         found = [(number, REASONS[name]) for name, number in self.left_out.items() if number]
         return ", ".join(f"{number} left out, {words}" for number, words in found).format(length=self.length)
 
-    def remedy(self) -> str:
-        """Return what can be done where no record is left."""
-        return "raise `--max-length`" if self.left_out.get("long") else "check the data"
+    def nothing(self, what: str, /) -> str:
+        """Return the message of an error, where no record is left; `what` names the records."""
+        if set(self.left_out) <= {"long"}:
+            return f"no {what} has a completion within `max_length` = {self.length} tokens: raise it"
+        hint = "raise `max_length`, and check the others" if self.left_out.get("long") else "check the data"
+        return f"no {what} can be trained on ({self.reasons()}): {hint}"
 
     def notes(self) -> list[str]:
         """Return a sentence for each thing that a reader of the data would want to know."""

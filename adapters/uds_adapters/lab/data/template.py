@@ -56,13 +56,15 @@ class Template:
         parts = ["", ""]
         after, place = 0, 0
         for found in _PLACE.finditer(self.text):
-            literal, name = found.groups()
+            itself, name = found.groups()
             parts[after] += self.text[place : found.start()]
             place = found.end()
             if name == "completion":
                 after = 1
+            elif name == "prompt":
+                parts[after] += prompt
             else:
-                parts[after] += f"{{{literal}}}" if name is None else prompt if name == "prompt" else _text(raw, name, where)
+                parts[after] += f"{{{itself}}}" if name is None else _text(raw, name, where)
         parts[after] += self.text[place:]
         return parts[0], parts[1]
 
@@ -79,5 +81,6 @@ def _text(raw: Mapping[str, Any], name: str, where: str) -> str:
         return value or ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
-    msg = f"{where}: `template` names {{{name}}}, and that field must be a string or a number, got {type(value).__name__}"
+    kind = type(value).__name__
+    msg = f"{where}: `template` names {{{name}}}, and that field must be a string or a number, got {kind}"
     raise LabError(msg)

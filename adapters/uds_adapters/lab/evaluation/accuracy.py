@@ -37,15 +37,15 @@ class MultipleChoice:
         self._right = [_right(record) for record in records]
         self._sizes = [len(record.choices) for record in records]
         offered = [_answered(record, choice) for record in records for choice in record.choices]
-        examples, kept = encoder(offered)
-        if len(kept) < len(offered):
-            lost = next(record for record in offered if record not in kept)
+        encoded = encoder.encode(offered)
+        if len(encoded.records) < len(offered):
+            place = next(place for place, reason in enumerate(encoded.left_out) if reason is not None)
             msg = (
-                f"{lost.where}: the choice {_completion(lost)!r} has no token within `max_length` = "
-                f"{encoder.max_length}: raise it, or mend the record"
+                f"{offered[place].where}: the choice {_completion(offered[place])!r} has no token within "
+                f"`max_length` = {encoder.max_length}: raise it, or mend the record"
             )
             raise LabError(msg)
-        self._likelihood = Likelihood(examples, collator=collator)
+        self._likelihood = Likelihood(encoded.examples, collator=collator)
 
     def __call__(self, model: Any, /) -> list[bool]:
         """Of each record, whether `model` is right."""

@@ -67,6 +67,7 @@ def profile(
 
     with telling(machine=json) as tell, threads(settings.threads), quiet():
         task = prepare(replace(source, holdout=0.0), seed=seed)
+        console.print(task.words(), highlight=False, markup=False)
         phases = Phases(task, settings, policy=policy, seed=seed)
         with bar("measuring", total=repeats + 1) as progress:
             predictions = phases.predict(candidates, repeats=repeats, progress=progress)

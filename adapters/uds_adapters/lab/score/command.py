@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..console import options
 from ..console.options import Json, grouped, option
 from ..console.terminal import console, rated, telling
 from ..data.source import Source
+from ..data.summary import Summary
 from ..errors import Interrupted, LabError
 
 if TYPE_CHECKING:
@@ -108,13 +110,22 @@ def _choose(
     pool = parts.pool(len(every))
     if not pool.features:
         parts.remove()
-        msg = f"no record has a completion within `max_length` = {source.max_length} tokens: raise it"
-        raise LabError(msg)
+        raise LabError(_summary(pool, source).nothing("record"))
     number = choosing.number_of(keep, int(pool.scored.sum()))
     with rated("choosing", total=min(rounds, number), unit="rounds") as progress:
         choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
+
+
+def _summary(pool: Any, source: Source) -> Summary:
+    rows = pool.rows
+    return Summary(
+        length=source.max_length,
+        left_out=Counter(reason for reason in rows.left_out.tolist() if reason),
+        replaced=int((rows.replaced > 0).sum()),
+        unread=pool.unread,
+    )
 
 
 def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:
@@ -212,17 +223,16 @@ def _write(
     if subset is not None:
         scored.save_subset(subset, source.data, every, chosen)
     scored.save(output, rows)
-    left_out = int((~pool.scored).sum())
-    console.print(
-        f"{pool.scored.sum()} of {len(chosen)} records scored"
-        + (f", {left_out} left out, whose prompt alone fills {source.max_length} tokens" if left_out else "")
-        + f"; {chosen.sum()} chosen."
-    )
+    summary = _summary(pool, source)
+    reasons = f", {summary.reasons()}" if summary.total_left_out else ""
+    words = f"{pool.scored.sum()} of {len(chosen)} records scored{reasons}; {chosen.sum()} chosen."
+    console.print(*[words, *summary.notes()], sep="\n", highlight=False, markup=False)
     console.print(f"Scores: {output}" + (f"\nChosen records: {subset}" if subset else ""), soft_wrap=True)
     return {
         "records": len(chosen),
         "scored": int(pool.scored.sum()),
-        "left_out": left_out,
+        "left_out": summary.total_left_out,
+        "left_out_by": dict(summary.left_out),
         "chosen": int(chosen.sum()),
         "columns": rows.column_names,
         "output": str(output),

@@ -26,9 +26,9 @@ _INTERNAL = ("id", "length")  # features that the other columns tell better
 def table(pool: ScoredPool, choice: RankedRecords, /, *, about: Mapping[str, Any]) -> pa.Table:
     """One row a record, in the file's order.
 
-    `record` (from 0) and `line` (from 1); `tokens`, and `trained_tokens` among them, those with loss; `score` and the
-    numbers that it is made of, empty where a record cannot be scored (its prompt alone fills the context) or the number
-    is not finite; `chosen`, and in which `round`. The file's metadata tell under `uds` how it was made.
+    `record` (from 0) and `line` (from 1); `tokens`, and `trained_tokens` among them, those with loss; `left_out`, why
+    a record cannot be scored; `score` and the numbers that it is made of, empty where a record cannot be scored or the
+    number is not finite; `chosen`, and in which `round`. The file's metadata tell under `uds` how it was made.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ def table(pool: ScoredPool, choice: RankedRecords, /, *, about: Mapping[str, Any
         "line": pa.array(pool.rows.line),
         "tokens": pa.array(pool.rows.tokens, mask=~scored),
         "trained_tokens": pa.array(pool.rows.trained),
+        "left_out": pa.array(pool.rows.left_out, mask=scored, type=pa.string()),
         **{name: _spread(column, scored) for name, column in {**choice.columns, **single}.items()},
         "chosen": pa.array(rounds > 0),
         "round": pa.array(rounds, mask=rounds == 0),
@@ -83,7 +84,7 @@ def save_subset(path: Path, data: Path, every: Sequence[Window], chosen: np.ndar
                 continue
             for line in lines.read(data, window):
                 if chosen[line.record]:
-                    stream.write(line.content + b"\n")
+                    stream.write(line.content + (line.end or b"\n"))
                     number += 1
     return number
 

@@ -20,16 +20,18 @@ from ...scoring.batch_scorer import BatchScorer
 from .. import storage
 from ..data import jsonl as lines
 from ..data import records as data
-from ..data.encoding import Collator, Encoder, Example, pad_id
+from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
 from ..data.jsonl import Window
 from ..data.source import Source
 from ..errors import LabError
 from ..models import context, load_model, load_tokenizer, quiet, with_adapter
 from ..policy_spec import make_policy
-from .window_store import ScoredRecords, WindowStore
+from .window_store import ScoredRecords, ScoredWindow, WindowStore
 
 __all__ = ["Process", "Scoring", "WindowScorer", "WithLoss", "about", "process", "score"]
 
+_LARGEST = float(torch.finfo(torch.float32).max)  # JSON has integers of any size
+_SHOWN = 80  # characters
 _FOREVER = dt.timedelta(days=30)  # that processes wait for the slowest
 
 
@@ -160,9 +162,7 @@ class WindowScorer:
             model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index"
         )
 
-    def __call__(
-        self, window: Window, /, *, progress: Callable[[int], None] | None = None
-    ) -> tuple[ScoredRecords, dict[str, torch.Tensor]]:
+    def __call__(self, window: Window, /, *, progress: Callable[[int], None] | None = None) -> ScoredWindow:
         """All records of a window, and the features of those that can be scored, in the file's order.
 
         `progress` is called with the number of records each time that some are done.
@@ -173,16 +173,19 @@ class WindowScorer:
             Where a line is no record, named by its number, or the policy cannot score them.
         """
         read = list(lines.read(self.source.data, window))
-        records = [_parsed(self.source, line) for line in read]
+        records = [data.parse(line, path=self.source.data, fields=self.source.fields) for line in read]
         with quiet():
-            examples, kept = self.encoder(records)
-        place = {record.line: number for number, record in enumerate(kept)}
-        rows = _rows(read, [examples[place[r.line]] if r.line in place else None for r in records])
+            encoded = self.encoder.encode(records)
+        rows = _rows(read, records, encoded)
         numbers = rows.record[rows.trained > 0].tolist()
-        known = [{**example, "index": number} for example, number in zip(examples, numbers, strict=True)]
+        known = [{**example, "index": number} for example, number in zip(encoded.examples, numbers, strict=True)]
         if progress is not None:
             progress(len(read) - len(known))
-        return rows, self._features(known, kept, progress) if known else {}
+        return ScoredWindow(
+            rows=rows,
+            features=self._features(known, encoded.records, progress) if known else {},
+            unread=sorted(encoded.summary.unread),
+        )
 
     def _features(
         self, examples: Sequence[Any], records: Sequence[data.Record], progress: Callable[[int], None] | None
@@ -215,8 +218,9 @@ class WindowScorer:
         for name in self.policy.needs.columns:
             values = [records[place].raw.get(name) for place in places]
             for value, place in zip(values, places, strict=True):
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    msg = f"{records[place].where}: the policy reads the number {name!r} of each record, got {value!r}"
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _LARGEST:
+                    got = f"{value!r}"[:_SHOWN]
+                    msg = f"{records[place].where}: the policy reads the number {name!r} of each record, got {got}"
                     raise LabError(msg)
             found[name] = torch.tensor(values, dtype=torch.float32)
         return found
@@ -241,7 +245,7 @@ def score(
         return
     scorer = WindowScorer(source, scoring, device=process.device)
     for number in own:
-        parts.save(number, *scorer(every[number], progress=progress))
+        parts.save(number, scorer(every[number], progress=progress))
 
 
 def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
@@ -270,21 +274,15 @@ def by_length(examples: Sequence[Example], /, *, tokens: int) -> Iterator[list[i
         yield batch
 
 
-def _parsed(source: Source, line: lines.Line) -> data.Record:
-    where = f"{source.data}:{line.line}"
-    try:
-        text = line.content.decode()
-    except UnicodeDecodeError as error:
-        msg = f"{where} is not UTF-8 text (byte {error.start} of the line): expected one JSON object a line"
-        raise LabError(msg) from None
-    return data.parse(text, where=where, number=line.line, fields=source.fields)
-
-
-def _rows(read: Sequence[lines.Line], examples: Sequence[Example | None]) -> ScoredRecords:
+def _rows(read: Sequence[lines.Line], records: Sequence[data.Record], encoded: EncodedRecords) -> ScoredRecords:
+    rest = iter(encoded.examples)
+    examples = [next(rest) if reason is None else None for reason in encoded.left_out]
     trained = [0 if e is None else sum(label != batches.IGNORE for label in e["labels"][1:]) for e in examples]
     return ScoredRecords(
         record=np.array([line.record for line in read], dtype=np.int64),
         line=np.array([line.line for line in read], dtype=np.int64),
         tokens=np.array([0 if e is None else len(e["input_ids"]) for e in examples], dtype=np.int32),
         trained=np.array(trained, dtype=np.int32),
+        left_out=np.array([reason or "" for reason in encoded.left_out], dtype=object),
+        replaced=np.array([record.replaced for record in records], dtype=np.int32),
     )

@@ -18,9 +18,10 @@ import uds_core as uds
 from .. import storage
 from ..errors import LabError
 
-__all__ = ["ScoredPool", "ScoredRecords", "WindowStore"]
+__all__ = ["ScoredPool", "ScoredRecords", "ScoredWindow", "WindowStore"]
 
 _ABOUT = "about.json"
+_UNREAD = b"unread"  # in the metadata of a window's file
 _FEATURE = "feature:"  # before the name of a column
 
 
@@ -31,6 +32,16 @@ class ScoredRecords(NamedTuple):
     line: np.ndarray  # (n,) int64, counted from 1
     tokens: np.ndarray  # (n,) int32; of the records that cannot be scored 0
     trained: np.ndarray  # (n,) int32: tokens with loss; 0 where there is nothing to score
+    left_out: np.ndarray  # (n,) str: why a record cannot be scored, of `REASONS`; empty where it can
+    replaced: np.ndarray  # (n,) int32: characters that were no text
+
+
+class ScoredWindow(NamedTuple):
+    """One window, scored."""
+
+    rows: ScoredRecords
+    features: uds.Features
+    unread: Sequence[str]  # keys of messages that the chat template does not read
 
 
 class ScoredPool(NamedTuple):
@@ -38,6 +49,7 @@ class ScoredPool(NamedTuple):
 
     rows: ScoredRecords
     features: uds.Features
+    unread: frozenset[str]
 
     @property
     def scored(self) -> np.ndarray:
@@ -85,7 +97,7 @@ class WindowStore:
         """Whether the window is finished."""
         return self._file(window).is_file()
 
-    def save(self, window: int, rows: ScoredRecords, features: uds.Features, /) -> None:
+    def save(self, window: int, scored: ScoredWindow, /) -> None:
         """Keep a window: all its rows, and the features of those that can be scored, in their order.
 
         Raises
@@ -93,26 +105,30 @@ class WindowStore:
         LabError
             Where a feature has more than one number or one vector a sample, or the disk is full.
         """
-        scored = rows.trained > 0
-        places = pa.array(np.cumsum(scored) - 1, mask=~scored)
-        columns = {name: pa.array(column) for name, column in rows._asdict().items()}
-        for name, feature in features.items():
+        known = scored.rows.trained > 0
+        places = pa.array(np.cumsum(known) - 1, mask=~known)
+        columns = {name: pa.array(column) for name, column in scored.rows._asdict().items()}
+        for name, feature in scored.features.items():
             columns[_FEATURE + name] = _column(name, feature).take(places)
         with storage.atomic(self._file(window)) as stream:
-            pq.write_table(pa.table(columns), stream)
+            pq.write_table(pa.table(columns).replace_schema_metadata({_UNREAD: json.dumps(scored.unread)}), stream)
 
     def pool(self, windows: int, /) -> ScoredPool:
         """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
         rows: list[ScoredRecords] = []
         features: dict[str, list[torch.Tensor]] = {}
+        unread: set[str] = set()
         for window in range(windows):
             read = pq.read_table(self._file(window))
+            unread |= set(json.loads((read.schema.metadata or {}).get(_UNREAD, "[]")))
             rows.append(ScoredRecords(*(read[name].to_numpy() for name in ScoredRecords._fields)))
             for name in read.column_names:
                 if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
                     features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
         joined = ScoredRecords(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-        return ScoredPool(joined, {name: _joined(tensors) for name, tensors in features.items()})
+        return ScoredPool(
+            joined, {name: _joined(tensors) for name, tensors in features.items()}, unread=frozenset(unread)
+        )
 
     def remove(self) -> None:
         """All windows, once they are not needed any more."""

@@ -124,7 +124,7 @@ def train(
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
         hint_at_allocator()
-        console.print(job.words())
+        console.print(job.words(), highlight=False, markup=False)
         with bar(policy, total=job.steps) as after_step:
             result = job.run(audit=audit, after_step=after_step)
         console.print(*result["words"], sep="\n", soft_wrap=True, highlight=False, markup=False)

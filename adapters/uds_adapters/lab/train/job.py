@@ -116,17 +116,12 @@ class Job:
 
     def words(self) -> str:
         """Return what it is about to do."""
-        said = f"{len(self.task.train)} training examples, {len(self.task.heldout)} held out"
-        if self.task.left_out:
-            length = self.task.encoder.max_length
-            said += f"; {self.task.left_out} left out, whose prompt alone fills {length} tokens"
-        if self.checkpoint is not None:
-            said += f"; resumed from {self.checkpoint.name}"
+        clauses = [] if self.checkpoint is None else [f"resumed from {self.checkpoint.name}"]
         if self.damaged:
             names = ", ".join(path.name for path in self.damaged)
             start = "" if self.checkpoint is not None else ", so the run starts from the beginning"
-            said += f"; {names} was not written to its end and is deleted{start}"
-        return said + "."
+            clauses.append(f"{names} was not written to its end and is deleted{start}")
+        return self.task.words(*clauses)
 
     def run(self, *, audit: bool, after_step: Callable[[int], None]) -> dict[str, Any]:
         """Train, save the model, and write the result, which is returned, ready for JSON.

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data import records as data
-from ..data.encoding import Collator, Encoder, Example, pad_id
+from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
 from ..data.source import Source
+from ..data.summary import Summary
 from ..errors import LabError
 from ..evaluation.accuracy import MultipleChoice
 from ..evaluation.exact_match import ExactMatch
@@ -34,8 +35,22 @@ class Task:
     records: list[data.Record]
     """Records of the training examples, in their order."""
     heldout_records: list[data.Record]
-    left_out: int
-    """Records without a trained token within `max_length`."""
+    summary: Summary
+    """Records that were left out, and what else is worth knowing of the data."""
+
+    @property
+    def left_out(self) -> int:
+        """Number of records that were left out."""
+        return self.summary.total_left_out
+
+    def words(self, *clauses: str) -> str:
+        """Return what was read, in a sentence or more; `clauses` are added to the first."""
+        text = f"{len(self.train)} training examples, {len(self.heldout)} held out"
+        if self.aside:
+            text += f", {len(self.aside)} set aside for policies that need samples of their own"
+        reasons = self.summary.reasons()
+        sentence = "; ".join([text, *([reasons] if reasons else []), *clauses]) + "."
+        return " ".join([sentence, *self.summary.notes()])
 
     def measure(self, settings: Settings | None = None, /) -> HeldOut | None:
         """Return the measurement of the held-out loss and the metrics asked for; None where nothing is held out.
@@ -74,26 +89,29 @@ def prepare(source: Source, /, *, seed: int) -> Task:
             max_length=source.max_length,
             context=context(source.model),
         )
-        examples, kept = encoder(train)
-        measured, measured_records = encoder(heldout)
-        kept_aside, _ = encoder(aside)
-    parts = ("training", train, examples), ("held-out", heldout, measured), ("set-aside", aside, kept_aside)
-    for name, read, encoded in parts:
-        if read and not encoded:
-            msg = f"no {name} record has a completion within `max_length` = {source.max_length} tokens: raise it"
-            raise LabError(msg)
+        parts = [
+            _encoded(name, records, encoder)
+            for name, records in (("training", train), ("held-out", heldout), ("set-aside", aside))
+        ]
     return Task(
         model=source.model,
         tokenizer=tokenizer,
         encoder=encoder,
         collator=Collator(pad_id(tokenizer)),
-        train=examples,
-        heldout=measured,
-        aside=kept_aside,
-        records=kept,
-        heldout_records=measured_records,
-        left_out=sum(len(read) - len(encoded) for _, read, encoded in parts),
+        train=parts[0].examples,
+        heldout=parts[1].examples,
+        aside=parts[2].examples,
+        records=parts[0].records,
+        heldout_records=parts[1].records,
+        summary=Summary.joined(part.summary for part in parts),
     )
+
+
+def _encoded(name: str, records: list[data.Record], encoder: Encoder) -> EncodedRecords:
+    found = encoder.encode(records)
+    if records and not found.examples:
+        raise LabError(found.summary.nothing(f"{name} record"))
+    return found
 
 
 def _records(source: Source, seed: int) -> tuple[list[data.Record], list[data.Record]]:

@@ -144,7 +144,7 @@ def _task(source: Source, seed: int) -> "Task":
     if not task.heldout:
         msg = "`holdout` must be more than 0: configurations are compared by the held-out loss"
         raise LabError(msg)
-    console.print(f"{len(task.train)} training examples, {len(task.heldout)} held out.")
+    console.print(task.words(), highlight=False, markup=False)
     return task
 
 

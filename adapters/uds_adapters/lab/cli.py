@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from .compare.command import compare
+from .console.encoding import print_any_text
 from .demo.command import demo
 from .errors import Interrupted, LabError
 from .profile.command import profile
@@ -83,4 +84,5 @@ def about(
 
 def main() -> None:
     """Run the command line."""
+    print_any_text()
     app()

@@ -52,7 +52,7 @@ def train_all(
     done = sum(runs.finished(policy, seed) is not None for policy in policies for seed in seeds)
     if done:
         rest = "the others are trained now" if done < number else "--overwrite begins anew"
-        console.print(f"{done} of {number} runs are finished in {runs.folder}; {rest}.", soft_wrap=True)
+        console.print(f"{done} of {number} runs are finished in {runs.folder}; {rest}.", soft_wrap=True, markup=False)
     try:
         with _shown(number, plan.settings.total_steps(len(task.train)), jobs=jobs) as progress:
             return lab.compare(task, policies=policies, seeds=seeds, plan=plan, runs=runs, jobs=jobs, progress=progress)
@@ -83,12 +83,12 @@ def finish(
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
     with counted("drawing the report") as drawn:
         report = save(found, runs.folder, after=drawn)
-    console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n")
+    console.print(*tables(summarise(results, flags=flags)), found["verdict"], sep="\n", markup=False)
     if found["comparisons"]:
         console.print(
             "Loss in nats per token, lower is better; ± is half of a 95 % interval over seeds and held-out samples."
         )
-    console.print(f"Report: {report}", soft_wrap=True)
+    console.print(f"Report: {report}", soft_wrap=True, markup=False)
     return found
 
 

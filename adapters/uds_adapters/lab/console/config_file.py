@@ -109,7 +109,7 @@ def read(path: Path, /, *, known: Collection[str]) -> dict[str, Any]:
         raise LabError(msg)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         msg = f"{path} is not YAML: {' '.join(str(error).split())}"
         raise LabError(msg) from None
     if not isinstance(values, dict):

@@ -38,7 +38,11 @@ def hint_at_allocator() -> None:
 def bars() -> Progress:
     """Return progress bars, one per task."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
     )
 
 
@@ -61,7 +65,13 @@ def counted(description: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def rated(description: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show one bar with its rate, in `unit` per second, and the time left; it starts at `done`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as shown:
         row = shown.add_task(description, total=total, completed=done, unit=unit)
         yield lambda done: shown.update(row, completed=done)

@@ -45,5 +45,5 @@ def report(
     with telling(machine=json) as tell:
         with counted("reading what was chosen") as progress:
             write(folders, page, after=progress)
-        console.print(f"Report: {page}", soft_wrap=True)
+        console.print(f"Report: {page}", soft_wrap=True, markup=False)
         tell({"report": str(page), "folders": [str(folder) for folder in folders], "bytes": page.stat().st_size})

@@ -227,7 +227,7 @@ def _write(
     reasons = f", {summary.reasons()}" if summary.total_left_out else ""
     words = f"{pool.scored.sum()} of {len(chosen)} records scored{reasons}; {chosen.sum()} chosen."
     console.print(*[words, *summary.notes()], sep="\n", highlight=False, markup=False)
-    console.print(f"Scores: {output}" + (f"\nChosen records: {subset}" if subset else ""), soft_wrap=True)
+    console.print(f"Scores: {output}" + (f"\nChosen records: {subset}" if subset else ""), soft_wrap=True, markup=False)
     return {
         "records": len(chosen),
         "scored": int(pool.scored.sum()),

@@ -120,7 +120,7 @@ def train(
             overwrite=overwrite,
         )
         if job.finished is not None:
-            console.print(f"The run in {output} is finished already.", soft_wrap=True)
+            console.print(f"The run in {output} is finished already.", soft_wrap=True, markup=False)
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
         hint_at_allocator()

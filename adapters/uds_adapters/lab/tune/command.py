@@ -109,7 +109,12 @@ def tune(
         save(results, output, known=_options_of(context, "train"))
         console.print(outcome.verdict, highlight=False, markup=False)
         console.print(
-            f"Best: {output / BEST}", f"Picture: {output / PICTURE}", sep="\n", soft_wrap=True, highlight=False
+            f"Best: {output / BEST}",
+            f"Picture: {output / PICTURE}",
+            sep="\n",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
         )
         tell({name: results[name] for name in ("verdict", "distinguishable", "best", "noise", "finalists")})
 

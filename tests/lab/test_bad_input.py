@@ -30,6 +30,18 @@ DATA = {  # what the file holds -> what is said
     "empty": (b"", "holds no records"),
     "blank": (b"\n\n", "holds no records"),
     "not UTF-8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "c"}\n', "not UTF-8"),
+    "a number of 5,000 digits": (
+        GOOD.encode() + b'{"id": %b}' % (b"1" * 5000),
+        "data.jsonl:2: this line holds a number",
+    ),
+    "100,000 nested lists": (b'{"text": %b' % (b"[" * 100_000), "data.jsonl:1: lists or objects are nested too deeply"),
+    "UTF-16": (GOOD.encode("utf-16"), "which `iconv -f utf-16 -t utf-8` converts"),
+    "a line of a no-break space": (GOOD.encode() * 9 + "\u00a0\n".encode(), "data.jsonl:10: this line is not JSON"),
+    "no completion": (b'{"prompt": "p", "completion": " "}\n' * 20, "left out, with an empty completion"),
+    "tool calls that are no JSON": (
+        b'{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "town"}]}]}\n' * 20,
+        "data.jsonl:1: message 1 of 'messages': the arguments of the tool call 'f' must be an object",
+    ),
     "samples beyond the context": (
         json.dumps({"prompt": "p", "completion": "word " * 400}).encode() * 1 + b"\n" + GOOD.encode() * 20,
         "and the model has positions for 256: cut samples with `--max-length 256`",
@@ -98,6 +110,7 @@ def test_data(command, source, tmp_path, case):
         ({"policy": "uds:colour=red"}, "has no option 'colour'"),
         ({"policy": "uds:alpha"}, "expected options as `option=value`"),
         ({"template": "{prompt}"}, "`template` must hold"),
+        ({"template": "{prompt} {input} {completion}"}, "`template` names {input}, and the record has no such field"),
         ({"colour": "red"}, "No such option"),
         ({"limit": 0}, "`limit` must be at least 1"),
     ],

@@ -41,6 +41,8 @@ def test_the_template_joins(tokenizer):
     encoder = Encoder(tokenizer=tokenizer, template="Q: {prompt} A: {completion}!")
     (example,), _ = encoder([record(prompt="{x}", completion="y")])
     assert tokenizer.decode(example["input_ids"]) == "<s>Q: {x} A: y!</s>"
+    (example,), _ = encoder([record(prompt="", completion="y")])
+    assert tokenizer.decode(example["input_ids"]) == "<s>Q:  A: y!</s>"
     assert trained_text(tokenizer, example) == "y!</s>"
     with pytest.raises(LabError, match="`template`"):
         Encoder(tokenizer=tokenizer, template="{completion} {prompt}")
@@ -97,3 +99,45 @@ def test_the_collator_pads_on_the_right(tokenizer):
     }
     assert {name: value.tolist() for name, value in batch.items()} == expected
     assert all(value.dtype == torch.int64 for value in batch.values())
+
+
+def chat(content, **more):
+    return record(messages=(TURNS[0], {"role": "assistant", "content": content, **more}))
+
+
+@pytest.mark.parametrize("empty", ["", " \n", "\u200b", "\ufeff\u00ad", "\u00a0\t", "\x00"])
+def test_empty_completions_are_left_out_and_counted(tokenizer, empty):
+    fine = record(prompt="p", completion="c")
+    given = [record(prompt="p", completion=empty), fine, record(completion=empty), chat(empty), chat("x", weight=0)]
+    found = Encoder(tokenizer=tokenizer).encode(given)
+    assert found.records == [fine]
+    assert found.left_out == ["empty", None, "empty", "empty", "weight"]
+    assert found.summary.reasons() == (
+        "3 left out, with an empty completion, 1 left out, whose last message has weight 0"
+    )
+
+
+def test_the_reason_is_the_length_only_where_it_is(tokenizer):
+    ending = build_tokenizer(["words"], vocab=300)
+    ending.bos_token = ending.eos_token = None
+    ending.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (first,) = [record(completion="w" * 1)]
+    assert Encoder(tokenizer=ending).encode([first]).left_out == ["untrained"]
+    long = record(prompt="p" * 60, completion="c")
+    assert Encoder(tokenizer=tokenizer, max_length=8).encode([long]).left_out == ["long"]
+
+
+def test_a_call_is_no_empty_completion(tokenizer):
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    assert Encoder(tokenizer=tokenizer).encode([chat("", tool_calls=[call])]).left_out == [None]
+
+
+def test_what_a_tokenizer_raises_has_file_and_line():
+    class Broken:
+        chat_template = bos_token_id = eos_token_id = None
+
+        def __call__(self, text, **_):
+            raise KeyError(text)
+
+    with pytest.raises(LabError, match=r"d\.jsonl:1: the tokenizer cannot encode the text: 'w'"):
+        Encoder(tokenizer=Broken())([record(completion="w")])

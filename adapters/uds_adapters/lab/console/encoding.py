@@ -8,7 +8,15 @@ import sys
 
 __all__ = ["print_any_text"]
 
-_PLAIN = {"±": "+/-", "×": "x", "–": "-", "—": "-", "…": "...", "→": "->", "’": "'", "“": '"', "”": '"', "•": "*"}
+_PLAIN = {
+    "\N{PLUS-MINUS SIGN}": "+/-",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{EN DASH}": "-",
+    "\N{EM DASH}": "-",
+    "\N{HORIZONTAL ELLIPSIS}": "...",
+    "\N{RIGHTWARDS ARROW}": "->",
+    "\N{BULLET}": "*",
+}
 _ERRORS = "uds_plain"
 
 

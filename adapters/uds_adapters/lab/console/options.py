@@ -93,7 +93,9 @@ def source(
     ] = "messages",
     text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
     choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
-    template: Annotated[str, _data(r"How prompt and completion are joined; \n is a new line.")] = _SHOWN_TEMPLATE,
+    template: Annotated[
+        str, _data(r"How prompt and completion are joined; {field} is any field of the record, \n a new line.")
+    ] = _SHOWN_TEMPLATE,
     max_length: Annotated[int, _data("Maximum tokens of a sample; the rest is cut off.")] = 512,
 ) -> Source:
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""

@@ -123,6 +123,12 @@ class Candidates:
         further.extra = {**self.extra, **extra}
         return further
 
+    def with_tokens(self, *, glance: Array | None = None, ngrams: Array | None = None) -> "Candidates":
+        """Return the same candidates with what is known of their tokens."""
+        further = copy.copy(self)
+        further._tokens = {"glance": glance, "ngrams": ngrams}
+        return further
+
     def layer(self, number: int, /) -> Array:
         """Return the output of a decoder layer (batch, time, width); an error where the candidates came without it."""
         if number not in self._layers:

@@ -14,8 +14,10 @@ from .. import batches
 from ..batches import entries
 from ..ranks import Ranks
 from . import models
+from .glances import TokenReader
 from .scorer import Scorer
 from .sharded import ShardedScorer
+from .training_probe import TrainingProbe
 
 __all__ = ["BatchScorer"]
 
@@ -51,7 +53,11 @@ class BatchScorer:
         self.model, self.indexer = model, indexer
         self.shift = not models.is_encoder_decoder(models.bare(model))
         self._id_field, self._columns = id_field, policy.needs.columns
+        self._reader = TokenReader(models.bare(model), policy.needs)
         self._scorer = scorer(model, **options) if policy.needs.forward_pass else None
+        self.probe = None
+        if policy.needs.training_pass and self._scorer is not None:
+            self.probe = TrainingProbe(model, policy, self._scorer)
         self._custom = scorer is not Scorer
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.forward_pass else None
 
@@ -70,23 +76,28 @@ class BatchScorer:
         """Checked at the first batch: weights may be sharded after the selector is constructed; the check is slow."""
         return models.is_sharded(self.model)
 
-    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /) -> uds.Features:
-        """Return the policy's features of the samples of several batches, in order."""
-        if self._scorer is None or self._sharded is None:
-            return uds.pool([_without_logits(policy, samples) for samples in views])
+    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /, *, choice: int) -> uds.Features:
+        """Return the policy's features of the samples of several batches, in order; `choice` is its number."""
+        if self._scorer is None or self._sharded is None or not policy.needs.forward_pass_at(choice):
+            return uds.pool([self._without_logits(policy, samples) for samples in views])
         if self._is_sharded:
+            if policy.needs.glance:
+                msg = f"{type(policy).__name__} does not support models with sharded weights: train with DDP"
+                raise ValueError(msg)
             if self._custom:
                 msg = f"{type(self._scorer).__name__} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
-
-def _without_logits(policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
-    mask, labels = samples.mask, samples.labels
-    if mask is None and labels is None:
-        tokens = samples.tokens
-        mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
-    beside: dict[str, Any] = dict(samples.beside)
-    ids = beside.pop("id", None)
-    return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **beside))
+    def _without_logits(self, policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
+        mask, labels = samples.mask, samples.labels
+        if mask is None and labels is None:
+            tokens = samples.tokens
+            mask = torch.arange(int(tokens.max()))[None, :] < tokens[:, None]
+        read: dict[str, Any] = {**samples.beside, **self._reader(samples)}
+        if "glance" in read:  # the table may lie on another device than the batch
+            device = read["glance"].device
+            mask, labels = (None if x is None else x.to(device) for x in (mask, labels))
+        ids = read.pop("id", None)
+        return policy.examine(uds.Candidates(None, mask=mask, labels=labels, ids=ids, **read))

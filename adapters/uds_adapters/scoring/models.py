@@ -8,7 +8,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["bare", "check_known", "eager", "head_module", "inputs_for", "is_encoder_decoder", "is_sharded", "logits_of"]
+__all__ = [
+    "bare",
+    "check_known",
+    "eager",
+    "head_module",
+    "inputs_for",
+    "is_compiled",
+    "is_encoder_decoder",
+    "is_sharded",
+    "logits_of",
+]
 
 _NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "num_logits_to_keep")
 _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
@@ -20,6 +30,15 @@ def eager(model: Any) -> Callable[..., Any]:
         model = inner
     # compiled in place: `_call_impl` is the uncompiled `__call__`, with the hooks of the model itself
     return model if model._compiled_call_impl is None else model._call_impl
+
+
+def is_compiled(model: Any) -> bool:
+    """Return whether the model, or a wrapper of it, runs a compiled graph."""
+    while model is not None:
+        if "_orig_mod" in model._modules or model._compiled_call_impl is not None:
+            return True
+        model = _inner(model)
+    return False
 
 
 def bare(model: Any) -> torch.nn.Module:

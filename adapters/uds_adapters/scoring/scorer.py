@@ -13,8 +13,9 @@ import uds_core as uds
 
 from .. import batches
 from . import models
+from .glances import TokenReader
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
-from .heads import HeadReader, capped
+from .heads import After, HeadReader, capped
 from .layer_probe import LayerProbe
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
@@ -86,6 +87,39 @@ class Scorer:
         with undisturbed(self.model):
             return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=sys.maxsize))
 
+    @property
+    def head(self) -> torch.nn.Module:
+        """The module that computes logits."""
+        return self._reader.module
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no parameter of the head trains."""
+        return self._reader.frozen
+
+    def transformation(self, samples: batches.SampleView) -> tuple[After, int] | None:
+        """Return what the model does to its head's output, and the size of its vocabulary, from a pass of its own.
+
+        None where the head is not seen, or nothing known explains the logits.
+        """
+        self._reader.refresh()
+        inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
+        with undisturbed(self.model), HeadProbe(self._reader.module, self._reader.linear) as probe:
+            logits = self._forward(inputs)
+        after = None if probe.hidden is None else self._reader.after(probe.result, logits)
+        return None if after is None else (after, logits.shape[-1])
+
+    def head_at(self, last: torch.Tensor, after: After, vocab: int) -> uds.Head:
+        """Return the head as it is now, prepared for several uses; `last` (batch, 1, width) goes into it."""
+        self._reader.refresh()
+        linear = self._reader.linear(last)
+        head = self._reader.head(linear, after, vocab)
+        return uds.Head(head.weight, head.bias, head.scale)
+
+    def pieces(self, samples: batches.SampleView, through: Any, cap: float | None) -> Iterator[uds.Candidates]:
+        """Yield candidates through a head: some samples at a time where logits must be made and capped."""
+        return self._pieces_of(samples, through, cap, {})
+
     def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:
         """Yield features, one micro-batch at a time."""
         waiting = [samples]
@@ -96,8 +130,7 @@ class Scorer:
                 waiting += reversed(piece.split(size))
                 continue
             try:
-                candidates = self._candidates(piece, _DENSE_BYTES, policy.needs.layers)
-                features = [examined(one, policy) for one in candidates]
+                features = self._features(piece, policy)
             except (RuntimeError, MemoryError) as error:
                 whole = len(piece) == 1 or policy.needs.whole_batch
                 if whole or not _is_out_of_memory(error):
@@ -108,6 +141,17 @@ class Scorer:
                 waiting.append(piece)
             else:
                 yield uds.pool(features)
+
+    def _features(self, piece: batches.SampleView, policy: uds.Policy) -> list[uds.Features]:
+        """Return the features of one forward pass."""
+        read = TokenReader(self._bare, policy.needs)(piece)
+        features, first = [], 0
+        for candidates in self._candidates(piece, _DENSE_BYTES, policy.needs.layers):
+            number = candidates.shape[0]
+            part = {name: rows[first : first + number].to(candidates.like.device) for name, rows in read.items()}
+            features.append(examined(candidates.with_tokens(**part), policy))
+            first += number
+        return features
 
     def _halve_batch_size(self, size: int) -> None:
         self.score_batch_size = size // 2

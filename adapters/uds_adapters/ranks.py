@@ -42,12 +42,13 @@ class GatheredPool(NamedTuple):
     tokens: torch.Tensor  # (n,) int64 on the CPU: rows with loss
     owners: torch.Tensor  # (n,) int64 on the CPU: rank of the sample
     batches: torch.Tensor  # (n,) int64 on the CPU: micro-batch on that rank
+    scores: torch.Tensor  # of samples trained before: what any process knows, else NaN
 
     def of(self, number: int, /) -> GatheredPool:
         """Return the part from one micro-batch of each rank."""
         here = (self.batches == number).nonzero().flatten()
         features = {name: column[here.to(column.device)] for name, column in self.features.items()}
-        return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here])
+        return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here], self.scores)
 
 
 class Ranks:
@@ -150,6 +151,7 @@ class Ranks:
         batches: torch.Tensor,
         about: str,
         history: int,
+        scores: torch.Tensor | None = None,
     ) -> GatheredPool:
         """Return the candidates of all processes.
 
@@ -161,6 +163,9 @@ class Ranks:
             Text that must be the same on all processes.
         history
             Checksum of the selections so far, which must be the same on all processes.
+        scores
+            (m,) float32 on the CPU, equally many on all processes: exact scores of samples that were trained before,
+            NaN for those of other processes.
 
         Raises
         ------
@@ -169,23 +174,39 @@ class Ranks:
         Ended
             When a process called `end`.
         """
+        scores = torch.zeros(0) if scores is None else scores
         if self.size == 1:
-            return GatheredPool(features, tokens, torch.zeros_like(tokens), batches)
+            return GatheredPool(features, tokens, torch.zeros_like(tokens), batches, scores)
         columns = {**{f"feature {name}": features[name] for name in features}, "tokens": tokens, "batch": batches}
         device = self._device(next(iter(features.values()), tokens))
-        rows = _packed(columns, device)
+        body = torch.cat([_packed(columns, device).flatten(), scores.view(torch.uint8).to(device)])
         about = f"{about}; features {[(n, str(c.dtype), tuple(c.shape[1:])) for n, c in sorted(columns.items())]}"
-        report = _ready(about, history=history, number=len(tokens), needs=rows.numel())
-        reports, received = self._checked(report, rows.flatten())
+        report = _ready(f"{about}, {len(scores)} scores", history=history, number=len(tokens), needs=body.numel())
+        reports, received = self._checked(report, body)
         if (most := max(report.needs for report in reports)) > self._room:
             self._room = -(-most // _ROOM_BYTES) * _ROOM_BYTES
-            reports, received = self._checked(report, rows.flatten())
-        filled = [body[: w.needs].reshape(w.number, -1) for w, body in zip(reports, received, strict=True)]
+            reports, received = self._checked(report, body)
+        parts = [
+            part[: w.needs].split([w.needs - 4 * len(scores), 4 * len(scores)])
+            for w, part in zip(reports, received, strict=True)
+        ]
+        filled = [rows.reshape(w.number, -1) for w, (rows, _) in zip(reports, parts, strict=True)]
         gathered = _unpacked(torch.cat(filled), columns)
         owners = torch.arange(len(reports)).repeat_interleave(torch.tensor([report.number for report in reports]))
         order = gathered["batch"].sort(stable=True).indices
         features = {name: gathered[f"feature {name}"][order.to(features[name].device)] for name in features}
-        return GatheredPool(features, gathered["tokens"][order], owners[order], gathered["batch"][order])
+        known = _merged([part.clone().view(torch.float32).cpu() for _, part in parts])
+        return GatheredPool(features, gathered["tokens"][order], owners[order], gathered["batch"][order], known)
+
+    def merge(self, scores: torch.Tensor, /) -> torch.Tensor:
+        """Return the scores (m,) that any process knows, NaN for the others; a collective of its own."""
+        if self.size == 1 or not len(scores):
+            return scores
+        where = self._device(torch.empty(0))
+        sent = scores.to(where)
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(received, sent, group=self.group)
+        return _merged([part.cpu() for part in received])
 
     def exchange(self, outgoing: Sequence[Any], /, *, device: torch.device) -> list[Any]:
         """Return what each rank sent to this one; `outgoing` has one value for each rank, of tensors and plain data."""
@@ -303,6 +324,14 @@ def _unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str,
         part = rows[:, start : start + width].contiguous().view(column.dtype)
         unpacked[name], start = part.reshape(-1, *column.shape[1:]).to(column.device), start + width
     return unpacked
+
+
+def _merged(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return at each place the first number that is not NaN."""
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = torch.where(merged.isnan(), part, merged)
+    return merged
 
 
 def _to_bytes(value: Any) -> torch.Tensor:

@@ -19,7 +19,7 @@ from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
-from .selection import checks, importance, metrics
+from .selection import auditing, checks, importance, learning, metrics
 from .selection.assignment import Assignment, StepCandidates, exchange_samples
 from .selection.history import History
 
@@ -223,9 +223,10 @@ class BatchSelector:
             return [], 0
         number = int(pool.batches.max()) + 1
         pools = [pool] if scope == "step" else [pool.of(i) for i in range(number)]
-        assignments, weights, parts, most = [], [], [], number if scope == "step" else 1
+        assignments, selections, weights, parts, most = [], [], [], [], number if scope == "step" else 1
         for one in pools:
             assignments.append(self._assign(scored, one, most=most, fill=fill))
+            selections.append(self.last)
             weights.append(importance.weights_of(self.policy, self.last, len(one.tokens)))
             parts.append(metrics.of(self.last))
         self.metrics = metrics.means(parts)
@@ -234,6 +235,8 @@ class BatchSelector:
             batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
         ]
         self._update_attributes(scored, pool, assignments)
+        if (probe := self._batch_scorer.probe) is not None and (pending := self.history.pending(self.policy)):
+            probe.expect(*learning.expected(chosen, assignments, selections), pending)
         if any(one is not None for one in weights):
             options = {"indexer": self._batch_scorer.indexer, "shift": self._batch_scorer.shift}
             fraction = self.metrics["kept_tokens_fraction"]
@@ -247,8 +250,13 @@ class BatchSelector:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.
 
-        It is the same on all processes, whatever their number, except for `audited`: the records of its own audit.
+        It is the same on all processes, whatever their number, except for `audited`: the records of its own audit. Of a
+        policy that learns from trained samples it is a collective: call it on all processes, after the training pass.
         """
+        if (probe := self._batch_scorer.probe) is not None and self.history.state is not None:
+            if (scores := probe.collect(always=self.ranks.size > 1)) is not None:
+                learning.learn(self.policy, self.history, self.ranks.merge(scores))
+            probe.refresh()
         return self.history.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
@@ -278,7 +286,10 @@ class BatchSelector:
             checks.warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
-            features = {} if policy is None else self._batch_scorer.features(policy, views)
+            scorer = self._batch_scorer
+            features = {} if policy is None else scorer.features(policy, views, choice=self.history.steps)
+            probe = None if policy is None else scorer.probe
+            scores = None if probe is None else probe.collect(always=self.ranks.size > 1)
         scored = StepCandidates(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(
@@ -287,7 +298,12 @@ class BatchSelector:
             batches=torch.arange(len(views)).repeat_interleave(torch.tensor([len(samples) for samples in views])),
             about=f"{about}step {step}, entries {sorted(views[0].batch)}, ranks {self.ranks.placement!r}, {options}",
             history=self.history.checksum,
+            scores=scores,
         )
+        if scores is not None:
+            with outside_autocast(pool.features["length"]):
+                self.history.restore(self.policy, pool.features)
+                learning.learn(self.policy, self.history, pool.scores)
         return scored, pool
 
     def _assign(self, scored: StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
@@ -309,7 +325,8 @@ class BatchSelector:
             indexer=self._batch_scorer.indexer,
             shift=self._batch_scorer.shift,
         )
-        self._record(scored, assignment)
+        if self.audit is not None and self.last is not None:
+            auditing.record(self.audit, self.history, self.last, assignment, ids=scored.ids, step=scored.step)
         self.history.add(chosen)
         return assignment
 
@@ -333,13 +350,3 @@ class BatchSelector:
         self.empty = sum(ranks.count(False) for ranks in self.trained_by)
         self.stand_in = next((one.stand_in for one in assignments if one.stand_in is not None), None)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
-
-    def _record(self, scored: StepCandidates, assignment: Assignment) -> None:
-        if self.audit is not None and self.last is not None:
-            columns = {**self.last.table(), "tokens": assignment.pool.tokens}
-            parts = {name: column[assignment.places] for name, column in columns.items()}
-            first = assignment.first
-            ids = scored.ids[first : first + len(assignment.places)] or None
-            chosen = [i - first for i in assignment.chosen_here]
-            self.audit.record(self.history.choices, ids, parts, chosen, optimizer_step=scored.step)
-            self.history.add_audited(every=self.audit.every)

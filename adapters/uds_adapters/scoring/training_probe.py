@@ -60,31 +60,47 @@ class TrainingProbe:
         self._hooks: list[Any] = []
         self._after: tuple[After, int] | None = None
         self._prepared: tuple[uds.Head, int] | None = None
-        self._unseen = self._unmeasured = self._warned = False
-        self._steps = 0
+        self._unseen = self._warned = False
+        self._steps = self._reached = self._measured = 0
 
-    def expect(self, trained: Sequence[Expected], number: int) -> None:
-        """Expect batches in the next training passes; `number`: samples chosen since the last call, on all ranks."""
-        self.scores = torch.cat([self.scores, torch.full((number,), torch.nan)])
-        expected = [one for one in trained if int(one.places.max()) >= 0]
-        if not expected:
+    def expect(
+        self, trained: Sequence[tuple[Any, torch.Tensor, Mapping[str, torch.Tensor]]], new: int, pending: int
+    ) -> None:
+        """Expect batches in the next training passes.
+
+        Parameters
+        ----------
+        trained
+            Batches; the places of their samples among the `new` ones, -1 for others; numbers beside the batch.
+        new, pending
+            Samples chosen now, and all samples that the policy awaits, of all processes.
+        """
+        before = pending - new
+        dropped = len(self.scores) - before
+        self.scores = torch.cat([torch.full((max(0, -dropped),), torch.nan), self.scores[max(0, dropped) :]])
+        self.scores = torch.cat([self.scores, torch.full((new,), torch.nan)])[-pending:]
+        self._expected = [one._replace(places=one.places - dropped) for one in self._expected]
+        mine = [_Expected(*one) for one in trained if bool((one[1] >= 0).any())]
+        mine = [one._replace(places=torch.where(one.places >= 0, one.places + before, -1)) for one in mine]
+        if not mine:
             return
-        first = batches.view(expected[0].batch, shift=self._scorer.shift).split(1)[0]
+        first = batches.view(mine[0].batch, shift=self._scorer.shift).split(1)[0]
         if self._after is None and not self._compiled:
             self._after = self._scorer.transformation(first)
             self._compiled = self._after is None
         if self._compiled or self._unseen:
-            self._score(expected)
+            self._score(mine)
         if not self._compiled:
-            self._expected += expected
-            self._unmeasured = True
+            self._expected += mine
             self._set_hooks()
 
-    def collect(self) -> torch.Tensor:
-        """Return `scores`, and forget them and what was expected."""
-        if self._expected:
-            self._unseen = self._unmeasured
-        self._expected, self._current = [], None
+    def collect(self, *, always: bool) -> torch.Tensor | None:
+        """Return `scores` and forget them; None, unless `always`, while batches that are expected were not trained."""
+        if self._expected and not always:
+            return None
+        if self._reached:
+            self._unseen = not self._measured
+        self._reached, self._measured, self._expected, self._current = 0, 0, [], None
         self._remove_hooks()
         scores, self.scores = self.scores, torch.zeros(0)
         return scores
@@ -109,34 +125,38 @@ class TrainingProbe:
             self._hooks.pop().remove()
 
     def _on_batch(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.is_grad_enabled():
-            ids = kwargs.get("input_ids", args[0] if args else None)
-            self._current = next((one for one in self._expected if _is_same(ids, one.batch)), None)
+        """Find the batch that is trained, and expect it and those before it no longer."""
+        if not torch.is_grad_enabled():
+            return
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        number = next((i for i, one in enumerate(self._expected) if _is_same(ids, one.batch)), None)
+        if number is not None:
+            self._reached += 1
+            self._current, self._expected = self._expected[number], self._expected[number + 1 :]
 
     def _on_output(self, _module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if (expected := self._taken(output)) is not None:
             self._measure_rows(expected, output.detach())
 
     def _on_input(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else next(iter(kwargs.values()), None)
+        hidden: Any = args[0] if args else next(iter(kwargs.values()), None)
         if (expected := self._taken(hidden)) is not None:
             self._measure_hidden(expected, hidden.detach())
 
-    def _taken(self, rows: Any) -> Expected | None:
-        """Return the batch whose rows reach the head, and expect it no longer; None where it is not known which."""
+    def _taken(self, rows: Any) -> _Expected | None:
+        """Return the batch whose rows reach the head; None where it is not known which, or some are missing."""
         current, self._current = self._current, None
-        if current is None or not isinstance(rows, torch.Tensor) or rows.ndim != 3:
+        if not self._expected:
+            self._remove_hooks()
+        if current is None or not torch.is_grad_enabled() or not isinstance(rows, torch.Tensor) or rows.ndim != 3:
             return None
         read = tokens(current.batch).shape
         if rows.shape[0] != read[0] or (self._scorer.shift and rows.shape[1] < read[1]):
             return None
-        self._unmeasured = False
-        self._expected = [one for one in self._expected if one is not current]
-        if not self._expected:
-            self._remove_hooks()
+        self._measured += 1
         return current
 
-    def _measure_rows(self, expected: Expected, raw: torch.Tensor) -> None:
+    def _measure_rows(self, expected: _Expected, raw: torch.Tensor) -> None:
         """Measure by the head's output at a few rows of each sample."""
         after, vocab = self._after or (After(), raw.shape[-1])
         samples = self._view(expected)
@@ -150,17 +170,19 @@ class TrainingProbe:
             index, mask = _some_rows(rows, max(_FEWEST_ROWS, _LOGITS // vocab))
             logits = after(logits.gather(1, index[..., None].expand(-1, -1, logits.shape[2]))[..., :vocab])
             labels = None if labels is None else labels.gather(1, index)
-            self._enter(expected, uds.Candidates(logits, mask=mask, labels=labels, **expected.beside))
+            beside: dict[str, Any] = dict(expected.beside)
+            ids = beside.pop("id", None)
+            candidates = uds.Candidates(logits, mask=mask, labels=labels, ids=ids, **beside)
+            self._store(expected, self.policy.measure(candidates))
 
-    def _measure_hidden(self, expected: Expected, hidden: torch.Tensor) -> None:
+    def _measure_hidden(self, expected: _Expected, hidden: torch.Tensor) -> None:
         """Measure by the head's input."""
         after, vocab = self._after or (After(), 0)
         samples = self._view(expected)
         with outside_autocast(hidden):
             through = self._head(hidden, after, vocab)(samples.arrange(hidden))
-            pieces = list(self._scorer.pieces(samples, through, after.cap))
-            scores = torch.cat([self.policy.measure(piece.with_extra(**expected.beside)) for piece in pieces])
-            self._store(expected, scores)
+            pieces = self._scorer.pieces(samples, through, after.cap)
+            self._store(expected, torch.cat([self.policy.measure(piece) for piece in pieces]))
 
     def _head(self, hidden: torch.Tensor, after: After, vocab: int) -> uds.Head:
         """Return the head; what is prepared of one that trains serves some measurements."""
@@ -170,7 +192,7 @@ class TrainingProbe:
         self._prepared = head, uses + 1
         return head
 
-    def _score(self, expected: Sequence[Expected]) -> None:
+    def _score(self, expected: Sequence[_Expected]) -> None:
         """Score the samples of some steps by a pass of their own."""
         if not self._warned:
             self._warned = True
@@ -182,25 +204,23 @@ class TrainingProbe:
             )
         self._steps += 1
         if self._steps % _EVERY == 1:
+            measured: Any = _Measured(self.policy)
             for one in expected:
-                self._store(one, self._scorer.examine(self._view(one), _Measured(self.policy))["exact"])
+                self._store(one, self._scorer.examine(self._view(one), measured)["exact"])
 
-    def _enter(self, expected: Expected, candidates: uds.Candidates) -> None:
-        self._store(expected, self.policy.measure(candidates))
-
-    def _store(self, expected: Expected, scores: torch.Tensor) -> None:
+    def _store(self, expected: _Expected, scores: torch.Tensor) -> None:
         known = expected.places >= 0
         self.scores[expected.places[known]] = scores.float().cpu()[known]
 
-    def _view(self, expected: Expected) -> batches.SampleView:
+    def _view(self, expected: _Expected) -> batches.SampleView:
         return batches.view(expected.batch, shift=self._scorer.shift, beside=expected.beside)
 
 
-class Expected(NamedTuple):
+class _Expected(NamedTuple):
     """A batch that is to be trained."""
 
     batch: Any
-    places: torch.Tensor  # (samples,) among the chosen samples of all processes; -1 for a blank one
+    places: torch.Tensor  # (samples,) among those awaited, of all processes; negative for others
     beside: Mapping[str, torch.Tensor]  # what the policy needs beside the model's inputs
 
 

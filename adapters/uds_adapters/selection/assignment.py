@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -148,6 +148,21 @@ class Assignment:
         number = min(self.number, len(share))
         parts = list(share.tensor_split(number)) if number else []
         return [share.new_zeros(0 if self._fill else 1)] * (self.number - number) + parts
+
+    def beside(self) -> list[Mapping[str, torch.Tensor]]:
+        """Return the numbers beside each of `batches`; none where samples of other processes are among them."""
+        if self._whole:
+            return [samples.beside for samples in self._views]
+        share = self.shares[self._rank]
+        stays, number = self._here(share), min(self.number, len(share))
+        if len(stays) < len(share) or not number:
+            return [{} for _ in range(self.number)]
+        joined = {name: torch.cat([samples.beside[name] for samples in self._views]) for name in self._views[0].beside}
+        parts = [
+            {name: numbers[part.to(numbers.device)] for name, numbers in joined.items()}
+            for part in stays.tensor_split(number)
+        ]
+        return [{} for _ in range(self.number - number)] + parts
 
     def _without_samples(self) -> Any:
         """Return a batch for the model when there is no sample to train; with `fill`, one that is not for the model."""

@@ -40,6 +40,17 @@ class History:
         self._loaded: dict[str, Any] | None = None
         self._about: Mapping[str, Any] | None = None
 
+    @property
+    def steps(self) -> int:
+        """Number of the policy's own choices: the `step` of its state, where that counts them, else all selections."""
+        if self._loaded is not None:
+            return int(self._loaded.get("step", self.choices))
+        return 0 if self.state is None else int(getattr(self.state, "step", self.choices))
+
+    def pending(self, policy: Any, /) -> int:
+        """Return the number of chosen samples whose exact scores the policy awaits."""
+        return int(policy.pending(self.state))
+
     def add(self, chosen: torch.Tensor, /) -> None:
         """Add one selection, given the places (k,) of the chosen samples."""
         self.checksum = zlib.crc32(chosen.numpy().tobytes(), self.checksum)

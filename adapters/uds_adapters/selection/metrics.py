@@ -10,11 +10,12 @@ __all__ = ["means", "of"]
 
 
 def of(selection: uds.Selection | None, /) -> dict[str, float]:
-    """Return the means of the score's parts and the policy's own metrics; empty without a selection."""
+    """Return the means of the score's parts and the policy's own metrics that are known; empty without a selection."""
     if selection is None:
         return {}
     values = {f"{name}_mean": float(part.float().nanmean()) for name, part in selection.parts.items()}
-    return values | {name: float(value) for name, value in selection.metrics.items()}
+    own = {name: float(value) for name, value in selection.metrics.items()}
+    return values | {name: value for name, value in own.items() if value == value}  # noqa: PLR0124 - not known yet
 
 
 def means(metrics: Sequence[dict[str, float]], /) -> dict[str, float]:

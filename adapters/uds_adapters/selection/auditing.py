@@ -1,0 +1,34 @@
+"""Records of a selection in an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import uds_core as uds
+
+from ..audit import Audit
+from .assignment import Assignment
+from .history import History
+
+__all__ = ["record"]
+
+
+def record(
+    audit: Audit,
+    history: History,
+    selection: uds.Selection,
+    assignment: Assignment,
+    /,
+    *,
+    ids: Sequence[Any],
+    step: int,
+) -> None:
+    """Record scores and choice of this process's candidates in one pool; `ids`: of all of its candidates, or none."""
+    columns = {**selection.table(), "tokens": assignment.pool.tokens}
+    parts = {name: column[assignment.places] for name, column in columns.items()}
+    first = assignment.first
+    own = ids[first : first + len(assignment.places)] or None
+    chosen = [i - first for i in assignment.chosen_here]
+    audit.record(history.choices, own, parts, chosen, optimizer_step=step)
+    history.add_audited(every=audit.every)

@@ -231,9 +231,7 @@ class BatchSelector:
             parts.append(metrics.of(self.last))
         self.metrics = metrics.means(parts)
         received = exchange_samples(assignments, self.ranks)
-        chosen = [
-            batch for assignment, came in zip(assignments, received, strict=True) for batch in assignment.batches(came)
-        ]
+        chosen = [batch for one, came in zip(assignments, received, strict=True) for batch in one.batches(came)]
         self._update_attributes(scored, pool, assignments)
         if (probe := self._batch_scorer.probe) is not None and (pending := self.history.pending(self.policy)):
             probe.expect(*learning.expected(chosen, assignments, selections), pending)
@@ -253,10 +251,9 @@ class BatchSelector:
         It is the same on all processes, whatever their number, except for `audited`: the records of its own audit. Of a
         policy that learns from trained samples it is a collective: call it on all processes, after the training pass.
         """
-        if (probe := self._batch_scorer.probe) is not None and self.history.state is not None:
-            if (scores := probe.collect(always=self.ranks.size > 1)) is not None:
-                learning.learn(self.policy, self.history, self.ranks.merge(scores))
-            probe.refresh()
+        scores = self._batch_scorer.collect(always=self.ranks.size > 1, refresh=True)
+        if scores is not None and self.history.state is not None:
+            learning.learn(self.policy, self.history, self.ranks.merge(scores))
         return self.history.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], /, *, about: Mapping[str, Any] | None = None) -> None:
@@ -286,10 +283,10 @@ class BatchSelector:
             checks.warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
-            scorer = self._batch_scorer
-            features = {} if policy is None else scorer.features(policy, views, choice=self.history.steps)
-            probe = None if policy is None else scorer.probe
-            scores = None if probe is None else probe.collect(always=self.ranks.size > 1)
+            features, scores = {}, None
+            if policy is not None:
+                features = self._batch_scorer.features(policy, views, choice=self.history.steps)
+                scores = self._batch_scorer.collect(always=self.ranks.size > 1)
         scored = StepCandidates(views, ids, policy, step)
         options = checkpoints.describe(self.policy)
         pool = self.ranks.gather(

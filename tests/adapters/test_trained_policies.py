@@ -39,6 +39,9 @@ POLICIES: dict[str, Any] = {
     "divbs": uds.DivBS(keep=0.5, dim=16),
     "reference": uds.Reference(keep=0.5, memory=16, rank=(3, 10)),
     "uds": uds.UDS(keep=0.5, memory=16, dim=16),
+    "predicted": uds.Predicted("entropy", keep=0.5, warmup=1),
+    "predicted uds": uds.Predicted(uds.UDS(memory=16, dim=16), keep=0.5, warmup=1),
+    "predicted rholoss": uds.Predicted("rholoss", keep=0.5, warmup=1),
 }
 everyone = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 SELECTION: dict[str, Any] = {

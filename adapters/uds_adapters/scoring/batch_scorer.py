@@ -90,6 +90,14 @@ class BatchScorer:
             return self._sharded.examine_all(views, policy)
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
+    def collect(self, *, always: bool, refresh: bool = False) -> torch.Tensor | None:
+        """Return the exact scores that the training pass gave, if there are all, or `always`; see `TrainingProbe`."""
+        if self.probe is None:
+            return None
+        if refresh:
+            self.probe.refresh()
+        return self.probe.collect(always=always)
+
     def _without_logits(self, policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
         mask, labels = samples.mask, samples.labels
         if mask is None and labels is None:

@@ -42,13 +42,13 @@ class GatheredPool(NamedTuple):
     tokens: torch.Tensor  # (n,) int64 on the CPU: rows with loss
     owners: torch.Tensor  # (n,) int64 on the CPU: rank of the sample
     batches: torch.Tensor  # (n,) int64 on the CPU: micro-batch on that rank
-    scores: torch.Tensor  # of samples trained before: what any process knows, else NaN
+    measured: torch.Tensor  # exact scores of samples trained before: what any process knows, else NaN
 
     def of(self, number: int, /) -> GatheredPool:
         """Return the part from one micro-batch of each rank."""
         here = (self.batches == number).nonzero().flatten()
         features = {name: column[here.to(column.device)] for name, column in self.features.items()}
-        return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here], self.scores)
+        return GatheredPool(features, self.tokens[here], self.owners[here], self.batches[here], self.measured)
 
 
 class Ranks:

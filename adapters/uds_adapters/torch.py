@@ -300,7 +300,7 @@ class BatchSelector:
         if scores is not None:
             with outside_autocast(pool.features["length"]):
                 self.history.restore(self.policy, pool.features)
-                learning.learn(self.policy, self.history, pool.scores)
+                learning.learn(self.policy, self.history, pool.measured)
         return scored, pool
 
     def _assign(self, scored: StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:

@@ -39,7 +39,7 @@ class TrainingProbe:
 
     Attributes
     ----------
-    scores
+    measured
         (pending,) exact scores of the samples in the order in which they were chosen; NaN where unknown.
 
     Notes
@@ -54,14 +54,15 @@ class TrainingProbe:
         self.policy, self._scorer = policy, scorer
         self._bare = models.bare(model)
         self._compiled = models.is_compiled(model)
-        self.scores = torch.zeros(0)
+        self.measured = torch.zeros(0)
         self._expected: list[_Expected] = []
         self._current: _Expected | None = None
+        self._new: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._hooks: list[Any] = []
         self._after: tuple[After, int] | None = None
         self._prepared: tuple[uds.Head, int] | None = None
         self._unseen = self._warned = False
-        self._steps = self._reached = self._measured = 0
+        self._steps = self._reached = self._at_head = 0
 
     def expect(
         self, trained: Sequence[tuple[Any, torch.Tensor, Mapping[str, torch.Tensor]]], new: int, pending: int
@@ -75,10 +76,11 @@ class TrainingProbe:
         new, pending
             Samples chosen now, and all samples that the policy awaits, of all processes.
         """
+        self._enter()
         before = pending - new
-        dropped = len(self.scores) - before
-        self.scores = torch.cat([torch.full((max(0, -dropped),), torch.nan), self.scores[max(0, dropped) :]])
-        self.scores = torch.cat([self.scores, torch.full((new,), torch.nan)])[-pending:]
+        dropped = len(self.measured) - before
+        self.measured = torch.cat([torch.full((max(0, -dropped),), torch.nan), self.measured[max(0, dropped) :]])
+        self.measured = torch.cat([self.measured, torch.full((new,), torch.nan)])[-pending:]
         self._expected = [one._replace(places=one.places - dropped) for one in self._expected]
         mine = [_Expected(*one) for one in trained if bool((one[1] >= 0).any())]
         mine = [one._replace(places=torch.where(one.places >= 0, one.places + before, -1)) for one in mine]
@@ -95,14 +97,15 @@ class TrainingProbe:
             self._set_hooks()
 
     def collect(self, *, always: bool) -> torch.Tensor | None:
-        """Return `scores` and forget them; None, unless `always`, while batches that are expected were not trained."""
+        """Return `measured` and forget it; None, unless `always`, while expected batches were not trained."""
         if self._expected and not always:
             return None
+        self._enter()
         if self._reached:
-            self._unseen = not self._measured
-        self._reached, self._measured, self._expected, self._current = 0, 0, [], None
+            self._unseen = not self._at_head
+        self._reached, self._at_head, self._expected, self._current = 0, 0, [], None
         self._remove_hooks()
-        scores, self.scores = self.scores, torch.zeros(0)
+        scores, self.measured = self.measured, torch.zeros(0)
         return scores
 
     def refresh(self) -> None:
@@ -153,7 +156,7 @@ class TrainingProbe:
         read = tokens(current.batch).shape
         if rows.shape[0] != read[0] or (self._scorer.shift and rows.shape[1] < read[1]):
             return None
-        self._measured += 1
+        self._at_head += 1
         return current
 
     def _measure_rows(self, expected: _Expected, raw: torch.Tensor) -> None:
@@ -209,8 +212,14 @@ class TrainingProbe:
                 self._store(one, self._scorer.examine(self._view(one), measured)["exact"])
 
     def _store(self, expected: _Expected, scores: torch.Tensor) -> None:
-        known = expected.places >= 0
-        self.scores[expected.places[known]] = scores.float().cpu()[known]
+        self._new.append((expected.places, scores.detach().float()))  # moved later: the device need not be waited for
+
+    def _enter(self) -> None:
+        """Write the new scores into `measured`."""
+        for places, scores in self._new:
+            known = places >= 0
+            self.measured[places[known]] = scores.cpu()[known]
+        self._new = []
 
     def _view(self, expected: _Expected) -> batches.SampleView:
         return batches.view(expected.batch, shift=self._scorer.shift, beside=expected.beside)

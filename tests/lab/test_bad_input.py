@@ -6,10 +6,13 @@ import os
 import shutil
 
 import pytest
+import transformers
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from uds_adapters.lab.cli import app
 from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.models import quiet
 
 TRAINED = ["--steps", "2", "--batch-size", "4"]
 COMMANDS = {  # that read a model and data, with what makes them quick
@@ -119,6 +122,78 @@ def test_data(command, source, tmp_path, case):
 def test_options(command, source, tmp_path, monkeypatch, changed, said):
     monkeypatch.chdir(tmp_path)
     assert said in refused(command, tmp_path, **{"model": source.model, "data": source.data, **changed})
+
+
+def prefixed(model):
+    file = model / "model.safetensors"
+    save_file({f"_orig_mod.{name}": w for name, w in load_file(file).items()}, file, metadata={"format": "pt"})
+
+
+def without_a_layer(model):
+    file = model / "model.safetensors"
+    kept = {name: w for name, w in load_file(file).items() if "layers.1." not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+def pointer(model):
+    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def cut_off(model):
+    content = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(content[:-1])
+
+
+def quantised(model):
+    configure(model, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+
+
+def fewer_rows(model):
+    with quiet():
+        smaller = transformers.AutoModelForCausalLM.from_pretrained(model)
+        smaller.resize_token_embeddings(500)
+        smaller.save_pretrained(model)
+
+
+def configure(model, **values):
+    file = model / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (prefixed, "missing: lm_head.weight, model.embed_tokens.weight, model.layers.0.input_layernorm.weight and"),
+        (prefixed, "Names in the files begin with '_orig_mod.', which must be taken off"),
+        (without_a_layer, "(missing: model.layers.1.input_layernorm.weight, model.layers.1.mlp.down_proj.weight, "),
+        (pointer, "model.safetensors is a Git LFS pointer: fetch the file itself with `git lfs pull`"),
+        (cut_off, "it was cut off; fetch it again"),
+        (quantised, "requires optimum"),
+        (fewer_rows, "and the model's embedding has 500 rows: resize it with `model.resize_token"),
+    ],
+)
+def test_models(command, source, tmp_path, spoil, said):
+    model = tmp_path / "model"
+    shutil.copytree(source.model, model)
+    spoil(model)
+    assert said in refused(command, tmp_path, model=model, data=source.data)
+
+
+@pytest.mark.parametrize("command", ["compare", "score"])
+def test_a_padding_token_beyond_the_embedding_is_replaced_and_named(source, tmp_path, command):
+    model = tmp_path / "model"
+    shutil.copytree(source.model, model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(model)
+    configure(model, pad_token_id=size)
+    output = tmp_path / ("out.parquet" if command == "score" else "out")
+    options = ["--model", model, "--data", source.data, "--output", output]
+    result = CliRunner().invoke(app, [command, *COMMANDS[command], *map(str, options)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert f"'[PAD]' of {model} has id {size}, and the model's embedding has {size} rows" in words(result.stderr)
+    assert words(result.stderr).count("Warning:") == 1
 
 
 @pytest.mark.parametrize("command", ["compare", "train", "tune"])

@@ -3,9 +3,11 @@
 # No `from __future__ import annotations`: typer reads them when the command line is built. Heavy packages are imported
 # inside the commands, so that `uds --help` is fast.
 
+import contextlib
 import errno
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from typer.core import TyperGroup
 from .compare.command import compare
 from .console.encoding import print_any_text
 from .demo.command import demo
-from .errors import Interrupted, LabError
+from .errors import Interrupted, LabError, LabWarning
 from .profile.command import profile
 from .report.command import report
 from .score.command import score
@@ -31,7 +33,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _warnings_shown():
+                return super().invoke(ctx)
         except LabError as error:
             _say(f"[bold red]Error:[/] {escape(str(error))}")
             raise typer.Exit(2) from None
@@ -45,6 +48,24 @@ class _Group(TyperGroup):
                 f"[bold red]Error:[/] no space left on the disk for {escape(str(error.filename or 'what is written'))}"
             )
             raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show the text of each `LabWarning` once on stderr; other warnings as before."""
+    with warnings.catch_warnings():
+        before, seen = warnings.showwarning, set[str]()
+
+        def show(message: Any, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, LabWarning):
+                before(message, category, *place)
+            elif str(message) not in seen:
+                seen.add(str(message))
+                _say(f"[bold yellow]Warning:[/] {escape(str(message))}")
+
+        warnings.simplefilter("always", LabWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,6 @@
-"""Errors shown to the user without a traceback."""
+"""Errors and warnings shown to the user without a traceback."""
 
-__all__ = ["Interrupted", "LabError"]
+__all__ = ["Interrupted", "LabError", "LabWarning"]
 
 
 class LabError(Exception):
@@ -9,3 +9,7 @@ class LabError(Exception):
 
 class Interrupted(Exception):  # noqa: N818 - Ctrl-C is no error
     """Ctrl-C. The text says what is saved and how to resume; the exit code is 130."""
+
+
+class LabWarning(UserWarning):
+    """Input that is usable, but probably not what was meant. The command shows the text alone, and continues."""

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from .errors import LabError
+from .errors import LabError, LabWarning
 from .storage import check_model
+from .weights import check_weights, reason
 
 __all__ = [
     "Saved",
@@ -24,40 +25,90 @@ __all__ = [
     "quiet",
     "save",
     "trainable",
+    "vocabulary",
     "with_adapter",
     "with_lora",
 ]
 
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # not given, it asks on the terminal
+
 
 def load_model(folder: Path, /) -> Any:
-    """The causal language model in `folder`, its weights in float32."""
-    check_model(folder)
-    try:
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        msg = f"{folder} holds no causal language model that transformers can load: {_first_line(error)}"
-        raise LabError(msg) from error
+    """Load the causal language model in `folder`, its weights in float32, all of them from the files there.
+
+    Raises
+    ------
+    LabError
+        If it cannot be loaded, or if its weights do not match it.
+    """
+    config = _config(folder)
+    text = config.get_text_config()
+    if not _inside(text.pad_token_id, text.vocab_size):  # an embedding refuses it
+        text.pad_token_id = None
+    with _explained("causal language model", folder):
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are named below
+            output_loading_info=True,
+            **_LOCAL,
+        )
+    model, loading = loaded
+    check_weights(model, loading, folder=folder)
+    return model
 
 
 def load_tokenizer(folder: Path, /) -> Any:
-    """The tokenizer in `folder`."""
+    """Load the tokenizer in `folder`.
+
+    If its padding token is beyond the model's embedding, as when it was added without resizing, another token pads.
+    """
     check_model(folder)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        msg = f"{folder} holds no tokenizer that transformers can load: {_first_line(error)}"
-        raise LabError(msg) from error
+    with _explained("tokenizer", folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    size = vocabulary(folder)
+    if not _inside(tokenizer.pad_token_id, size):
+        tokens = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token, tokenizer.convert_ids_to_tokens(0))
+        known = [token for token in tokens if token is not None]
+        before, number = tokenizer.pad_token, tokenizer.pad_token_id
+        tokenizer.pad_token = next(one for one in known if _inside(tokenizer.convert_tokens_to_ids(one), size))
+        msg = (
+            f"the padding token {before!r} of {folder} has id {number}, and the model's embedding has {size} rows: "
+            f"{tokenizer.pad_token!r} pads instead, which changes no loss"
+        )
+        warnings.warn(msg, LabWarning, stacklevel=2)
+    return tokenizer
 
 
 def context(folder: Path, /) -> int | None:
-    """The most tokens that the model in `folder` has positions for; None where its configuration does not say."""
+    """Return how many tokens the model in `folder` has positions for; None where its configuration does not say."""
+    return getattr(_config(folder).get_text_config(), "max_position_embeddings", None)
+
+
+def vocabulary(folder: Path, /) -> int | None:
+    """Return the rows of the embedding of the model in `folder`; None where its configuration does not say."""
+    return getattr(_config(folder).get_text_config(), "vocab_size", None)
+
+
+def _config(folder: Path) -> Any:
     check_model(folder)
+    with _explained("configuration", folder):
+        return transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+
+
+def _inside(token: int | None, size: int | None) -> bool:
+    return token is None or size is None or token < size
+
+
+@contextlib.contextmanager
+def _explained(what: str, folder: Path) -> Iterator[None]:
+    """Show the user why something cannot be loaded, whatever library says so and with whatever exception."""
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        msg = f"{folder} holds no configuration that transformers can read: {_first_line(error)}"
+        yield
+    except Exception as error:
+        msg = f"{folder} holds no {what} that transformers can load: {reason(error, folder)}"
         raise LabError(msg) from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def with_lora(model: Any, /, *, rank: int, seed: int) -> Any:
@@ -84,9 +135,11 @@ def with_adapter(model: Any, folder: Path, /) -> Any:
         msg = f"{folder} holds no adapter_config.json: `--adapter` takes adapters, as `uds train --lora` saves them"
         raise LabError(msg)
     try:
-        return peft.PeftModel.from_pretrained(model, folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        msg = f"the adapters in {folder} do not fit the model: {_first_line(error)}"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="(?s).*Found missing adapter keys")
+            return peft.PeftModel.from_pretrained(model, folder, local_files_only=True)
+    except Exception as error:
+        msg = f"the adapters in {folder} do not fit the model: {reason(error, folder)}"
         raise LabError(msg) from error
 
 
@@ -112,10 +165,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def compare(
     from ..comparison.plan import Plan
     from ..comparison.run_store import Runs
     from ..comparison.session import finish, said, side_by_side, train_all
-    from ..training.policy_inputs import set_aside
+    from ..training.policy_inputs import check_models, set_aside
     from ..training.task import prepare
 
     with telling(machine=json) as tell:
@@ -72,6 +72,7 @@ def compare(
         task = prepare(plan.source, seed=seed)
         settings.total_steps(len(task.train))
         task.measure(settings)
+        check_models(task, policies, source=plan.source)
         runs = Runs(output)
         runs.claim(plan, overwrite=overwrite)
         hint_at_allocator()

@@ -11,10 +11,11 @@ import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import LabError
+from ..errors import LabError, LabWarning
 
 __all__: list[str] = []
 
@@ -24,6 +25,7 @@ def main(folder: Path, /) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is no answer
+    warnings.simplefilter("ignore", LabWarning)  # the first process has shown them
     try:
         _serve(folder, answers)
     except LabError as error:

@@ -65,12 +65,15 @@ class Encoder:
         Tokens after which an example is cut.
     context
         The most tokens that the model has positions for, where that is known; no example may have more.
+    vocabulary
+        Rows of the model's embedding, where that is known; no example may have a token beyond.
     """
 
     tokenizer: Any
     template: str = DEFAULT_TEMPLATE
     max_length: int = 512
     context: int | None = None
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         _ = self._template
@@ -93,7 +96,8 @@ class Encoder:
         Raises
         ------
         LabError
-            If a record is longer than the model's context, or the tokenizer, its chat template or the template fails.
+            If a record is longer than the model's context or has a token beyond its embedding, or if the tokenizer, its
+            chat template or the template fails.
         """
         records = list(records)
         encoded = [self._encoded(record) for record in records]
@@ -145,6 +149,14 @@ class Encoder:
             msg = (
                 f"{record.where}: a sample of {len(ids)} tokens, and the model has positions for {self.context}: cut "
                 f"samples with `--max-length {self.context}`"
+            )
+            raise LabError(msg)
+        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            msg = (
+                f"{record.where}: the token {token!r} has id {max(ids)}, and the model's embedding has "
+                f"{self.vocabulary} rows: resize it with `model.resize_token_embeddings(len(tokenizer))` and save the "
+                "model, or name the tokenizer that it was trained with"
             )
             raise LabError(msg)
         return Encoded(ids, labels, None)

@@ -164,15 +164,21 @@ def _score_all(
     from .window_store import WindowStore
 
     folder = output.with_name(output.name + ".parts")
-    if overwrite and process.rank == 0 and folder.is_dir():
-        WindowStore(folder, {}).remove()
-    process.wait()
     parts = WindowStore(folder, lab.about(source, scoring))
-    parts.claim(write=process.rank == 0)
+    if not overwrite:
+        parts.claim(write=False)
+    scorer = lab.scorer(source, scoring, process=process, parts=parts, every=every, overwrite=overwrite)
+    process.wait()
+    if process.rank == 0:
+        if overwrite:
+            parts.remove()
+        parts.claim(write=True)
+    process.wait()
     began = time.perf_counter()
     try:
-        with limited(threads), _bar(process, every, parts) as progress:
-            lab.score(source, scoring, process=process, parts=parts, every=every, progress=progress)
+        if scorer is not None:
+            with limited(threads), _bar(process, every, parts) as progress:
+                lab.score(scorer, process=process, parts=parts, every=every, progress=progress)
         process.wait()
     except KeyboardInterrupt:
         done = sum(map(parts.has, range(len(every))))

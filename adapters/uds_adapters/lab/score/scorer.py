@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,11 +25,11 @@ from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
 from ..data.jsonl import Window
 from ..data.source import Source
 from ..errors import LabError
-from ..models import context, load_model, load_tokenizer, quiet, with_adapter
+from ..models import context, load_model, load_tokenizer, quiet, vocabulary, with_adapter
 from ..policy_spec import make_policy
 from .window_store import ScoredRecords, ScoredWindow, WindowStore
 
-__all__ = ["Process", "Scoring", "WindowScorer", "WithLoss", "about", "process", "score"]
+__all__ = ["Process", "Scoring", "WindowScorer", "WithLoss", "about", "process", "score", "scorer"]
 
 _LARGEST = float(torch.finfo(torch.float32).max)  # JSON has integers of any size
 _SHOWN = 80  # characters
@@ -155,6 +156,7 @@ class WindowScorer:
             template=source.template,
             max_length=source.max_length,
             context=context(source.model),
+            vocabulary=vocabulary(source.model),
         )
         self.collator = Collator(pad_id(tokenizer))
         # nothing trains, so that the head is prepared once
@@ -186,6 +188,14 @@ class WindowScorer:
             features=self._features(known, encoded.records, progress) if known else {},
             unread=sorted(encoded.summary.unread),
         )
+
+    def check_tokens(self, every: Sequence[Window], /) -> None:
+        """Encode all records if the tokenizer has tokens beyond the model's embedding, and raise if one occurs."""
+        beyond = max(self.encoder.tokenizer.get_vocab().values()) >= (self.encoder.vocabulary or math.inf)
+        with quiet():
+            for window in every if beyond else ():
+                read = lines.read(self.source.data, window)
+                self.encoder.encode(data.parse(line, path=self.source.data, fields=self.source.fields) for line in read)
 
     def _features(
         self, examples: Sequence[Any], records: Sequence[data.Record], progress: Callable[[int], None] | None
@@ -226,7 +236,7 @@ class WindowScorer:
         return found
 
 
-def score(
+def scorer(
     source: Source,
     scoring: Scoring,
     /,
@@ -234,18 +244,42 @@ def score(
     process: Process,
     parts: WindowStore,
     every: Sequence[Window],
+    overwrite: bool = False,
+) -> WindowScorer | None:
+    """Return what scores the windows of one process; None if all are finished, and not to be overwritten.
+
+    Raises
+    ------
+    LabError
+        See `WindowScorer`; and if the tokenizer has tokens beyond the model's embedding, and a record has one of them.
+    """
+    if not overwrite and all(parts.has(number) for number in _own(process, every)):
+        return None
+    made = WindowScorer(source, scoring, device=process.device)
+    made.check_tokens(every)
+    return made
+
+
+def score(
+    scorer: WindowScorer,
+    /,
+    *,
+    process: Process,
+    parts: WindowStore,
+    every: Sequence[Window],
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """The windows of one process that are not finished yet; each is kept as soon as it is.
+    """Score the windows of one process that are not finished yet; each is saved as soon as it is.
 
     Windows go round: with two processes, every other one to each. `progress` is called with the number of records done.
     """
-    own = [number for number in range(process.rank, len(every), process.size) if not parts.has(number)]
-    if not own:
-        return
-    scorer = WindowScorer(source, scoring, device=process.device)
-    for number in own:
-        parts.save(number, scorer(every[number], progress=progress))
+    for number in _own(process, every):
+        if not parts.has(number):
+            parts.save(number, scorer(every[number], progress=progress))
+
+
+def _own(process: Process, every: Sequence[Window]) -> range:
+    return range(process.rank, len(every), process.size)
 
 
 def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:

@@ -63,13 +63,13 @@ class WindowStore:
     Parameters
     ----------
     folder
-        Made where there is none.
+        Created by `claim`.
     about
         What the features depend on, as JSON says it; a folder that holds other windows is refused.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.folder, self.about = storage.folder(folder), about
+        self.folder, self.about = folder, about
 
     def claim(self, *, write: bool) -> None:
         """Make sure that the folder is for this run; with `write`, say so in it. For one process to write.
@@ -91,6 +91,7 @@ class WindowStore:
                 )
                 raise LabError(msg)
         elif write:
+            storage.folder(self.folder)
             storage.write(file, text)
 
     def has(self, window: int, /) -> bool:
@@ -131,8 +132,9 @@ class WindowStore:
         )
 
     def remove(self) -> None:
-        """All windows, once they are not needed any more."""
-        shutil.rmtree(self.folder)
+        """Delete all windows, once they are not needed any more."""
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
 
     def remove_if_empty(self) -> None:
         """The folder, where no window is finished: nothing to go on from."""

@@ -45,6 +45,8 @@ class Job:
         How it is trained; `settings.steps` is the number of steps of the whole run.
     folder
         Where everything goes.
+    model
+        Of the task, loaded.
     checkpoint
         From which it is resumed; None: it starts anew.
     damaged
@@ -59,6 +61,7 @@ class Job:
     settings: Settings
     trainer_options: TrainerOptions
     folder: Path
+    model: Any = None
     checkpoint: Path | None = None
     damaged: tuple[Path, ...] = ()
     finished: dict[str, Any] | None = None
@@ -92,6 +95,7 @@ class Job:
         settings = replace(settings, steps=_steps(task, settings, trainer_options))
         with quiet():
             check(settings, trainer_options, policy=made, seed=seed, folder=folder, max_length=source.max_length)
+        model = task.load_model()
         if not resume:
             claim(folder, overwrite=overwrite)
             _clear(folder)
@@ -103,6 +107,7 @@ class Job:
             settings=settings,
             trainer_options=trainer_options,
             folder=folder,
+            model=model,
             checkpoint=checkpoint,
             damaged=damaged,
             finished=_result(folder),
@@ -165,6 +170,7 @@ class Job:
                 seed=self.seed,
                 settings=self.settings,
                 folder=folder,
+                model=self.model,
                 heldout=self.task.measure(),
                 selection={"audit": audit},
                 trainer_options=self.trainer_options,

@@ -18,14 +18,14 @@ from .. import storage
 from ..data.encoding import Collator, Example
 from ..data.source import Source
 from ..errors import LabError
-from ..models import load_model, load_tokenizer
+from ..models import load_model, load_tokenizer, quiet, vocabulary
 from ..policy_spec import parse
 from .run import train_once
 from .run_result import RunResult
 from .settings import Settings
 from .task import Task
 
-__all__ = ["ASIDE", "PolicyInputs", "prepare", "provide", "set_aside"]
+__all__ = ["ASIDE", "PolicyInputs", "check_models", "prepare", "provide", "set_aside"]
 
 ASIDE = 0.1
 """Fraction of the training records that is set aside by default where a policy needs some."""
@@ -72,6 +72,19 @@ def set_aside(policies: Sequence[str], /, *, fraction: float | None, reference_m
         )
         raise LabError(msg)
     return fraction if fraction is not None else ASIDE * bool(needy)
+
+
+def check_models(task: Task, policies: Sequence[str], /, *, source: Source) -> None:
+    """Load each model that the runs of `policies` load, and the reference model's tokenizer.
+
+    Raises
+    ------
+    LabError
+        If one cannot be loaded, if its weights do not match it, or if the reference model has another tokenizer.
+    """
+    task.load_model()
+    if source.reference_model is not None and "rholoss" in map(_name, policies):
+        _reference_model(task, source.reference_model)
 
 
 def prepare(
@@ -138,15 +151,9 @@ def _name(spec: str) -> str:
 def _model(option: str, task: Task, *, source: Source, settings: Settings, seed: int, folder: Path) -> tuple[Any, int]:
     """Return the model whose losses are wanted, and the number of tokens that its training took."""
     if option == "start":
-        return load_model(task.model), 0
+        return task.load_model(), 0
     if source.reference_model is not None:
-        if load_tokenizer(source.reference_model).get_vocab() != task.tokenizer.get_vocab():
-            msg = (
-                f"`reference-model` {source.reference_model} has another tokenizer than {task.model}, so that their "
-                "losses cannot be compared: name a model with the same one"
-            )
-            raise LabError(msg)
-        return load_model(source.reference_model), 0
+        return _reference_model(task, source.reference_model), 0
     size = max(1, min(round(settings.keep * settings.batch_size), len(task.aside)))
     trained = train_once(
         replace(task, train=task.aside),
@@ -156,6 +163,19 @@ def _model(option: str, task: Task, *, source: Source, settings: Settings, seed:
         folder=folder,
     )
     return trained.model, trained.result.tokens["forwarded_for_training"]
+
+
+def _reference_model(task: Task, folder: Path) -> Any:
+    with quiet():
+        size = vocabulary(folder)
+        missing = size is not None and any(max(example["input_ids"]) >= size for example in task.train)
+        if missing or load_tokenizer(folder).get_vocab() != task.tokenizer.get_vocab():
+            msg = (
+                f"`reference-model` {folder} has another tokenizer than {task.model}, so that their losses cannot be "
+                "compared: name a model with the same one"
+            )
+            raise LabError(msg)
+        return load_model(folder)
 
 
 def _batches(examples: Sequence[Example], collator: Collator, size: int = 16) -> list[dict[str, Any]]:

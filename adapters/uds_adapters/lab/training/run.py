@@ -11,7 +11,7 @@ from typing import Any
 from ..data.candidate_order import CandidateOrder
 from ..data.encoding import Example
 from ..evaluation.heldout import HeldOut
-from ..models import load_model, with_lora
+from ..models import with_lora
 from ..policy_spec import make_policy
 from .arguments import as_lab_error, training_arguments
 from .budget import RunBudget
@@ -46,6 +46,7 @@ def train_once(
     seed: int,
     settings: Settings,
     folder: Path,
+    model: Any = None,
     heldout: HeldOut | None = None,
     options: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
@@ -68,6 +69,8 @@ def train_once(
         How it is trained.
     folder
         The Trainer's, for checkpoints.
+    model
+        The model of `task`, where it is loaded already; it is trained in place.
     heldout
         Measured at the start, along the way and at the end.
     options
@@ -91,7 +94,7 @@ def train_once(
     accumulate = 1 if trainer_options is None else trainer_options.accumulate
     steps = settings.total_steps(len(task.train), accumulate=accumulate)
     budget = _budget(settings, train=task.train, steps=steps, accumulate=accumulate, seed=seed)
-    model = load_model(task.model)
+    model = task.load_model() if model is None else model
     if settings.lora_rank is not None:
         model = with_lora(model, rank=settings.lora_rank, seed=seed)
     given: dict[str, Any] = {

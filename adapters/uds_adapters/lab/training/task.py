@@ -14,7 +14,7 @@ from ..errors import LabError
 from ..evaluation.accuracy import MultipleChoice
 from ..evaluation.exact_match import ExactMatch
 from ..evaluation.heldout import HeldOut
-from ..models import context, load_tokenizer, quiet
+from ..models import context, load_model, load_tokenizer, quiet, vocabulary
 from .settings import Settings
 
 __all__ = ["Task", "prepare"]
@@ -52,6 +52,17 @@ class Task:
         sentence = "; ".join([text, *([reasons] if reasons else []), *clauses]) + "."
         return " ".join([sentence, *self.summary.notes()])
 
+    def load_model(self) -> Any:
+        """Load the model in its folder, checked.
+
+        Raises
+        ------
+        LabError
+            If it cannot be loaded, or if its weights do not match it.
+        """
+        with quiet():
+            return load_model(self.model)
+
     def measure(self, settings: Settings | None = None, /) -> HeldOut | None:
         """Return the measurement of the held-out loss and the metrics asked for; None where nothing is held out.
 
@@ -88,6 +99,7 @@ def prepare(source: Source, /, *, seed: int) -> Task:
             template=source.template,
             max_length=source.max_length,
             context=context(source.model),
+            vocabulary=vocabulary(source.model),
         )
         parts = [
             _encoded(name, records, encoder)

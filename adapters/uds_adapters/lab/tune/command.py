@@ -149,6 +149,7 @@ def _task(source: Source, seed: int) -> "Task":
     if not task.heldout:
         msg = "`holdout` must be more than 0: configurations are compared by the held-out loss"
         raise LabError(msg)
+    task.load_model()
     console.print(task.words(), highlight=False, markup=False)
     return task
 

@@ -9,12 +9,15 @@ import tiny
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
+import spawned  # noqa: E402
+import trainer_losses  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 from trl.trainer.sft_config import SFTConfig  # noqa: E402
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: E402
 from trl_data import MODES, data, tokenizer  # noqa: E402
 
 import uds_core as uds  # noqa: E402
+from uds_adapters import batches  # noqa: E402
 from uds_adapters.transformers import UDSTrainerMixin  # noqa: E402
 from uds_adapters.trl import UDSSFTTrainer  # noqa: E402
 
@@ -135,6 +138,62 @@ def test_one_choice_for_a_whole_step(tmp_path, mode):
     stock.train()
     assert len(chosen.kept) == 3
     assert far(got.steps[0], seen.steps[0]) < 1e-6
+
+
+METRICS = ("loss", "entropy", "mean_token_accuracy", "num_tokens", "aux_loss")
+
+
+@pytest.mark.parametrize(
+    ("mode", "model"),
+    [
+        ("padded", trainer_losses.mixture),
+        ("bfd", tiny.llama),
+        pytest.param("padded", tiny.llama, marks=pytest.mark.slow),
+        pytest.param("bfd", trainer_losses.mixture, marks=pytest.mark.slow),
+    ],
+)
+def test_fewer_samples_than_micro_batches(tmp_path, mode, model):
+    """The log tells of the chosen samples alone, and the loss of a mixture of experts counts as many steps."""
+    options = {"mode": mode, "max_length": 24, "per_device_train_batch_size": 2}
+    options |= {"include_num_input_tokens_seen": "all"}
+    chosen, got = trainer(
+        tmp_path,
+        scope="step",
+        policy=uds.Longest(count=2),
+        model=model(),
+        gradient_accumulation_steps=4,
+        **options,
+    )
+    chosen.train()
+    stock, seen = trainer(tmp_path, cls=Fed, policy=None, model=model(), gradient_accumulation_steps=2, **options)
+    stock.batches = [batch for batch in chosen.kept if len(batch["labels"])]
+    stock.train()
+    assert [len(documents(batch)) for batch in stock.batches] == [1, 1]
+    assert far(got.steps[0], seen.steps[0]) < 1e-6
+    logs = [one.state.log_history[0] for one in (chosen, stock)]
+    expected = {name: value for name, value in logs[1].items() if name in METRICS}
+    assert len(expected) == (5 if model is trainer_losses.mixture else 4)
+    assert {name: logs[0][name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert chosen.state.num_input_tokens_seen == stock.state.num_input_tokens_seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_two_processes_of_which_one_has_fewer_samples(tmp_path, count):
+    """What the process without a sample computes for the other's sake shows in no metric."""
+    options = {"imports": "trl.trainer.sft_trainer", "accumulation": 2, "count": count}
+    found = spawned.all_well(spawned.run(loops.trl, 2, tmp_path, **options))
+    kept = [one["kept"] for one in found]
+    assert sum(map(len, kept)) == count
+    steps = [[kept[0][0]]] if count == 1 else [[kept[0][0]], [kept[0][1], kept[1][0]]]
+    stock, seen = trainer(tmp_path, cls=Fed, policy=None, gradient_accumulation_steps=len(steps))
+    stock.batches = [batches.join(step) for step in steps]
+    stock.train()
+    expected = {name: value for name, value in stock.state.log_history[0].items() if name in METRICS}
+    assert len(expected) == 4
+    for one in found:
+        assert far(one["gradients"][0], seen.steps[0]) < 1e-6
+        assert {name: one["log"][0][name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def documents(batch):

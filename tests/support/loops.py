@@ -179,6 +179,7 @@ class Trained:
         self.picks: list[list[int]] = []
         self.gradients: list[torch.Tensor] = []
         self.counts: list[list[int]] = []
+        self.kept: list[Any] = []  # batches of the first step
 
 
 def recording(base: Any, seen: Trained, *, kill: Any = None) -> Any:
@@ -190,6 +191,7 @@ def recording(base: Any, seen: Trained, *, kill: Any = None) -> Any:
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
             kept, number = super().get_batch_samples(*args, **kwargs)
+            seen.kept = seen.kept or [dict(one) for one in kept if len(one["labels"])]
             seen.counts.append([int((one["labels"][:, 1:] != -100).any(1).sum()) for one in kept])
             return kept, number
 
@@ -260,8 +262,8 @@ def trainer(
     return told(run, seen)
 
 
-def trl(folder, *, accumulation=1, pool=8, mode="padded"):
-    """TRL's trainer, on texts."""
+def trl(folder, *, accumulation=1, pool=8, mode="padded", count=None):
+    """TRL's trainer, on texts; `count`: of the longest."""
     import trl_data
     from trl.trainer.sft_config import SFTConfig
 
@@ -290,7 +292,7 @@ def trl(folder, *, accumulation=1, pool=8, mode="padded"):
         args=arguments,
         train_dataset=trl_data.data(mode),
         processing_class=trl_data.tokenizer(),
-        policy=uds.UDS(**POLICY),
+        policy=uds.UDS(**POLICY) if count is None else uds.Longest(count=count),
         ranks="global",
         scope="step",
         callbacks=[noting(seen)],
@@ -300,18 +302,20 @@ def trl(folder, *, accumulation=1, pool=8, mode="padded"):
 
 
 def told(run: Any, seen: Trained) -> dict[str, Any]:
+    memory = getattr(run.selector.history.state, "memory", None)
     entries = [entry for entry in run.state.log_history if "loss" in entry]
     return {
         "picks": seen.picks,
         "gradients": seen.gradients,
         "counts": seen.counts,
+        "kept": seen.kept,
         "memory": digest(run.selector),
         "parameters": flat_weights(run.model),
         "losses": [entry["loss"] for entry in entries],
         "log": entries,
         "order": run.selector.last.indices.tolist() if run.selector.last else None,
         "weights": getattr(getattr(run.selector.last, "weights", None), "tolist", lambda: None)(),
-        "remembered": int(run.selector.history.state.memory.size),
+        "remembered": int(memory.size) if memory is not None else 0,
     }
 
 

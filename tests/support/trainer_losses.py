@@ -1,7 +1,7 @@
 """Trainers with losses of many kinds: a policy's, and a stock one that is fed given batches."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import tiny
 import torch
@@ -62,12 +62,12 @@ class Regularised(transformers.Trainer):
     processes = 1
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss, outputs = cast("tuple[torch.Tensor, Any]", super().compute_loss(model, inputs, True, num_items_in_batch))
         weights = sum(weight.square().sum() for weight in model.parameters())
         return loss + (1e-3 * weights + 0.1 * outputs.logits.square().mean()) / self.processes
 
 
-def cross_entropy(outputs, labels, reduction):
+def cross_entropy(outputs: Any, labels: Any, reduction: str) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction=reduction
     )
@@ -77,7 +77,7 @@ def function_of_means(outputs, labels, num_items_in_batch=None):
     return cross_entropy(outputs, labels, "mean")
 
 
-def function_of_items(outputs, labels, num_items_in_batch=None):
+def function_of_items(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> torch.Tensor:
     return cross_entropy(outputs, labels, "sum") / num_items_in_batch
 
 
@@ -132,7 +132,7 @@ def chosen(folder, kind: str, given: Settings, *, size: int = 1) -> dict[str, An
 
     class Sequential(UDSTrainerMixin, LOSSES[kind].trainer):
         def _get_train_sampler(self, *_args: Any, **_kwargs: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
+            return torch.utils.data.SequentialSampler(range(len(data)))
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
             batches, number = super().get_batch_samples(*args, **kwargs)
@@ -140,11 +140,12 @@ def chosen(folder, kind: str, given: Settings, *, size: int = 1) -> dict[str, An
             return batches, number
 
     kept: list[Any] = []
+    data = rows(given.accumulation * given.batch_size * size)
     seen = Gradients()
     trainer = Sequential(
         model=LOSSES[kind].model(),
         args=_arguments(folder, kind, given, given.accumulation, per_device_train_batch_size=given.batch_size),
-        train_dataset=rows(given.accumulation * given.batch_size * size),
+        train_dataset=data,
         data_collator=tiny.collate,
         policy=uds.Longest(count=given.count),
         scope=given.scope,

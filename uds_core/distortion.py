@@ -114,7 +114,7 @@ def distortion(sketches: Array, exact: Any, /) -> Distortion:
     Returns
     -------
     Distortion
-        Identical samples count in no ratio.
+        Identical samples count in no ratio: NaN where all are.
 
     Raises
     ------
@@ -137,14 +137,16 @@ def distortion(sketches: Array, exact: Any, /) -> Distortion:
     found, true = _distances(sketches), _distances(exact)
     counted = (true > 0) & (xp.triu(xp.ones_like(true), k=1) > 0)
     number = xp.sum(xp.astype(counted, true.dtype))
+    nothing = xp.full_like(number, xp.nan)
+    number = xp.where(number > 0, number, nothing)
     ratio = found / xp.where(true > 0, true, xp.ones_like(true))
     mean = xp.sum(xp.where(counted, ratio, xp.zeros_like(ratio))) / number
     square = xp.sum(xp.where(counted, (ratio - mean) ** 2, xp.zeros_like(ratio))) / number
     return Distortion(
         ratio=mean,
         spread=xp.sqrt(square),
-        lowest=xp.min(xp.where(counted, ratio, xp.full_like(ratio, xp.inf))),
-        highest=xp.max(xp.where(counted, ratio, xp.zeros_like(ratio))),
+        lowest=xp.where(number > 0, xp.min(xp.where(counted, ratio, xp.full_like(ratio, xp.inf))), nothing),
+        highest=xp.where(number > 0, xp.max(xp.where(counted, ratio, xp.zeros_like(ratio))), nothing),
         agreement=_rank_correlation(xp.mean(found, axis=1), xp.mean(true, axis=1)),
     )
 

@@ -59,14 +59,17 @@ def squares(source: Logits, /, *, block_bytes: int) -> tuple[Array, Array]:
 def triangle(pieces: Iterable[Array], /) -> Array:
     """Return R (batch, n, n) of a QR decomposition of the transposed `pieces` (batch, n, size), one below the other.
 
-    It has their singular values, the small ones too, which a Gram matrix loses.
+    It has their singular values, the small ones too, which a Gram matrix loses. NaN for a sample that is not finite.
     """
-    found = None
+    found: Any = None
+    finite: Any = True
     for piece in pieces:
         xp = array_namespace(piece)
         below = xp.matrix_transpose(piece)
+        finite = xp.all(xp.isfinite(piece), axis=(1, 2), keepdims=True) & finite
         found = qr_triangle(below if found is None else xp.concat([found, below], axis=1))
-    return found
+    xp = array_namespace(found)
+    return xp.where(finite, found, xp.full_like(found, xp.nan))  # libraries make finite numbers of some NaN
 
 
 def largest(x: Array, /) -> Array:

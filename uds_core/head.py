@@ -108,10 +108,10 @@ class Head:
         return array_namespace(self.weight).matrix_transpose(self.rows(start, stop))
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """Yield the transposed augmented head in strips (n, vocab), as long as the vocabulary."""
+        """Yield the transposed augmented head in strips (n, vocab), as long as the vocabulary; at least one."""
         xp = array_namespace(self.weight)
         step = block_items(self.vocab, block_bytes)
-        for start in range(0, self.columns, step):
+        for start in range(0, max(self.columns, 1), step):
             stop = min(start + step, self.columns)
             strip = widen(self.weight[:, start : min(stop, self.width)])
             if stop > self.width:
@@ -134,7 +134,7 @@ class Head:
 
     def centred(self) -> Head:
         """Return the head less its mean row: its logits have mean zero over the vocabulary in every row."""
-        return self._once("centred", self._make_centred)
+        return self._once("centred", self._make_centred) if self.vocab else self
 
     def projection(self, sketch: Any, /) -> Array:
         """Return the augmented head's side of a sketch (columns, features): `sketch.vocabulary` of the head."""
@@ -151,6 +151,8 @@ class Head:
 
     def _make_factor(self) -> Array:
         xp = array_namespace(self.weight)
+        if not (self.vocab and self.columns):
+            return xp.zeros((self.columns, self.columns), dtype=self.dtype, device=device(self.weight))
         triangle = None
         for _, block in self.blocks(max(4 * self.columns, 4096)):
             triangle = qr_triangle(block if triangle is None else xp.concat([triangle, block], axis=0))

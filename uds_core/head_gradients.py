@@ -12,7 +12,7 @@ from ._array import Array, accumulation_dtype, array_namespace, check_device, co
 from ._random import Stream
 from .head import HeadLogits
 from .logits import Logits, as_logits
-from .rows import BLOCK_BYTES, IGNORE, block_items, clean_rows
+from .rows import BLOCK_BYTES, IGNORE, block_items, check_vocabulary, clean_rows
 
 _COPIES = 5  # of a block in memory, while one is exponentiated, compared with targets, multiplied and summed
 
@@ -40,7 +40,7 @@ class HeadGradients:
     Raises
     ------
     ValueError
-        Where shapes or devices do not fit, or `hidden` is given twice.
+        Where shapes or devices do not fit, there is no vocabulary, or `hidden` is given twice.
 
     Notes
     -----
@@ -62,6 +62,7 @@ class HeadGradients:
     ) -> None:
         logits = as_logits(logits)
         xp = array_namespace(logits.like, labels)
+        check_vocabulary(logits.shape[2])
         check_device("labels", labels, like=logits.like, like_name="logits")
         if tuple(labels.shape) != logits.shape[:2]:
             msg = f"`labels` must have shape (batch, time) = {logits.shape[:2]}, got {tuple(labels.shape)}"

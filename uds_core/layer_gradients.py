@@ -54,9 +54,9 @@ def layer_products(
 def _products(mine: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
     (inputs, back), (their_inputs, their_back) = mine, theirs
     xp = array_namespace(inputs, back, their_inputs, their_back)
-    if inputs.shape[2] * back.shape[2] <= inputs.shape[1] * their_inputs.shape[1]:
+    if not their_inputs.shape[0] or inputs.shape[2] * back.shape[2] <= inputs.shape[1] * their_inputs.shape[1]:
         return _flat(inputs, back) @ xp.matrix_transpose(_flat(their_inputs, their_back))
-    columns: list[Array] = []
+    columns: list[Array] = []  # at least one: without others, the first way is taken
     for k in range(their_inputs.shape[0]):
         one, other = (xp.matrix_transpose(x[k, ...]) for x in theirs)
         columns.append(xp.sum((inputs @ one) * (back @ other), axis=(1, 2)))

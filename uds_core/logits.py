@@ -72,10 +72,10 @@ class DenseLogits:
         return _finished(self.values[:, :, start:stop], shift, self.mask, self.finite)
 
     def strips(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """Yield the matrices in strips of rows (batch, n, vocab), as long as the vocabulary."""
+        """Yield the matrices in strips of rows (batch, n, vocab), as long as the vocabulary; at least one."""
         batch, time, vocab = self.shape
         step = block_items(batch * vocab, block_bytes)
-        for start in range(0, time, step):
+        for start in range(0, max(time, 1), step):
             here = slice(start, min(start + step, time))
             shift = self.shift
             if shift is not None and shift.shape[1] > 1:
@@ -91,7 +91,7 @@ class DenseLogits:
         """Subtract `centre`: nothing ("none"), each "row"'s mean over the vocabulary, or a row of logits (vocab,)."""
         xp = array_namespace(self.values)
         if isinstance(centre, str):
-            if not is_row_centre(centre):
+            if not is_row_centre(centre) or not self.shape[2]:
                 return self
             total = sum(xp.sum(block, axis=2, keepdims=True) for _, block in self.blocks())
             shift = total / self.shape[2]
@@ -123,7 +123,7 @@ def as_logits(logits: Any, /) -> Logits:
     if logits.ndim != 3:
         msg = f"`logits` must have shape (batch, time, vocab), got {tuple(logits.shape)}"
         raise ValueError(msg)
-    return DenseLogits(logits, finite=finite_rows(logits) if logits.shape[2] else None)
+    return DenseLogits(logits, finite=finite_rows(logits))
 
 
 def _finished(values: Array, shift: Array | None, mask: Array | None, finite: Array | None) -> Array:

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from ._array import Array, array_namespace, check_device, device
 from .logits import Logits, as_logits
-from .rows import BLOCK_BYTES, IGNORE
+from .rows import BLOCK_BYTES, IGNORE, check_vocabulary
 
 
 def cross_entropy(
@@ -42,7 +42,7 @@ def cross_entropy(
     Raises
     ------
     ValueError
-        Where shapes or devices do not fit, or `reduction` is unknown.
+        Where shapes or devices do not fit, there is no vocabulary, or `reduction` is unknown.
 
     Notes
     -----
@@ -86,7 +86,7 @@ def entropy(
     Raises
     ------
     ValueError
-        Where shapes or devices do not fit, or `reduction` is unknown.
+        Where shapes or devices do not fit, there is no vocabulary, or `reduction` is unknown.
 
     Notes
     -----
@@ -126,7 +126,8 @@ class _Rows(NamedTuple):
 def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: bool = True) -> _Rows:
     """Reduce the vocabulary block by block, with running sums that cannot overflow."""
     xp = array_namespace(logits.like)
-    rows = None
+    check_vocabulary(logits.shape[2])
+    rows: Any = None
     for start, block in logits.blocks(block_bytes=block_bytes):
         top = xp.max(block, axis=2)
         top = top if rows is None else xp.maximum(rows.top, top)
@@ -142,9 +143,6 @@ def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: b
             total, moment = total + shrunk * rows.total, moment + shrunk * (rows.moment + lowered * rows.total)
             target = target + rows.target
         rows = _Rows(top, total, moment, target)
-    if rows is None:
-        msg = "`logits` have no vocabulary"
-        raise ValueError(msg)
     if targets is None:
         return rows
     known = (targets >= 0) & (targets < logits.shape[2])

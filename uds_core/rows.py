@@ -42,6 +42,8 @@ def clean_rows(rows: Array, mask: Array | None) -> Array:
 def finite_rows(rows: Array, /) -> Array:
     """Return whether all numbers of each row (..., n) are finite: (..., 1). Two reductions, which copy nothing."""
     xp = array_namespace(rows)
+    if 0 in rows.shape:  # a row of no numbers is finite
+        return xp.ones((*rows.shape[:-1], 1), dtype=xp.bool, device=device(rows))
     # NaN passes through both, an infinity through one of them
     return xp.isfinite(xp.max(rows, axis=-1, keepdims=True)) & xp.isfinite(xp.min(rows, axis=-1, keepdims=True))
 
@@ -50,12 +52,19 @@ def masked_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:
     """Return `rows` with zeros outside `mask` and NaN where not `finite` (batch, time, 1); None: all are finite."""
     xp = array_namespace(rows)
     if mask is None:
-        return rows if finite is None else xp.where(finite, rows, xp.full_like(rows[..., :1], xp.nan))
+        return rows if finite is None else xp.where(finite, rows, xp.full_like(finite, xp.nan, dtype=rows.dtype))
     scored = mask[:, :, None]
     nothing = xp.zeros(scored.shape, dtype=rows.dtype, device=device(rows))
     if finite is None:
         return xp.where(scored, rows, nothing)
     return xp.where(finite & scored, rows, xp.where(scored, xp.full_like(nothing, xp.nan), nothing))
+
+
+def check_vocabulary(vocab: int, /) -> None:
+    """Raise where logits have no columns, so that no token can be predicted."""
+    if not vocab:
+        msg = "`logits` have no vocabulary: shape (batch, time, vocab) with a `vocab` of at least 1 was expected"
+        raise ValueError(msg)
 
 
 def both_masks(first: Array | None, second: Array | None) -> Array | None:

@@ -72,7 +72,6 @@ class FourierSketch:
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
         """Apply G1 along the vocabulary of `source`: (..., rank)."""
-        xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
         signs = constant(_random.signs(self.seed, Stream.VOCAB, 0, (self.vocab,)), like=like, dtype=dtype)
         wanted = _random.rows(self.seed, Stream.VOCAB, self.vocab, self.rank[1])
@@ -80,9 +79,8 @@ class FourierSketch:
         mirrored = wanted > self.vocab // 2
         index = constant(np.where(mirrored, self.vocab - wanted, wanted), like=like)
         mirror = constant(np.where(mirrored, 1.0, -1.0), like=like, dtype=dtype)
-        picked = [xp.take(xp.fft.rfft(strip * signs), index, axis=-1) for strip in source.strips()]
-        parts = [xp.real(part) + mirror * xp.imag(part) for part in picked]
-        return xp.concat(parts, axis=-2) / len(wanted) ** 0.5
+        real, imaginary = frequencies(source, signs, index)
+        return (real + mirror * imaginary) / len(wanted) ** 0.5
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """Return G2 transposed for positions 0 to `length`: (length, rank)."""
@@ -199,6 +197,21 @@ class ShiftedSketch(_Sized):
 
 
 Sketch: TypeAlias = FourierSketch | PairedSketch | ShiftedSketch
+
+
+def frequencies(source: Head | DenseLogits, signs: Array, index: Array, /) -> tuple[Array, Array]:
+    """Return the real and imaginary parts (..., n) of the real FFT of `source` times `signs`, at `index` (n,)."""
+    xp = array_namespace(source.like)
+    real: list[Array] = []
+    imaginary: list[Array] = []
+    for strip in source.strips():
+        if 0 in strip.shape:  # libraries do not transform arrays without numbers
+            found = xp.zeros((*strip.shape[:-1], index.shape[0]), dtype=strip.dtype, device=device(strip))
+            real, imaginary = [*real, found], [*imaginary, found]
+            continue
+        picked = xp.take(xp.fft.rfft(strip * signs), index, axis=-1)
+        real, imaginary = [*real, xp.real(picked)], [*imaginary, xp.imag(picked)]
+    return xp.concat(real, axis=-2), xp.concat(imaginary, axis=-2)
 
 
 def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Array]:

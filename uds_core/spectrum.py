@@ -7,6 +7,7 @@ from . import _options
 from ._array import Array, array_namespace, device, has_float64, is_accelerator
 from .estimators import Captured, by_eigenvalues, by_polar, by_polar_of_gram, by_singular_values, captured
 from .gram import columns, gram, groups, parts, squares, triangle
+from .head import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES
 
@@ -162,7 +163,7 @@ def _each(
 ) -> Array:
     """Apply `estimate` to each group of samples that fits into `block_bytes`; return `numbers` for each sample."""
     xp = array_namespace(logits.like)
-    if 0 in logits.shape[:2]:  # no samples, or none with a row
+    if 0 in logits.shape or (isinstance(logits, HeadLogits) and not logits.head.columns):  # no numbers: all are 0
         return xp.zeros((logits.shape[0], *numbers), dtype=logits.dtype, device=device(logits.like))
     found = [xp.astype(estimate(group), logits.dtype, copy=False) for group in groups(logits, block_bytes=block_bytes)]
     return found[0] if len(found) == 1 else xp.concat(found, axis=0)

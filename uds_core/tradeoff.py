@@ -169,6 +169,8 @@ def _finite_in_order(values: Array) -> tuple[Array, Array]:
 def _quantile(ordered: Array, count: Array, q: float) -> Array:
     """Interpolate linearly between order statistics of the first `count` (0-d) entries; 0 where there are none."""
     xp = array_namespace(ordered)
+    if not ordered.shape[0]:
+        return count
     place = xp.where(count > 0, (count - 1) * q, xp.zeros_like(count))
     below = xp.floor(place)
     last = xp.where(count > 0, count - 1, xp.zeros_like(count))

@@ -16,6 +16,7 @@ from ..logits import DenseLogits, Logits
 from ..memory import Memory, diversity, storable
 from ..policy import Needs
 from ..registry import register
+from ..sketch import frequencies
 from ..spectrum import nuclear_norm
 from ._budgeted import Budgeted
 from ._sketched import SketchState, fingerprint
@@ -221,15 +222,13 @@ class _ReleasedSketch:
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
         """Apply G1 along the vocabulary of `source`: (..., rank)."""
-        xp = array_namespace(source.like)
         like, dtype = source.like, source.dtype
         signs, rows = _arrays(self.vocab)
         n = len(signs)
         # Re F[k] = Re F[n - k] for real input: the real FFT has all that is wanted
         index = constant(np.minimum(rows, n - rows).astype(np.int32), like=like)
         turn = constant(signs, like=like, dtype=dtype)
-        parts = [xp.real(xp.take(xp.fft.rfft(strip * turn), index, axis=-1)) for strip in source.strips()]
-        return xp.concat(parts, axis=-2) * (n / len(rows)) ** 0.5
+        return frequencies(source, turn, index)[0] * (n / len(rows)) ** 0.5
 
     def _time_table(self, length: int) -> np.ndarray:
         """Return G2 transposed for rows 0 to `length`: (length, rank)."""

@@ -84,6 +84,15 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     return constant(np.asarray(kept, dtype=np.int32), like=scores)
 
 
+def with_score(chosen: Array, indices: Array, scores: Array, /) -> Array:
+    """Return `chosen` (k,), numbers of the samples at `indices` (k,), without samples whose score (batch,) is NaN."""
+    xp = array_namespace(chosen, indices, scores)
+    known = to_numpy(~xp.isnan(xp.take(scores, indices)))
+    if known.all():
+        return chosen
+    return xp.take(chosen, constant(np.flatnonzero(known).astype(np.int32), like=chosen))
+
+
 def greedy(
     scores: Array,
     sketches: Array,

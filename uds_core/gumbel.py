@@ -38,8 +38,8 @@ def gumbel_top_k(
     Parameters
     ----------
     scores, length, budget, groups
-        As in `top_k`; a budget of `keep` or `count`. Samples that are empty or have no score are never drawn while
-        another can be.
+        As in `top_k`; a budget of `keep` or `count`. Where too few have rows and a score, empty ones come next, and
+        those whose score is NaN last, all with weight 0.
     temperature
         tau, in units of the scores: small is nearly `top_k`, large is nearly uniform.
     seed
@@ -91,9 +91,12 @@ def _draw(scores: Array, able: Array, noise: Array, *, budget: Budget, temperatu
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     # log p_i but for a constant, which falls out of phi - kappa; less the best first, so that no division overflows
     phi = xp.where(able, (scores - top) / float(temperature), lowest)
+    phi = xp.minimum(phi, xp.full_like(phi, 1e30))  # infinities have no difference
     noisy = phi + noise
     k = budget.size(scores.shape[0])
-    order = xp.argsort(noisy, descending=True, stable=True)
+    by_noise = xp.argsort(noisy, descending=True, stable=True)
+    last = xp.astype(~able, xp.int8) + xp.astype(xp.isnan(scores), xp.int8)
+    order = xp.take(by_noise, xp.argsort(xp.take(last, by_noise), stable=True))
     indices = xp.astype(order[:k], xp.int32, copy=False)
     if k == scores.shape[0]:
         return GumbelSelection(indices, xp.astype(xp.take(able, indices), scores.dtype))

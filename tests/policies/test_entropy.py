@@ -55,5 +55,5 @@ def test_empty_and_broken_samples_move_no_percentile(backend):
     more = pools.Pool(*(np.concatenate([a, b[:2]]) for a, b in zip(pool, pools.samples(1), strict=True)))
     more.labels[-2] = -100
     more.hidden[-1, 1] = np.nan
-    _, beside, _ = pools.picks(uds.Quadrants(keep=1.0), backend, None, more)
+    _, beside, _ = pools.picks(uds.Quadrants(keep=0.5), backend, None, more)
     np.testing.assert_allclose(backend.numpy(beside.scores)[: pools.BATCH], backend.numpy(alone.scores), atol=1e-6)

@@ -1,6 +1,5 @@
 """Every policy with random options, on random pools, sizes from 0: the same choices, or the same error of ours."""
 
-import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -38,6 +37,12 @@ OPTIONS: dict[str, list[Any]] = {
     "seed": [0, 3],
     "time": [1, 8],
     "rank": [(1, 1), (2, 3)],
+    "policy": ["entropy", "maxloss", "uds", "uds:frobenius=1.0"],
+    "warmup": [0, 1, 10],
+    "explore": [0.0, 0.25, 1.0],
+    "least_correlation": [-1.0, 0.1],
+    "forget": [0.5, 1.0],
+    "penalty": [0.01, 1.0],
 }
 FITS = {("reference", "alpha"): [0.0, 0.7]}
 BUDGETS: list[dict[str, Any]] = [{"keep": 0.5}, {"keep": 0.1}, {"count": 1}, {"count": 3}, {"tokens": 4}, {}]
@@ -65,6 +70,8 @@ class Run:
         pool["ids"] = rng.permutation(9)[:batch] if rng.random() < 0.95 else None
         pool["reference_loss"] = numbers(rng, batch)
         pool["start_loss"] = numbers(rng, batch)
+        pool["glance"], pool["measured"], pool["learns"] = numbers(rng, batch, 9), numbers(rng, 32), rng.random() < 0.7
+        pool["logits"] = self.name != "predicted" or rng.random() < 0.5
         groups = rng.integers(0, 2, size=batch) if rng.random() < 0.3 else None
         validation = self._samples(rng, size(rng), size(rng)) if rng.random() < 0.95 else None
         return pool | {"groups": groups, "validation": validation}
@@ -79,24 +86,30 @@ class Run:
     def candidates(self, library: Backend, pool: dict[str, Any]) -> uds.Candidates:
         given = {name: None if pool[name] is None else library.array(pool[name]) for name in ("mask", "labels")}
         hidden = library.array(pool["hidden"])
+        given["hidden"] = hidden if self.dense else None
         if self.dense:
             logits: Any = library.array(pool["hidden"] @ self.weight.T)
         else:
             logits = uds.Head(library.array(self.weight))(hidden)
-        for name in ("ids", "reference_loss", "start_loss"):
+        if not pool.get("logits", True):
+            logits, given["hidden"] = None, None
+        for name in ("ids", "reference_loss", "start_loss", "glance"):
             if pool.get(name) is not None:
                 given[name] = library.array(pool[name])
         if pool.get("validation") is not None:
             given["validation"] = self.candidates(library, pool["validation"])
-        return uds.Candidates(logits, hidden=hidden, **given)
+        return uds.Candidates(logits, **given)
 
     def __call__(self, library: Backend) -> Any:
-        policy, state = uds.get(self.name)(**self.options), None
+        policy: Any = uds.get(self.name)(**self.options)
+        state: Any = None
         steps: list[Any] = []
         for pool in self.pools:
             features = policy.examine(self.candidates(library, pool))
             groups = None if pool["groups"] is None else library.array(pool["groups"], "int32")
             selection, state = policy.choose(state, features, groups=groups)
+            if policy.needs.training_pass and pool["learns"]:
+                state = policy.learn(state, library.array(pool["measured"][: policy.pending(state)]))
             if self.saved:
                 state = uds.restore(policy.init(features), uds.flatten(state))
             weights = None if selection.weights is None else selection.weights
@@ -114,10 +127,11 @@ def check_selection(run: Run, got: Outcome) -> None:
         assert scores.shape == (len(pool["hidden"]),)
         unknown = np.isnan(scores)
         if run.name != "full" and pool["groups"] is None:
-            order = unknown[indices]
-            assert not (order[:-1] & ~order[1:]).any(), "a sample without a score comes before one that has one"
-            left = np.setdiff1d(np.arange(len(scores)), indices)
-            assert not (order.any() and not unknown[left].all()), "a sample without a score takes another's place"
+            assert not unknown[indices].any()
+            if {"keep", "count"} & set(run.options):
+                given: dict[str, Any] = {key: run.options.get(key) for key in ("keep", "count")}
+                budget = uds.Budget(**given)
+                assert len(indices) == min(budget.size(len(scores)), np.sum(~unknown))
 
 
 def check(name: str, seed: int, library: str) -> None:
@@ -125,21 +139,50 @@ def check(name: str, seed: int, library: str) -> None:
     run = Run(name, np.random.default_rng([NAMES.index(name), seed]))
     expected, got = outcome(run, LIBRARIES["numpy"]), outcome(run, LIBRARIES[library])
     assert got.error == expected.error
+    low = "float64" not in LIBRARIES[library].floats
     check_selection(run, expected)
     check_selection(run, got)
     for step in range(len(run.pools) if not got.error else 0):
         indices, others = got.arrays[f".{step}.indices"], expected.arrays[f".{step}.indices"]
         scores, other_scores = got.arrays[f".{step}.scores"], expected.arrays[f".{step}.scores"]
-        np.testing.assert_allclose(scores, other_scores, rtol=1e-4, atol=1e-5, equal_nan=True)
+        rtol, atol = (5e-2, 5e-3) if low else (1e-4, 1e-5)
+        np.testing.assert_allclose(scores, other_scores, rtol=rtol, atol=atol, equal_nan=True)
         assert indices.shape == others.shape
         if not np.array_equal(indices, others):
             if name not in IN_TURN:
-                np.testing.assert_allclose(other_scores[indices], other_scores[others], rtol=1e-6, atol=1e-7)
+                rtol, atol = (5e-2, 5e-3) if low else (1e-6, 1e-7)
+                np.testing.assert_allclose(other_scores[indices], other_scores[others], rtol=rtol, atol=atol)
             return
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.* has no budget:UserWarning")
+TELLING = (
+    "ignore::RuntimeWarning",
+    "ignore:.* has no budget:UserWarning",
+    "ignore:.* too few have a score:UserWarning",
+)
+CASES = 10_000
+
+
+@pytest.mark.filterwarnings(*TELLING, "ignore:predicted scores of .* do not rank:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_library_chooses_what_numpy_chooses(name):
-    for seed in range(50):
-        check(name, seed, "torch" if "torch" in LIBRARIES else "strict")
+def test_libraries_choose_what_numpy_chooses(name):
+    for seed in range(20):
+        check(name, seed, "torch" if seed % 4 and "torch" in LIBRARIES else "strict")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(*TELLING, "ignore:predicted scores of .* do not rank:UserWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_libraries_choose_what_numpy_chooses_in_many_cases(name):
+    for seed in range(100, 100 + CASES // len(NAMES) + 1):
+        check(name, seed, "torch" if seed % 10 and "torch" in LIBRARIES else "strict")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("jax" not in LIBRARIES, reason="needs JAX")
+@pytest.mark.filterwarnings(*TELLING, "ignore:predicted scores of .* do not rank:UserWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_jax_chooses_what_numpy_chooses(name):
+    """In few cases: it compiles anew for each size."""
+    for seed in range(2):
+        check(name, seed, "jax")

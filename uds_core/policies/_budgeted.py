@@ -3,7 +3,8 @@
 import warnings
 from dataclasses import dataclass
 
-from ..choice import Budget
+from .._array import Array
+from ..choice import Budget, with_score
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +36,18 @@ class Budgeted:
                 "samples) or `count` (a number of them); `keep=1.0` keeps all without this warning"
             )
             warnings.warn(msg, UserWarning, stacklevel=3)
+
+    def scored_only(self, indices: Array, scores: Array, /) -> Array:
+        """Return `indices` (k,) without samples whose score is NaN; warn the caller of `choose` of those left out."""
+        sound = with_score(indices, indices, scores)
+        if sound.shape[0] < indices.shape[0]:
+            msg = (
+                f"{type(self).__name__} keeps fewer samples than its budget allows, as too few have a score: training "
+                "on one whose score is NaN would destroy the model; look for logits that are not finite (overflow in "
+                "float16, a learning rate that is too high) and for recorded losses that are missing"
+            )
+            warnings.warn(msg, UserWarning, stacklevel=3)
+        return sound
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ _LEAST = 1e-30  # a weight of 0 has no logarithm
 def draw(weights: Array, length: Array, /, *, budget: Budget, seed: tuple[int, int], groups: Array | None) -> Array:
     """Draw indices (k,) without replacement, each next one with probability proportional to `weights`.
 
-    `weights` (batch,), of at least 0; NaN is never drawn while another can be, nor is an empty sample. `length`,
+    `weights` (batch,), of at least 0; empty samples are drawn after all others, and those of weight NaN last. `length`,
     `budget`, `seed` and `groups` as in `gumbel_top_k`, whose importance weights are left out: these draws are biased on
     purpose.
     """

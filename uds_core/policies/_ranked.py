@@ -67,4 +67,5 @@ class Ranked(TokenBudgeted):
         self.warn_without_budget()
         rating = self.rate(Stateless(), features)
         indices = top_k(rating.scores, features["length"], budget=self.budget, groups=groups)
+        indices = self.scored_only(indices, rating.scores)
         return Selection(indices=indices, scores=rating.scores, parts=rating.parts), Stateless()

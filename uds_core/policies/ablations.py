@@ -134,6 +134,7 @@ class DiversityOnly(Sketched):
         scores = diversity(sketch, state.memory, distance=self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
+        indices = self.scored_only(indices, scores)
         selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
         memory = state.memory.push(storable(sketch, indices, finite & (length > 0)))
         return selection, SketchState(memory, state.recipe)

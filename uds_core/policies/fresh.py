@@ -91,6 +91,7 @@ class Fresh(Sketched, TokenBudgeted):
         duplicate = xp.astype(near < float(self.threshold) * median_distance, sketch.dtype)
         scores = xp.where(finite, drawn - duplicate, xp.full_like(drawn, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
+        indices = self.scored_only(indices, scores)
         selection = Selection(indices=indices, scores=scores, parts={"random": drawn, "near_duplicate": duplicate})
         memory = state.memory.push(storable(sketch, indices, able))
         return selection, FreshState(memory, state.step + 1, state.recipe)

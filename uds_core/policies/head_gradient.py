@@ -103,6 +103,9 @@ class GREATS(Budgeted):
         products, across = (candidates.extra.get(name) for name in ("products", "validation_products"))
         if products is None or across is None:
             products, across = _head_products(candidates, self)
+        if not across.shape[1]:
+            msg = "GREATS needs at least one validation sample, got none: its choice lowers their loss"
+            raise ValueError(msg)
         xp = array_namespace(products)
         sound = xp.any(~xp.isnan(across), axis=0)  # NaN with all of them: the validation sample is not finite
         number = xp.sum(xp.astype(sound, across.dtype))
@@ -132,9 +135,9 @@ class GREATS(Budgeted):
                 left = left - eta * products[picked]
             return left
 
-        indices = in_turn(after, length, budget=self.budget, groups=belongs)
+        indices = constant(in_turn(after, length, budget=self.budget, groups=belongs), like=alignment)
         selection = Selection(
-            indices=constant(indices, like=alignment),
+            indices=self.scored_only(indices, alignment),
             scores=alignment,
             parts={"gradient": constant(norms, like=alignment, dtype=alignment.dtype)},
             metrics={"eta": constant(np.asarray(eta), like=alignment, dtype=alignment.dtype)},
@@ -203,7 +206,8 @@ class DivBS(Budgeted):
         first = np.maximum(left.scores(), 0)  # NaN stays
         indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
         scores = constant(first, like=sketch, dtype=sketch.dtype)
-        return Selection(indices=constant(indices, like=sketch), scores=scores), StepNumber(step + 1)
+        indices = self.scored_only(constant(indices, like=sketch), scores)
+        return Selection(indices=indices, scores=scores), StepNumber(step + 1)
 
 
 class _Residual:

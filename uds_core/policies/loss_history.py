@@ -88,6 +88,7 @@ class LossDrop(Budgeted):
             start = features["start_loss"]
         scores = loss - start
         indices = top_k(scores, length, budget=self.budget, groups=groups)
+        indices = self.scored_only(indices, scores)
         parts = {"loss": loss, "start_loss": start}
         return Selection(indices=indices, scores=scores, parts=parts), state
 
@@ -162,6 +163,7 @@ class LossEMA(Budgeted):
         blend = float(self.blend)
         weights = blend * past + (1 - blend) * loss
         indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
+        indices = self.scored_only(indices, weights)
         after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
         selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})
         return selection, LossAverages(state.averages.enter(ids, after), state.step + 1)

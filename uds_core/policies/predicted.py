@@ -132,6 +132,7 @@ class Predicted(TokenBudgeted):
         order = self._order(state, rating.scores, groups)
         indices = top_k(_like(order.priority, rating.scores), length, budget=self.budget, groups=groups)
         explored = _like(order.explored(_of_each_group(indices, groups)), predicted)
+        indices = self.scored_only(indices, rating.scores)
         state = state._replace(
             rated=self.policy.remember(rating.state, known, indices, rating.scores), step=state.step + 1
         )

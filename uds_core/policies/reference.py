@@ -62,7 +62,7 @@ class Reference(Budgeted):
     -----
     For checking and comparing only: lengths are inflated by about ``sqrt(time vocab) / 2``, and the score of a sample
     depends on how much its batch was padded, and on which side. `UDS` has neither. Where the released code has no
-    defined answer, this has one: ties go to the lower index, and a sample that is not finite is chosen last and never
+    defined answer, this has one: ties go to the lower index, and a sample that is not finite is neither chosen nor
     remembered. O(batch (time width min(time, width) + memory r)) through a prepared head, with r numbers in a sketch.
     Source: UDS, arXiv 2510.16882.
     """
@@ -119,6 +119,7 @@ class Reference(Budgeted):
         far = diversity(sketch, state.memory)
         scores = utility + float(self.alpha) * far
         indices = top_k(scores, length, budget=self.budget, groups=groups)
+        indices = self.scored_only(indices, scores)
         selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
         known = array_namespace(scores).isfinite(scores)
         return selection, SketchState(state.memory.push(storable(sketch, indices, known)), state.recipe)

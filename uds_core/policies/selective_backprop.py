@@ -104,6 +104,7 @@ class SelectiveBackprop(Budgeted):
             indices = draw(probability, length, budget=self.budget, seed=seed, groups=groups)
         else:
             indices, scores = self._accept(probability, length, state.step, groups)
+        indices = self.scored_only(indices, scores)
         parts = {"loss": loss, "probability": probability}
         return Selection(indices=indices, scores=scores, parts=parts), LossWindow(losses, state.step + 1)
 
@@ -112,7 +113,7 @@ class SelectiveBackprop(Budgeted):
             return float(self.beta)
         if self.count is None:
             return 0.0 if self.keep is None else 1.0 / float(self.keep) - 1.0
-        size = batch if groups is None else batch / np.unique(to_numpy(groups)).size
+        size = batch if groups is None else batch / max(np.unique(to_numpy(groups)).size, 1)
         return float(max(size / self.count - 1.0, 0.0))
 
     def _accept(self, probability: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
@@ -122,7 +123,7 @@ class SelectiveBackprop(Budgeted):
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         if self.budget != Budget():
             return indices, scores
-        accepted = to_numpy(scores) >= 1
+        accepted = (to_numpy(scores) >= 1) & (to_numpy(length) > 0)
         names = np.zeros(probability.shape[0], np.int64) if groups is None else to_numpy(groups)
         order = to_numpy(indices)
         best = {int(order[first]) for first in np.unique(names[order], return_index=True)[1]}  # one of each at least

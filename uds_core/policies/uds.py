@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from .. import _options
 from .._array import Array, array_namespace, device
 from ..candidates import Candidates, Features, Selection
-from ..choice import greedy, top_k
+from ..choice import greedy, top_k, with_score
 from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, diversity, storable
 from ..policy import Needs
@@ -139,7 +139,9 @@ class UDS(Sketched, TokenBudgeted):
         """Choose by utility + alpha x diversity; then add the chosen, and no others, to the memory."""
         self.warn_without_budget()
         rating = self.rate(self.init(features) if state is None else state, features)
-        indices, weights = self._pick(rating.state, features, rating.scores, groups)
+        drawn, weights = self._pick(rating.state, features, rating.scores, groups)
+        indices = self.scored_only(drawn, rating.scores)
+        weights = None if weights is None else with_score(weights, drawn, rating.scores)
         selection = Selection(
             indices=indices, scores=rating.scores, weights=weights, parts=rating.parts, metrics=rating.metrics
         )

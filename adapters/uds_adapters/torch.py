@@ -137,7 +137,7 @@ class BatchSelector:
         self.tokens = self.empty = 0
         self.trained_by: list[tuple[bool, ...]] = []
         self.stand_in: Any = None
-        self._ended = self._warned = False
+        self._ended = False
         self.metrics: dict[str, float] = {}
         self._returned: Any = None
 
@@ -335,7 +335,6 @@ class BatchSelector:
             groups = pool.owners.to(length.device) if apart else None
             selection, state = policy.choose(self.history.state, pool.features, groups=groups)
         self.history.state = state
-        self._warned = self._warned or checks.warn_of_nan(selection, pool.owners == self.ranks.rank if apart else None)
         return selection
 
     def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:

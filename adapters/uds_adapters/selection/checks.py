@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 import uds_core as uds
 
 from .. import checkpoints
@@ -21,7 +19,6 @@ __all__ = [
     "draws_weights",
     "only_batch",
     "warn_of_lost",
-    "warn_of_nan",
     "warn_of_unlabelled",
 ]
 
@@ -88,29 +85,6 @@ def warn_of_lost(end: Ended) -> None:
             "the same number of batches (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
         )
         warnings.warn(msg, stacklevel=4)
-
-
-def warn_of_nan(selection: uds.Selection, own: torch.Tensor | None) -> bool:
-    """Warn when fewer candidates than wanted can be chosen, as the scores of the others are NaN; return whether so.
-
-    `own` (pool,): True for the candidates of this process, if processes choose apart.
-    """
-    unscored = torch.from_numpy(selection.unscored())
-    own = torch.ones_like(unscored) if own is None else own
-    unscored &= own
-    number = int(unscored.sum())
-    if not number:
-        return False
-    taken = unscored.clone()
-    taken[selection.indices.cpu().long()] = True
-    if not bool(taken[own].all()):
-        return False
-    msg = (
-        f"the scores of {number} of {int(own.sum())} candidates are NaN, and all others were chosen: fewer samples may "
-        "be trained than the policy asks for. Look for inputs, or weights, that are not finite"
-    )
-    warnings.warn(msg, stacklevel=5)
-    return True
 
 
 def only_batch(chosen: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 import uds_core as uds
 
-from . import batches, checkpoints
+from . import checkpoints
 from .batches import entries
 from .scoring.scorer import Scorer
 
@@ -61,7 +61,7 @@ def measure(
         if "id" not in beside:
             msg = f"`{id_field}` must hold whole numbers, got {ids[:3]}: number the samples of the data set"
             raise TypeError(msg)
-        samples = batches.view(left, shift=scorer.shift)
+        samples = scorer.view(left)
         losses.update(zip(ids, scorer.examine(samples, uds.MaxLoss())["loss"].tolist(), strict=True))
     return uds.Ledger.of(losses)
 

@@ -11,6 +11,7 @@ import torch
 from .batches import entries
 from .scoring import models
 from .scoring.head_probe import undisturbed
+from .scoring.layouts import Layouts
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -23,20 +24,21 @@ __all__ = ["TokenMaskMixin", "keep_highest", "token_losses"]
 def token_losses(model: torch.nn.Module, batch: Mapping[str, Any], /) -> torch.Tensor:
     """Return the loss of each target (batch, time), at the position of its label; 0 elsewhere.
 
-    For causal models. Costs one forward pass of the batch with its logits, in evaluation mode, without gradients.
+    Not for encoder-decoders. Costs one forward pass of the batch, with its logits, in evaluation mode.
     """
     bare = models.bare(model)
-    targets = _targets(batch)
+    shift = Layouts(model).of(batch).shift
+    targets = _targets(batch, shift=shift)
     with undisturbed(model):
-        output = model(**models.inputs_for(bare, entries.inputs(batch), None))
+        output = models.run(model, models.inputs_for(bare, entries.inputs(batch), None))
     logits = models.logits_of(output).float()
     losses = torch.nn.functional.cross_entropy(
         logits.transpose(1, 2), targets.to(logits.device), ignore_index=entries.IGNORE, reduction="none"
     )
-    return losses if batch.get("shift_labels") is not None else losses.roll(1, 1)
+    return losses.roll(1, 1) if shift and batch.get("shift_labels") is None else losses
 
 
-def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: float) -> Any:
+def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: float, shift: bool = True) -> Any:
     """Return `batch` with the targets of the highest values of each row; the other labels become -100.
 
     Parameters
@@ -48,6 +50,8 @@ def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: flo
         of another model. NaN comes last.
     keep
         Fraction of each row's targets to train, in (0, 1], rounded up.
+    shift
+        Whether the model's loss shifts the labels, so that the first is none. False for masked language models.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def keep_highest(batch: Mapping[str, Any], values: torch.Tensor, /, *, keep: flo
         msg = f"`values` must have shape {tuple(labels.shape)}, as the labels, got {tuple(values.shape)}"
         raise ValueError(msg)
     there = labels != entries.IGNORE
-    if name == "labels":
+    if name == "labels" and shift:
         there[:, 0] = False  # nothing predicts the first token
     worth = values.to(labels.device).float().nan_to_num(nan=torch.finfo(torch.float32).min)
     order = worth.masked_fill(~there, -torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -100,8 +104,8 @@ class TokenMaskMixin(Trainer):
         return super().get_batch_samples(masked, num_batches, *args, **kwargs)
 
 
-def _targets(batch: Mapping[str, Any]) -> torch.Tensor:
-    targets = entries.targets(batch)
+def _targets(batch: Mapping[str, Any], *, shift: bool = True) -> torch.Tensor:
+    targets = entries.targets(batch, shift=shift)
     if targets is None:
         msg = f"`batch` must have `labels` to mask; it has {sorted(batch)}"
         raise ValueError(msg)

@@ -52,6 +52,9 @@ class BatchSelector:
         ``"exact"`` or ``"ignore"``, for models that cap their logits; see `Scorer`.
     indexer
         ``indexer(batch, indices) -> batch``, for batches whose entries need special indexing, such as images.
+    shift
+        Whether the logits at a token are for the label of the next one, as in causal models, or its own, as in masked
+        ones. Default: as in the model's own loss.
     id_field
         Entry of the batches with each sample's identity in the data set; removed before the model is called. The
         policy receives it where it is an integer, and the entries that it asks for (`Needs.columns`).
@@ -108,6 +111,7 @@ class BatchSelector:
         score_batch_size: int | None = None,
         softcap: Literal["exact", "ignore"] = "exact",
         indexer: batches.Indexer | None = None,
+        shift: bool | None = None,
         id_field: str | None = None,
         audit: Audit | None = None,
         ranks: Literal["rank", "global"] | Ranks = "rank",
@@ -118,13 +122,8 @@ class BatchSelector:
         self.schedule.check(self.policy)
         self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(placement=ranks)
-        self._scoring_options: dict[str, Any] = {
-            "scorer": scorer,
-            "softcap": softcap,
-            "score_batch_size": score_batch_size,
-            "indexer": indexer,
-            "id_field": id_field,
-        }
+        self._scoring_options: dict[str, Any] = {"scorer": scorer, "softcap": softcap, "indexer": indexer}
+        self._scoring_options |= {"shift": shift, "score_batch_size": score_batch_size, "id_field": id_field}
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
@@ -132,11 +131,10 @@ class BatchSelector:
         self.attach(model)
         self.history = History()
         self.last: uds.Selection | None = None
-        self.last_indices: list[int] = []
-        self.last_ids: list[Any] = []
+        self.last_indices, self.last_ids = list[int](), list[Any]()
         self.tokens = self.empty = 0
-        self.trained_by: list[tuple[bool, ...]] = []
-        self.stand_in: Any = None
+        self.layout = batches.Layout()
+        self.trained_by, self.stand_in = list[tuple[bool, ...]](), None
         self._ended = False
         self.metrics: dict[str, float] = {}
         self._returned: Any = None
@@ -236,7 +234,7 @@ class BatchSelector:
         if (probe := self._batch_scorer.probe) is not None and (pending := self.history.pending(self.policy)):
             probe.expect(*learning.expected(chosen, assignments, selections), pending)
         if any(one is not None for one in weights):
-            options = {"indexer": self._batch_scorer.indexer, "shift": self._batch_scorer.shift}
+            options = {"indexer": self._batch_scorer.indexer, "layout": self._batch_scorer.layout}
             fraction = self.metrics["kept_tokens_fraction"]
             chosen = importance.attach(chosen, assignments, weights, fraction=fraction, **options)
         if self.ranks.size > 1:
@@ -320,7 +318,7 @@ class BatchSelector:
             fill=fill,
             unscored=None if self.last is None else torch.from_numpy(self.last.unscored()),
             indexer=self._batch_scorer.indexer,
-            shift=self._batch_scorer.shift,
+            layout=self._batch_scorer.layout,
         )
         if self.audit is not None and self.last is not None:
             auditing.record(self.audit, self.history, self.last, assignment, ids=scored.ids, step=scored.step)
@@ -340,6 +338,7 @@ class BatchSelector:
     def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:
         """Update the public attributes."""
         self.last_indices = [i for assignment in assignments for i in assignment.chosen_here]
+        self.layout = self._batch_scorer.layout
         self.last_ids = [scored.ids[i] for i in self.last_indices] if scored.ids else []
         self.tokens = sum(assignment.tokens for assignment in assignments)
         self.trained_by = [ranks for assignment in assignments for ranks in assignment.trained_by]

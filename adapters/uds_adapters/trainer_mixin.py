@@ -19,7 +19,6 @@ from .batches import LOSS_WEIGHTS
 from .batches.loss import weighted_loss
 from .finite_check import finite_check
 from .ranks import Ranks
-from .scoring.models import bare, is_encoder_decoder
 from .selection.checks import check_policy, draws_weights
 from .step_plan import StepPlan, gathering_from, set_gradients_to_zero, without_gradient
 from .torch import BatchSelector
@@ -203,8 +202,8 @@ class UDSTrainerMixin(Trainer):
 
     def _uds_weighted_loss(self, outputs: Any, labels: Any, *, num_items_in_batch: Any = None, **_: Any) -> Any:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        shift = not is_encoder_decoder(bare(cast("Any", self.model)))
-        return weighted_loss(logits, labels, self._uds_loss_weights, num_items=num_items_in_batch, shift=shift)
+        options = {"num_items": num_items_in_batch, "shift": self.selector.layout.shift}
+        return weighted_loss(logits, labels, self._uds_loss_weights, **options)
 
     # Private methods of the Trainer, each with the reason why no public hook is enough; test_transformers.py checks
     # that they exist with these parameters.

@@ -9,23 +9,21 @@ import reference
 torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
-from uds_adapters import batches  # noqa: E402
-from uds_adapters.scoring.scorer import evaluating  # noqa: E402
+from uds_adapters.scoring.scorer import Scorer, evaluating  # noqa: E402
 
 POLICY = uds.UDS(dim=32, memory=8)
 
 
 def truth(model, batch) -> Any:
     """Candidates of the model's real logits."""
-    shift = not model.config.is_encoder_decoder
-    samples = batches.view(batch, shift=shift)
+    samples = Scorer(model).view(batch)
     with torch.no_grad(), evaluating(model):
         logits = model(**batch).logits
     return uds.Candidates(samples.arrange(logits), mask=samples.mask, labels=samples.labels)
 
 
 def examine(scorer, batch, policy: Any = POLICY):
-    return scorer.examine(batches.view(batch, shift=scorer.shift), policy)
+    return scorer.examine(scorer.view(batch), policy)
 
 
 def check(features, model, batch, *, rtol=1e-5, policy=POLICY):

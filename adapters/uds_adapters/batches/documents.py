@@ -51,6 +51,8 @@ class DocumentView:
         ``indexer(batch, indices) -> batch``: takes documents out of batches with entries of another kind.
     borders
         First position and end of each document, when known already.
+    shift
+        As of `Layout`.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class DocumentView:
         *,
         indexer: Indexer | None = None,
         borders: Sequence[Border] | None = None,
+        shift: bool = True,
         beside: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.batch, self._indexer, self._time = batch, indexer, entries.tokens(batch).shape[1]
+        self.batch, self._indexer, self._shift = batch, indexer, shift
+        self._time = entries.tokens(batch).shape[1]
         self.beside = {} if beside is None else beside
         for name in ("attention_mask", "labels", "shift_labels"):
             entries.check_shape(name, batch.get(name), (1, self._time))
@@ -79,9 +83,9 @@ class DocumentView:
 
     @property
     def labels(self) -> torch.Tensor | None:
-        """Target of each row (batch, time), -100 for none and at the last of a document; None without labels."""
+        """Target of each row (batch, time), -100 for none; None without labels."""
         names = [name for name in ("labels", "shift_labels") if self.batch.get(name) is not None]
-        return entries.targets({name: self._apart(self.batch[name], IGNORE) for name in names})
+        return entries.targets({name: self._apart(self.batch[name], IGNORE) for name in names}, shift=self._shift)
 
     @property
     def mask(self) -> torch.Tensor:
@@ -137,7 +141,8 @@ class DocumentView:
             lengths = _lengths([self._borders[i] for i in part.tolist()])
             borders = None if self._indexer else _borders_of(lengths)
             beside = entries.of(self.beside, part)
-            views.append(DocumentView(self.take(part), indexer=self._indexer, borders=borders, beside=beside))
+            options: Any = {"indexer": self._indexer, "borders": borders, "shift": self._shift, "beside": beside}
+            views.append(DocumentView(self.take(part), **options))
         return views
 
     @staticmethod

@@ -9,6 +9,7 @@ import torch
 
 from . import entries
 from .entries import IGNORE, Axes, Indexer
+from .layout import CAUSAL, Layout
 
 __all__ = ["PaddedView"]
 
@@ -29,9 +30,8 @@ class PaddedView:
     indexer
         ``indexer(batch, indices) -> batch``: takes samples out of batches with entries of another kind. What it
         returns is used as it is, untrimmed.
-    shift
-        Whether the target of row t is the label of t + 1. False for encoder-decoder models: labels, and the output, are
-        then the decoder's.
+    layout
+        Where samples and their targets are.
     beside
         Name -> numbers (batch, ...) of the samples that are the policy's, not the model's.
     """
@@ -42,14 +42,14 @@ class PaddedView:
         /,
         *,
         indexer: Indexer | None = None,
-        shift: bool = True,
+        layout: Layout = CAUSAL,
         beside: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         first = entries.tokens(batch)
         self.beside = {} if beside is None else beside
-        self.batch, self._indexer, self._shift = batch, indexer, shift
+        self.batch, self._indexer, self._layout = batch, indexer, layout
         self._number, self._read = first.shape[:2]
-        self._written = self._read if shift else _decoder_time(batch)
+        self._written = _decoder_time(batch) if layout.decoder else self._read
         for name in sorted(_READ | _WRITTEN):
             entries.check_shape(
                 name, batch.get(name), (self._number, self._written if name in _WRITTEN else self._read)
@@ -67,12 +67,12 @@ class PaddedView:
     @property
     def labels(self) -> torch.Tensor | None:
         """Target of each row (batch, time), -100 for none; None where the batch has no labels."""
-        return entries.targets(self.batch, shift=self._shift)
+        return entries.targets(self.batch, shift=self._layout.shift)
 
     @property
     def mask(self) -> torch.Tensor | None:
         """True at rows (batch, time) that are not padding; None without an attention mask."""
-        mask = self.batch.get("attention_mask" if self._shift else "decoder_attention_mask")
+        mask = self.batch.get("decoder_attention_mask" if self._layout.decoder else "attention_mask")
         return None if mask is None else mask != 0
 
     @property
@@ -104,7 +104,7 @@ class PaddedView:
         if self._indexer is not None:
             return entries.indexed(self.batch, indices, self._indexer)
         read = self._columns(indices, decoder=False)
-        written = read if self._shift else self._columns(indices, decoder=True)
+        written = self._columns(indices, decoder=True) if self._layout.decoder else read
         taken = {}
         for name, value in self.batch.items():
             samples, time = self._axes[name]
@@ -116,7 +116,9 @@ class PaddedView:
     def split(self, size: int, /) -> list[PaddedView]:
         """Return views of at most `size` consecutive samples each."""
         return [
-            PaddedView(self.take(part), indexer=self._indexer, shift=self._shift, beside=entries.of(self.beside, part))
+            PaddedView(
+                self.take(part), indexer=self._indexer, layout=self._layout, beside=entries.of(self.beside, part)
+            )
             for part in torch.arange(self._number).split(size)
         ]
 
@@ -124,7 +126,7 @@ class PaddedView:
     def join(cls, views: Sequence[PaddedView], /) -> Any:
         """Return one batch of the samples of all views, padded on the side of their padding."""
         if len({view._read for view in views}) > 1 and not any("attention_mask" in view.batch for view in views):
-            views = [cls(_with_mask(view.batch), shift=view._shift) for view in views]
+            views = [cls(_with_mask(view.batch), layout=view._layout) for view in views]
         return entries.same_kind(views[0].batch, {name: _joined(name, views) for name in views[0].batch})
 
     def _axes_of(self, name: str, value: Any) -> Axes:
@@ -153,7 +155,7 @@ class PaddedView:
         whole = (0, self._written if decoder else self._read)
         mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
         marks = [] if mask is None else [mask != 0]
-        if decoder or (self._shift and mask is not None):
+        if decoder or (not self._layout.decoder and mask is not None):
             known = (self.batch.get("labels"), self.labels)
             marks += [target != IGNORE for target in known if target is not None]
         if not marks or any(self._may_have_time(name) for name in self.batch):
@@ -194,7 +196,7 @@ def _joined(name: str, views: Sequence[PaddedView]) -> Any:
 
 def _padded(name: str, values: Sequence[torch.Tensor], axis: int, views: Sequence[PaddedView]) -> list[torch.Tensor]:
     """Return the values padded to the longest, on the side where the batches are padded."""
-    left = any(_pads_left(view, decoder=name in _WRITTEN and not view._shift) for view in views)
+    left = any(_pads_left(view, decoder=name in _WRITTEN and view._layout.decoder) for view in views)
     filler = IGNORE if name.endswith("labels") else _pad_id(name, views)
     longest = max(value.shape[axis] for value in values)
     padded = []

@@ -9,6 +9,7 @@ import torch
 
 from .documents import DocumentView, holds_documents
 from .entries import IGNORE, Indexer, is_shared, same_kind, tokens
+from .layout import CAUSAL, Layout
 from .padded import PaddedView
 
 __all__ = ["IGNORE", "Indexer", "SampleView", "blank", "empty", "join", "trained_tokens", "view"]
@@ -66,7 +67,7 @@ def view(
     /,
     *,
     indexer: Indexer | None = None,
-    shift: bool = True,
+    layout: Layout = CAUSAL,
     beside: Mapping[str, torch.Tensor] | None = None,
 ) -> SampleView:
     """Return a view of the samples of a batch.
@@ -79,8 +80,8 @@ def view(
     indexer
         ``indexer(batch, indices) -> batch``: a function that takes the samples at `indices` (k,), for batches with
         entries that do not have one entry for each sample, such as images.
-    shift
-        Whether the target of row t is the label of t + 1, as in causal models; False for encoder-decoder models.
+    layout
+        Where samples and their targets are, as `Scorer.layouts` finds it for a model.
     beside
         Name -> numbers (batch, ...) of the samples, which go to the policy alone.
 
@@ -89,12 +90,12 @@ def view(
     TypeError, ValueError
         When it is not known which parts of the batch belong to which sample.
     """
-    if shift and holds_documents(batch):
-        return DocumentView(batch, indexer=indexer, beside=beside)
-    return PaddedView(batch, indexer=indexer, shift=shift, beside=beside)
+    if not layout.decoder and holds_documents(batch):
+        return DocumentView(batch, indexer=indexer, shift=layout.shift, beside=beside)
+    return PaddedView(batch, indexer=indexer, layout=layout, beside=beside)
 
 
-def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
+def join(batches: Sequence[Mapping[str, Any]], /, *, layout: Layout = CAUSAL) -> Any:
     """Return one batch of the samples of several: padded rows, or documents in one row.
 
     Raises
@@ -109,16 +110,16 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, shift: bool = True) -> Any:
     if any(other != names[0] for other in names):
         msg = f"`batches` must have the same entries to be joined, got {names}"
         raise ValueError(msg)
-    packed = [shift and holds_documents(batch) for batch in batches]
+    packed = [not layout.decoder and holds_documents(batch) for batch in batches]
     if not any(packed):
-        return PaddedView.join([PaddedView(batch, shift=shift) for batch in batches])
+        return PaddedView.join([PaddedView(batch, layout=layout) for batch in batches])
     if any(tokens(batch).shape[0] != 1 for batch in batches):
         msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
         raise ValueError(msg)
-    return DocumentView.join([DocumentView(batch) for batch in batches])
+    return DocumentView.join([DocumentView(batch, shift=layout.shift) for batch in batches])
 
 
-def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift: bool = True) -> Any:
+def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, layout: Layout = CAUSAL) -> Any:
     """Return a batch of one sample without any target, which adds nothing to a summed loss.
 
     Raises
@@ -126,7 +127,7 @@ def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, shift:
     ValueError
         When the batch has no labels to remove.
     """
-    taken = view(batch, indexer=indexer, shift=shift).take([0])
+    taken = view(batch, indexer=indexer, layout=layout).take([0])
     targets = [name for name in ("labels", "shift_labels") if taken.get(name) is not None]
     if not targets:
         msg = (
@@ -145,11 +146,11 @@ def empty(batch: Mapping[str, Any], /) -> Any:
     return same_kind(batch, cut)
 
 
-def trained_tokens(batch: Mapping[str, Any], /, *, shift: bool = True) -> int:
+def trained_tokens(batch: Mapping[str, Any], /, *, layout: Layout = CAUSAL) -> int:
     """Return the number of rows with loss of the batch; without labels, of all that are not padding."""
     if not len(next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), "-")):
         return 0  # see `empty`
-    return int(view(batch, indexer=_never, shift=shift).tokens.sum())
+    return int(view(batch, indexer=_never, layout=layout).tokens.sum())
 
 
 def _never(_batch: Any, _indices: torch.Tensor) -> Any:

@@ -15,6 +15,7 @@ from ..batches import entries
 from ..ranks import Ranks
 from . import models
 from .glances import TokenReader
+from .layouts import Layouts
 from .scorer import Scorer
 from .sharded import ShardedScorer
 from .training_probe import TrainingProbe
@@ -33,10 +34,17 @@ class BatchScorer:
         The policy; schedules may change its fraction, and nothing else.
     ranks
         Processes that score together when the model is sharded.
-    scorer, id_field, indexer
+    scorer, id_field, indexer, shift
         As of `BatchSelector`.
     **options
         Those of `Scorer`.
+
+    Attributes
+    ----------
+    layouts
+        The layout of the model's batches.
+    layout
+        That of the last batch.
     """
 
     def __init__(
@@ -48,16 +56,19 @@ class BatchScorer:
         scorer: Callable[..., Scorer] = Scorer,
         id_field: str | None = None,
         indexer: batches.Indexer | None = None,
+        shift: bool | None = None,
         **options: Any,
     ) -> None:
         self.model, self.indexer = model, indexer
-        self.shift = not models.is_encoder_decoder(models.bare(model))
+        self.layouts = Layouts(model, shift=shift, measure=policy.needs.forward_pass)
+        self.layout = batches.Layout()
         self._id_field, self._columns = id_field, policy.needs.columns
         self._reader = TokenReader(models.bare(model), policy.needs)
         self._scorer = scorer(model, **options) if policy.needs.forward_pass else None
         self.probe = None
-        if policy.needs.training_pass and self._scorer is not None:
-            self.probe = TrainingProbe(model, policy, self._scorer)
+        if self._scorer is not None:
+            self._scorer.layouts = self.layouts
+            self.probe = TrainingProbe(model, policy, self._scorer) if policy.needs.training_pass else None
         self._custom = scorer is not Scorer
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.forward_pass else None
 
@@ -67,7 +78,8 @@ class BatchScorer:
         beside: dict[str, torch.Tensor] = {}
         if isinstance(batch, Mapping) and (self._columns or self._id_field):
             batch, ids, beside = entries.apart(batch, id_field=self._id_field, fields=self._columns)
-        samples = batches.view(batch, indexer=self.indexer, shift=self.shift, beside=beside)
+        self.layout = self.layouts.of(batch)
+        samples = batches.view(batch, indexer=self.indexer, layout=self.layout, beside=beside)
         entries.check_one_each(len(samples), ids, beside, id_field=self._id_field)
         return samples, ids
 

@@ -41,7 +41,7 @@ class LayerGradientScorer(ValidationScorer):
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
         self._reader.refresh()
-        validation = batches.view(self.validation_batch(), shift=self.shift)
+        validation = self.view(self.validation_batch())
         with undisturbed(self.model):
             ours, theirs = self._layer_inputs(samples), self._layer_inputs(validation)
         shared = [name for name in ours if name in theirs]

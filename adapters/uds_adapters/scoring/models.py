@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,9 +19,12 @@ __all__ = [
     "is_encoder_decoder",
     "is_sharded",
     "logits_of",
+    "run",
 ]
 
 _NOT_FOR_SCORING = ("labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "num_logits_to_keep")
+_TOKENS = ("input_ids", "inputs_embeds")
+_REFUSED = re.compile(r"unexpected keyword argument '(\w+)'")
 _PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 
 
@@ -106,13 +110,18 @@ def is_sharded(model: torch.nn.Module) -> bool:
 def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.Tensor | None) -> dict[str, Any]:
     """Return the inputs of the bare model's forward: no labels or cache, and decoder inputs made from labels.
 
+    Entries that the forward does not take are left out: the training step may take them out of its batch, too.
+
     Raises
     ------
     ValueError
         If an encoder-decoder model has neither decoder inputs nor a way to make them.
     """
     inputs = {name: value for name, value in inputs.items() if name not in _NOT_FOR_SCORING}
-    if "use_mems" in inspect.signature(model.forward).parameters:  # XLNet, which warns about `use_cache`
+    parameters = inspect.signature(model.forward).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        inputs = {name: value for name, value in inputs.items() if name in parameters or name in _TOKENS}
+    if "use_mems" in parameters:  # XLNet, which warns about `use_cache`
         inputs["use_mems"] = False
     elif _takes(model, "use_cache"):
         inputs["use_cache"] = False
@@ -120,6 +129,23 @@ def inputs_for(model: torch.nn.Module, inputs: Mapping[str, Any], labels: torch.
     if is_encoder_decoder(model) and all(inputs.get(name) is None for name in given):
         inputs["decoder_input_ids"] = _decoder_input_ids(model, labels)
     return inputs
+
+
+def run(model: Any, inputs: Mapping[str, Any], /, *, refused: set[str] | None = None) -> Any:
+    """Return the output of the model, called without `torch.compile` and data parallelism.
+
+    A forward with ``**kwargs`` may hand them to one that does not take them all. Entries that it refuses by name are
+    left out, and added to `refused`, whose names are left out from the start.
+    """
+    refused = set() if refused is None else refused
+    while True:
+        try:
+            return eager(model)(**{name: value for name, value in inputs.items() if name not in refused})
+        except TypeError as error:
+            found = _REFUSED.search(str(error))
+            if found is None or found[1] in refused or found[1] not in inputs or found[1] in _TOKENS:
+                raise
+            refused.add(found[1])
 
 
 def logits_of(output: Any) -> torch.Tensor:

@@ -17,6 +17,7 @@ from .glances import TokenReader
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import After, HeadReader, capped
 from .layer_probe import LayerProbe
+from .layouts import Layouts
 
 __all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 
@@ -39,8 +40,8 @@ class Scorer:
 
     Attributes
     ----------
-    shift
-        Whether the target of row t is the label of t + 1: False for encoder-decoder models. Pass it to `batches.view`.
+    layouts
+        The layout of the model's batches: `batches.view` takes that of a batch, ``layouts.of(batch)``.
 
     Raises
     ------
@@ -71,8 +72,9 @@ class Scorer:
         self._bare = models.bare(model)
         models.check_known(self._bare)
         self._reader = HeadReader(models.head_module(self._bare), self._bare)
-        self.shift = not models.is_encoder_decoder(self._bare)
+        self.layouts = Layouts(model)
         self._warned: set[str] = set()
+        self._refused: set[str] = set()
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
@@ -83,9 +85,14 @@ class Scorer:
 
     def __call__(self, batch: Mapping[str, Any], /) -> uds.Candidates:
         """Return the candidates of a batch in one piece, without a memory limit."""
+        samples = self.view(batch)
         self._reader.refresh()
         with undisturbed(self.model):
-            return next(self._candidates(batches.view(batch, shift=self.shift), dense_bytes=sys.maxsize))
+            return next(self._candidates(samples, dense_bytes=sys.maxsize))
+
+    def view(self, batch: Mapping[str, Any], /, **options: Any) -> batches.SampleView:
+        """Return the samples of a batch of this model; `options`: others of `batches.view`."""
+        return batches.view(batch, layout=self.layouts.of(batch), **options)
 
     @property
     def head(self) -> torch.nn.Module:
@@ -204,7 +211,7 @@ class Scorer:
             yield _of(samples, _capped(through.samples(start, min(start + size, number)), cap), states, part)
 
     def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
-        return models.logits_of(models.eager(self.model)(**inputs))
+        return models.logits_of(models.run(self.model, inputs, refused=self._refused))
 
     def _all_logits(self, probe: HeadProbe, logits: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the model's full logits, and warn with the reason."""

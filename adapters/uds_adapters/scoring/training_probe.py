@@ -86,7 +86,7 @@ class TrainingProbe:
         mine = [one._replace(places=torch.where(one.places >= 0, one.places + before, -1)) for one in mine]
         if not mine:
             return
-        first = batches.view(mine[0].batch, shift=self._scorer.shift).split(1)[0]
+        first = self._scorer.view(mine[0].batch).split(1)[0]
         if self._after is None and not self._compiled:
             self._after = self._scorer.transformation(first)
             self._compiled = self._after is None
@@ -154,7 +154,7 @@ class TrainingProbe:
         if current is None or not torch.is_grad_enabled() or not isinstance(rows, torch.Tensor) or rows.ndim != 3:
             return None
         read = tokens(current.batch).shape
-        if rows.shape[0] != read[0] or (self._scorer.shift and rows.shape[1] < read[1]):
+        if rows.shape[0] != read[0] or (not self._scorer.layouts.of(current.batch).decoder and rows.shape[1] < read[1]):
             return None
         self._at_head += 1
         return current
@@ -222,7 +222,7 @@ class TrainingProbe:
         self._new = []
 
     def _view(self, expected: _Expected) -> batches.SampleView:
-        return batches.view(expected.batch, shift=self._scorer.shift, beside=expected.beside)
+        return self._scorer.view(expected.batch, beside=expected.beside)
 
 
 class _Expected(NamedTuple):

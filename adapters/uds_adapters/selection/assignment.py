@@ -46,7 +46,7 @@ class Assignment:
         `most`, of which the first are empty.
     unscored
         (pool,) whether a candidate's score is NaN; None where none is.
-    indexer, shift
+    indexer, layout
         As in `batches.view`.
 
     Attributes
@@ -81,7 +81,7 @@ class Assignment:
         fill: bool,
         unscored: torch.Tensor | None,
         indexer: Indexer | None,
-        shift: bool,
+        layout: batches.Layout,
     ) -> None:
         if move and indexer is not None:
             msg = (
@@ -89,7 +89,7 @@ class Assignment:
                 "process with ranks=Ranks(placement='global', samples='stay')"
             )
             raise ValueError(msg)
-        self.pool, self._rank, self._indexer, self._shift = pool, ranks.rank, indexer, shift
+        self.pool, self._rank, self._indexer, self._layout = pool, ranks.rank, indexer, layout
         self.shares = _shares(chosen, pool.owners, ranks.size, move=move)
         counts = [len(share) for share in self.shares]
         self.number = most if fill else _number(counts, most, pool)
@@ -168,7 +168,7 @@ class Assignment:
         """Return a batch for the model when there is no sample to train; with `fill`, one that is not for the model."""
         if self._fill:
             return batches.empty(self._like.batch)
-        return batches.blank(self.stand_in, indexer=self._indexer, shift=self._shift)
+        return batches.blank(self.stand_in, indexer=self._indexer, layout=self._layout)
 
     def _stand_ins(self, unscored: torch.Tensor | None) -> dict[int, torch.Tensor]:
         """Return, for each rank without a chosen sample, the place (1,) of another in the pool.
@@ -208,14 +208,14 @@ class Assignment:
         if self._indexer is not None:
             msg = "batches that need an `indexer` cannot be joined: choose from each of them (scope='micro')"
             raise ValueError(msg)
-        joined = batches.join([samples.batch for samples in self._views], shift=self._shift)
-        return batches.view(joined, shift=self._shift)
+        joined = batches.join([samples.batch for samples in self._views], layout=self._layout)
+        return batches.view(joined, layout=self._layout)
 
     def _with(self, others: Sequence[Any], stays: torch.Tensor) -> batches.SampleView:
         """Return a view of the samples that stay and those of other processes."""
         own = [self._samples.take(stays)] if len(stays) else []
         incoming = [same_kind(self._like.batch, batch) for batch in others]
-        return batches.view(batches.join([*own, *incoming], shift=self._shift), shift=self._shift)
+        return batches.view(batches.join([*own, *incoming], layout=self._layout), layout=self._layout)
 
     def _here(self, places: torch.Tensor) -> torch.Tensor:
         """Return the places of this process's candidates, as indices into its candidates."""

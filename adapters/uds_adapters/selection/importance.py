@@ -39,7 +39,7 @@ def attach(
     *,
     fraction: float,
     indexer: batches.Indexer | None,
-    shift: bool,
+    layout: batches.Layout,
 ) -> list[Any]:
     """Return the batches that this process trains with an entry `loss_weights`, in the shape of their labels.
 
@@ -52,7 +52,7 @@ def attach(
     fraction
         Chosen tokens over all tokens: the loss is divided by the number of chosen tokens, and the weighted sum
         estimates the sum over all.
-    indexer, shift
+    indexer, layout
         As in `batches.view`.
 
     Raises
@@ -64,16 +64,18 @@ def attach(
     for assignment, pool in zip(assignments, weights, strict=True):
         parts += assignment.weights(torch.ones(len(assignment.pool.tokens)) if pool is None else pool)
     return [
-        _with_weights(batch, part * fraction, indexer=indexer, shift=shift) if len(part) else batch
+        _with_weights(batch, part * fraction, indexer=indexer, layout=layout) if len(part) else batch
         for batch, part in zip(trained, parts, strict=True)
     ]
 
 
-def _with_weights(batch: Any, weights: torch.Tensor, /, *, indexer: batches.Indexer | None, shift: bool) -> Any:
+def _with_weights(
+    batch: Any, weights: torch.Tensor, /, *, indexer: batches.Indexer | None, layout: batches.Layout
+) -> Any:
     if batch.get("labels") is None:
         msg = "a policy with importance weights needs `labels` in the batch, whose loss they multiply"
         raise ValueError(msg)
-    samples = batches.view(batch, indexer=indexer, shift=shift)
+    samples = batches.view(batch, indexer=indexer, layout=layout)
     if len(samples) != len(weights):
         msg = f"{len(weights)} samples were chosen, and the batch to train has {len(samples)}: weights do not fit"
         raise ValueError(msg)

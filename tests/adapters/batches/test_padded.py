@@ -14,6 +14,8 @@ from uds_adapters.batches.padded import PaddedView  # noqa: E402
 
 EXAMPLES = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9, 10], [11])]
 
+DECODER = batches.Layout(shift=False, decoder=True)
+
 
 def view(batch, **options) -> Any:
     samples = batches.view(batch, **options)
@@ -199,7 +201,7 @@ def seq2seq(*, mask=False, left=False):
 @pytest.mark.parametrize("left", [False, True])
 def test_what_is_read_and_what_is_written_are_trimmed_each_on_its_own(mask, left):
     batch = seq2seq(mask=mask, left=left)
-    samples = view(batch, shift=False)
+    samples = view(batch, layout=DECODER)
     assert samples.labels is batch["labels"]
     assert samples.tokens.tolist() == [2, 1, 3, 2]
     assert (samples.mask is None) is not mask
@@ -212,24 +214,24 @@ def test_what_is_read_and_what_is_written_are_trimmed_each_on_its_own(mask, left
     x = torch.randn(4, 4, 2)
     assert torch.equal(samples.arrange(x), x)
     assert [len(part.labels[0]) for part in samples.split(2)] == [2, 3]
-    assert batches.trained_tokens(batch, shift=False) == 8
+    assert batches.trained_tokens(batch, layout=DECODER) == 8
 
 
 def test_a_decoder_without_labels_has_its_inputs():
     batch = seq2seq()
     del batch["labels"]
-    samples = view(batch, shift=False)
+    samples = view(batch, layout=DECODER)
     assert samples.labels is None
     assert samples.take([1])["decoder_input_ids"].shape == (1, 4)
     del batch["decoder_input_ids"]
     with pytest.raises(ValueError, match="of an encoder-decoder model needs one of labels, decoder_input_ids"):
-        batches.view(batch, shift=False)
+        batches.view(batch, layout=DECODER)
 
 
 def test_speech_needs_an_indexer():
     batch = {"input_features": torch.randn(3, 8, 20), "labels": torch.tensor([[1, 2], [3, -100], [4, 5]])}
     with pytest.raises(ValueError, match="input_features"):
-        batches.view(batch, shift=False)
-    samples = view(batch, shift=False, indexer=lambda whole, at: {name: value[at] for name, value in whole.items()})
+        batches.view(batch, layout=DECODER)
+    samples = view(batch, layout=DECODER, indexer=lambda whole, at: {name: value[at] for name, value in whole.items()})
     assert samples.take([1])["input_features"].shape == (1, 8, 20)
     assert samples.tokens.tolist() == [2, 1, 2]

@@ -21,6 +21,8 @@ FORMS = {
 }
 form = st.sampled_from(sorted(FORMS))
 
+DECODER = batches.Layout(shift=False, decoder=True)
+
 
 @st.composite
 def example(draw):
@@ -154,7 +156,7 @@ def test_joining_what_is_read_and_written():
         return {**forms.rows(examples, left=True), "labels": torch.tensor(labels)}
 
     parts = [part(EXAMPLES[:2], [[1], [2]]), part(EXAMPLES[2:], [[3, 4], [5, -100]])]
-    joined = batches.join(parts, shift=False)
+    joined = batches.join(parts, layout=DECODER)
     assert joined["input_ids"].tolist() == forms.rows(EXAMPLES, left=True)["input_ids"].tolist()
     assert joined["labels"].tolist() == [[1, -100], [2, -100], [3, 4], [5, -100]]
 

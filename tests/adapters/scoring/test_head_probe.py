@@ -12,7 +12,6 @@ import tiny
 torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
-from uds_adapters import batches  # noqa: E402
 from uds_adapters.scoring.head_probe import HeadProbe, evaluating, outside_autocast, undisturbed  # noqa: E402
 from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 
@@ -140,7 +139,7 @@ def traces(model):
 
 def scored(model, batch, **options):
     scorer = Scorer(model, **options)
-    return scorer.examine(batches.view(batch, shift=scorer.shift), uds.UDS(dim=16))
+    return scorer.examine(scorer.view(batch), uds.UDS(dim=16))
 
 
 NAMES = [

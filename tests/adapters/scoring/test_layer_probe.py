@@ -62,7 +62,8 @@ def build(name) -> Any:
 @pytest.mark.filterwarnings("ignore:the model soft-caps its logits")
 def test_layers_are_the_models_own_hidden_states(name):
     model, batch, policy = build(name), tiny.batch(5), FirstLayer(0, -2)
-    features = Scorer(model).examine(batches.view(batch, shift=name not in ("t5", "bart")), policy)
+    scorer = Scorer(model)
+    features = scorer.examine(scorer.view(batch), policy)
     with torch.no_grad():
         output = model.eval()(**batch, output_hidden_states=True)
     states = output.get("decoder_hidden_states") or output.hidden_states

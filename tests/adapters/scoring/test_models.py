@@ -7,6 +7,7 @@ import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from uds_adapters import batches  # noqa: E402
 from uds_adapters.scoring import models  # noqa: E402
 from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 
@@ -98,8 +99,8 @@ def test_an_encoder_decoder_without_decoder_inputs_is_an_error():
     with pytest.raises(ValueError, match=r"BartForConditionalGeneration is an encoder-decoder.*`decoder_input_ids`"):
         models.inputs_for(model, batch, None)
     assert models.is_encoder_decoder(model)
-    assert not Scorer(model).shift
-    assert Scorer(tiny.llama()).shift
+    assert Scorer(model).layouts.of({}) == batches.Layout(shift=False, decoder=True)
+    assert Scorer(tiny.llama()).layouts.of({}) == batches.Layout()
 
 
 def test_logits_are_found_in_what_models_return():

@@ -11,7 +11,6 @@ import torch
 
 import uds_core as uds
 
-from ... import batches
 from ...scoring.scorer import Scorer
 from ..models import load_model, quiet
 from ..training.task import Task
@@ -70,7 +69,7 @@ def _sketches(task: Task, drawn: list[int], *, seed: int, after: Callable[[int],
     for start in range(0, len(drawn), _BATCH):
         batch = task.collator([task.train[index] for index in drawn[start : start + _BATCH]])
         placed = {name: tensor.to(device) for name, tensor in batch.items() if name != "index"}
-        features = scorer.examine(batches.view(placed, shift=scorer.shift), policy)
+        features = scorer.examine(scorer.view(placed), policy)
         sketches.append(features["sketch"].float().cpu().numpy())
         if after is not None:
             after(sum(map(len, sketches)))

@@ -34,7 +34,7 @@ class Gradients(transformers.TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **_):
         assert model is not None
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        self.steps.append(torch.cat([grad.flatten().clone() for grad in grads]))
+        self.steps.append(torch.cat([grad.flatten().clone() for grad in grads] or [torch.zeros(0)]))
 
 
 class Recording(UDSTrainer):

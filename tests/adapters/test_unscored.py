@@ -1,0 +1,134 @@
+"""Samples without a score are not trained, fewer are trained instead, and what is not finite is told."""
+
+import warnings
+from typing import Any
+
+import pytest
+import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+import loops  # noqa: E402
+import spawned  # noqa: E402
+import unscored  # noqa: E402
+from recorded_trainer import Fed, Gradients, arguments  # noqa: E402
+from unscored import LongestUpTo, rows, run  # noqa: E402
+
+import uds_core as uds  # noqa: E402
+from uds_adapters.torch import BatchSelector  # noqa: E402
+
+TOLD = r"the scores of \d+ of \d+ candidates are NaN"
+
+
+def test_a_micro_batch_without_scores_is_skipped(tmp_path):
+    options = {"per_device_train_batch_size": 3, "max_steps": 1, "include_num_input_tokens_seen": "all"}
+    data = rows(5, 9, 7, 13, 20, 15, 4, 14, 8)  # of the second none, of the third two
+    with pytest.warns(UserWarning, match=TOLD) as told:
+        trainer, got = run(tmp_path, data, gradient_accumulation_steps=3, **options)
+    assert len(told) == 1
+    fed = [tiny.collate([data[1], data[2]]), tiny.collate([data[6], data[8]])]
+    seen = Gradients()
+    options |= {"gradient_accumulation_steps": 2}
+    stock = Fed(model=tiny.llama(), args=arguments(tmp_path, **options), batches=fed, callbacks=[seen])
+    stock.train()
+    torch.testing.assert_close(got.steps[0], seen.steps[0], rtol=1e-5, atol=1e-8)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(stock.state.log_history[0]["loss"], rel=1e-6)
+    assert trainer.state.num_input_tokens_seen == stock.state.num_input_tokens_seen
+
+
+def test_a_step_without_scores_changes_nothing(tmp_path):
+    class Weights(transformers.TrainerCallback):
+        def __init__(self):
+            self.steps = []
+
+        def on_step_end(self, args, state, control, model=None, **_):
+            assert model is not None
+            self.steps.append(loops.flat_weights(model))
+
+    weights = Weights()
+    data = rows(5, 9, 20, 21, 6, 8)
+    with pytest.warns(UserWarning, match="the scores of 2 of 2 candidates are NaN"):
+        run(tmp_path, data, callbacks=[weights], per_device_train_batch_size=2, max_steps=3)
+    first, second, third = weights.steps
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+def test_a_loop_without_scores():
+    select = BatchSelector(tiny.llama(), LongestUpTo())
+    without, some = tiny.collate(rows(20, 21)), tiny.collate(rows(5, 20))
+    with pytest.warns(UserWarning, match=TOLD):
+        assert select.select_step([without]) == ([], 0)
+    with pytest.raises(ValueError, match="no sample of this batch can be chosen, as the scores of all are NaN"):
+        select(without)
+    assert [len(batch["labels"]) for batch in select.iterate([without, some, without])] == [1]
+    assert [batch["labels"].shape for batch in select.select_step([without, some], scope="micro")[0]] == [(1, 5)]
+    assert select.trained_by == [(True,)]
+
+
+def test_enough_samples_with_a_score_are_not_told_of():
+    select = BatchSelector(tiny.llama(), LongestUpTo(count=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select(tiny.collate(rows(5, 20, 7)))["labels"].shape == (1, 7)
+
+
+@pytest.mark.parametrize("mode", ["step", pytest.param("micro", marks=pytest.mark.slow)])
+def test_a_process_without_scores_takes_part_without_changing_anything(tmp_path, mode):
+    found = spawned.all_well(spawned.run(unscored.one_rank_without, 2, tmp_path, mode=mode))
+    fed = [tiny.collate([one]) for one in rows(5, 9)]
+    seen = Gradients()
+    options: Any = {"gradient_accumulation_steps": 2, "max_steps": 1}
+    stock = Fed(model=tiny.llama(), args=arguments(tmp_path, **options), batches=fed, callbacks=[seen])
+    stock.train()
+    for one in found:
+        got = one["gradient"]
+        torch.testing.assert_close(got, seen.steps[0], rtol=1e-5, atol=1e-8)
+        assert one["loss"] == pytest.approx(stock.state.log_history[0]["loss"], rel=1e-6)
+
+
+# losses and weights after a step
+
+
+class Infinite(transformers.TrainerCallback):
+    """Makes a gradient infinite before one optimizer step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        assert model is not None
+        if state.global_step + 1 == self.step:
+            model.lm_head.weight.grad.fill_(float("inf"))
+
+
+def test_weights_that_are_not_finite_are_told_of_at_their_step(tmp_path):
+    steps = []
+
+    class Steps(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            steps.append([str(one.message) for one in told])
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        options: Any = {"max_steps": 4, "optim": "sgd", "callbacks": [Infinite(2), Steps()]}
+        run(tmp_path, tiny.examples(96), policy=uds.Longest(count=2), **options)
+    assert steps[0] == []
+    assert len(steps[1]) == 1
+    assert "after step 2 1 weights of the model are not finite, such as 'lm_head.weight'" in steps[1][0]
+    assert len(steps[2]) == 2
+    assert "the loss of step 3 is not finite" in steps[2][1]
+    assert steps[3] == steps[2]
+
+
+def test_a_loss_that_is_not_finite_is_told_of_once(tmp_path):
+    data = tiny.examples(32)
+    for one in data[8:]:
+        one["input_ids"][0] = loops.BROKEN
+    model = loops.broken_model()
+    model.model.embed_tokens.weight.requires_grad = False
+    with pytest.warns(UserWarning, match="not finite") as told:
+        run(tmp_path, data, policy=uds.Longest(count=2), model=model, max_steps=3)
+    assert [str(one.message)[:18] for one in told] == ["the loss of step 2", "after step 2 20 we"]

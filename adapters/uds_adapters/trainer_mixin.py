@@ -20,6 +20,7 @@ from .batches.loss import weighted_loss
 from .finite_check import finite_check
 from .ranks import Ranks
 from .selection.checks import check_policy, draws_weights
+from .selection.metrics import Means
 from .step_plan import StepPlan, gathering_from, set_gradients_to_zero, without_gradient
 from .torch import BatchSelector
 
@@ -100,7 +101,7 @@ class UDSTrainerMixin(Trainer):
         self._uds_loss_weights: Any = None
         if draws_weights(policy):
             self._uds_apply_weights()
-        self._uds_metrics: list[dict[str, float]] = []
+        self._uds_metrics = Means()
         self._uds_logged_at = time.perf_counter()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +175,7 @@ class UDSTrainerMixin(Trainer):
 
     def _uds_chosen(self) -> None:
         """Collect the metrics of the last selection."""
-        self._uds_metrics.append(self.selector.metrics)
+        self._uds_metrics.add(self.selector.metrics)
 
     def _uds_apply_weights(self) -> None:
         """Make the Trainer compute its loss from the logits, weighted per token."""
@@ -220,19 +221,17 @@ class UDSTrainerMixin(Trainer):
 
     def _uds_summary(self) -> dict[str, float]:
         now = time.perf_counter()
-        names = {name for metrics in self._uds_metrics for name in metrics}
-        columns = {name: [metrics[name] for metrics in self._uds_metrics if name in metrics] for name in sorted(names)}
-        summary = {f"uds/{name}": sum(values) / len(values) for name, values in columns.items()}
-        summary["uds/scoring_seconds"] = sum(columns["scoring_seconds"])
+        summary = {f"uds/{name}": mean for name, mean in self._uds_metrics.means().items()}
+        summary["uds/scoring_seconds"] = self._uds_metrics.sum("scoring_seconds")
         summary["uds/scoring_share"] = summary["uds/scoring_seconds"] / max(now - self._uds_logged_at, 1e-9)
-        self._uds_metrics, self._uds_logged_at = [], now
+        self._uds_metrics, self._uds_logged_at = Means(), now
         return summary
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # on_train_begin is too late: checkpoints are loaded before it, and a reset there would clear their state;
         # a run that starts, or restarts after running out of memory, begins with an empty state
         self.selector.reset(cast("Any", self.model))
-        self._uds_metrics, self._uds_logged_at = [], time.perf_counter()
+        self._uds_metrics, self._uds_logged_at = Means(), time.perf_counter()
         return super()._inner_training_loop(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

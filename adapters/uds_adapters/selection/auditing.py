@@ -25,8 +25,9 @@ def record(
     step: int,
 ) -> None:
     """Record scores and choice of this process's candidates in one pool; `ids`: of all of its candidates, or none."""
-    columns = {**selection.table(), "tokens": assignment.pool.tokens}
-    parts = {name: column[assignment.places] for name, column in columns.items()}
+    columns = {**selection.table(), "tokens": assignment.pool.tokens.numpy()}
+    places = assignment.places.numpy()  # NumPy takes a tensor of one element for a number
+    parts = {name: column[places] for name, column in columns.items()}
     first = assignment.first
     own = ids[first : first + len(assignment.places)] or None
     chosen = [i - first for i in assignment.chosen_here]

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import uds_core as uds
 
-__all__ = ["means", "of"]
+__all__ = ["Means", "means", "of"]
+
+
+class Means:
+    """Sum and number of the values of each metric: as large after a million selections as after one."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def add(self, metrics: Mapping[str, float], /) -> None:
+        """Add one value of each metric."""
+        for name, value in metrics.items():
+            total, number = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, number + 1)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric over the values added, by name."""
+        return {name: total / number for name, (total, number) in sorted(self._sums.items())}
+
+    def sum(self, name: str, /) -> float:
+        """Return the sum of a metric; 0 without a value."""
+        return self._sums.get(name, (0.0, 0))[0]
 
 
 def of(selection: uds.Selection | None, /) -> dict[str, float]:
@@ -20,6 +44,7 @@ def of(selection: uds.Selection | None, /) -> dict[str, float]:
 
 def means(metrics: Sequence[dict[str, float]], /) -> dict[str, float]:
     """Return the mean of each metric over the selections that have it."""
-    names = sorted({name for one in metrics for name in one})
-    columns = {name: [one[name] for one in metrics if name in one] for name in names}
-    return {name: sum(values) / len(values) for name, values in columns.items()}
+    total = Means()
+    for one in metrics:
+        total.add(one)
+    return total.means()

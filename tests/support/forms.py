@@ -46,3 +46,14 @@ def same(got, expected):
         else:
             assert got[name] == value, name
     return True
+
+
+def rows_as_wide(examples, got, *, left=False):
+    """The rows of the examples, as wide as a batch that was got: alignment is compared elsewhere."""
+    longest = max(len(one["input_ids"]) for one in examples)
+    return rows(examples, left=left, more=got["input_ids"].shape[1] - longest)
+
+
+def documents_as_wide(examples, got, **options):
+    """The examples as documents in a row as wide as a batch that was got."""
+    return documents(examples, multiple=got["input_ids"].shape[1], **options)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import gcd
 from typing import Any
 
 import torch
 
 from . import entries
+from .alignment import row_alignment
 from .entries import IGNORE, Axes, Indexer
+from .packed import document_starts
 
-__all__ = ["DocumentView", "holds_documents"]
+__all__ = ["DocumentView", "has_borders", "is_line"]
 
 _ENDS = ("cu_seq_lens_q", "cu_seq_lens_k")  # where documents end, for attention kernels
 _LONGEST = ("max_length_q", "max_length_k")
@@ -20,28 +23,32 @@ Border = tuple[int, int]
 """A document's first position, and the one after its last."""
 
 
-def holds_documents(batch: Mapping[str, Any], /) -> bool:
+def has_borders(batch: Mapping[str, Any], /) -> bool:
+    """Return whether the batch has an entry that is there for documents alone."""
+    return any(batch.get(name) is not None for name in (*_ENDS, "seq_idx"))
+
+
+def is_line(batch: Mapping[str, Any], /) -> bool:
     """Return whether the batch is one row of documents, even of a single one.
 
     True when the batch has the documents' borders, or position ids without an attention mask, as transformers decides
-    it. With a mask: when the position ids restart.
+    it.
     """
     rows, time = entries.tokens(batch).shape[:2]
     if rows != 1:
         return False
-    if any(batch.get(name) is not None for name in (*_ENDS, "seq_idx")):
-        return True
-    if not _counts(batch.get("position_ids"), time):
-        return False
-    return batch.get("attention_mask") is None or len(_borders(batch)) > 1
+    positions = batch.get("position_ids")
+    counts = isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, time)
+    return has_borders(batch) or (counts and batch.get("attention_mask") is None)
 
 
 class DocumentView:
     """A batch whose one row (1, time) holds documents one after the other; see `batches.SampleView`.
 
-    The borders come from `cu_seq_lens_q`, or from `position_ids` that do not increase by one, or from `seq_idx`. Masked
-    positions at the end are padding. Without a mask, so are single tokens at the end that repeat the last token and
-    have no label, as `pad_to_multiple_of` leaves them. (So a last document of one token is dropped: it has no loss.)
+    The borders come from `cu_seq_lens_q`, or from `seq_idx`, or from `position_ids` that begin anew. Masked positions
+    at the end are padding. Without a mask, so are single tokens at the end that repeat the last token and have no
+    label, as `pad_to_multiple_of` leaves them, and documents of nothing else where positions alone separate them. (So
+    a last document of one token is dropped: it has no loss.) A row with padding is aligned again after a choice.
 
     Parameters
     ----------
@@ -66,11 +73,12 @@ class DocumentView:
         beside: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.batch, self._indexer, self._shift = batch, indexer, shift
-        self._time = entries.tokens(batch).shape[1]
+        self.given, self._time = batch, entries.tokens(batch).shape[1]
         self.beside = {} if beside is None else beside
         for name in ("attention_mask", "labels", "shift_labels"):
             entries.check_shape(name, batch.get(name), (1, self._time))
         self._borders = list(borders) if borders else _borders(batch)
+        self._step = 1 if indexer else row_alignment(self._time, self._time - self._borders[-1][1])
         self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
 
     def __len__(self) -> int:
@@ -126,13 +134,27 @@ class DocumentView:
         indices = entries.chosen(indices, len(self))
         if self._indexer is not None:
             return entries.indexed(self.batch, indices, self._indexer)
+        taken, lengths = self._taken(indices)
+        return entries.same_kind(self.batch, self._finished(taken, lengths, step=self._step))
+
+    def _taken(self, indices: torch.Tensor) -> tuple[dict[str, Any], list[int]]:
+        """Return the entries of the documents at `indices`, their borders not yet updated, and the lengths."""
         borders = [self._borders[i] for i in indices.tolist()]
         columns = torch.cat([torch.arange(*border) for border in borders])
         taken = {}
         for name, value in self.batch.items():
             samples, time = self._axes[name]
             taken[name] = entries.picked(entries.picked(value, time, columns), samples, indices)
-        return entries.same_kind(self.batch, _with_borders(taken, _lengths(borders)))
+        return taken, _lengths(borders)
+
+    def _finished(self, taken: dict[str, Any], lengths: list[int], *, step: int) -> dict[str, Any]:
+        """Return the entries with new borders, and with padding to a multiple of `step`, each token a document."""
+        more = -sum(lengths) % step
+        padded = {
+            name: value if time is None or not more else _padded(name, value, time, more, last=self.batch[name])
+            for (name, value), (_, time) in zip(taken.items(), (self._axes[name] for name in taken), strict=True)
+        }
+        return _with_borders(padded, [*lengths, *[1] * more])
 
     def split(self, size: int, /) -> list[DocumentView]:
         """Return views of at most `size` consecutive documents each."""
@@ -148,15 +170,16 @@ class DocumentView:
     @staticmethod
     def join(views: Sequence[DocumentView], /) -> Any:
         """Return one batch with the documents of all views, one after the other."""
-        parts = [view.take(range(len(view))) for view in views]
-        joined = {}
+        parts, lengths = zip(*(view._taken(torch.arange(len(view))) for view in views), strict=True)
+        joined: dict[str, Any] = {}
         for name in views[0].batch:
             samples, time = views[0]._axes[name]
             values = [part[name] for part in parts]
             replaced = name in _ENDS or name in _LONGEST
             joined[name] = values[0] if replaced else entries.joined(name, values, samples if time is None else time)
-        lengths = [length for view in views for length in _lengths(view._borders)]
-        return entries.same_kind(views[0].batch, _with_borders(joined, lengths))
+        first, step = views[0], gcd(*(view._step for view in views))
+        joined = first._finished(joined, [length for some in lengths for length in some], step=step)
+        return entries.same_kind(first.batch, joined)
 
     def _apart(self, x: torch.Tensor, filler: int) -> torch.Tensor:
         pieces = [x[0, first:last] for first, last in self._borders]
@@ -166,7 +189,9 @@ class DocumentView:
         if entries.is_shared(value) or name in _ENDS:
             return Axes()
         if isinstance(value, torch.Tensor) and not entries.is_media(name):
-            if tuple(value.shape[:2]) == (1, self._time):
+            if tuple(value.shape[:2]) == (1, self._time) and (
+                self._time not in value.shape[2:] or name == "inputs_embeds"
+            ):
                 return Axes(None, 1)
             if name == "position_ids" and tuple(value.shape[-2:]) == (1, self._time):
                 return Axes(None, value.ndim - 1)
@@ -185,11 +210,13 @@ def _borders(batch: Mapping[str, Any]) -> list[Border]:
         end = max((place + 1 for place, here in enumerate(real) if here), default=1)
         return [(a, min(b, end)) for a, b in borders if any(real[a:b])] or borders[:1]
     idle = (tokens == tokens[-1]).reshape(len(tokens), -1).all(1)
-    for name in ("labels", "shift_labels"):
-        if batch.get(name) is not None:
-            idle &= batch[name][0] == IGNORE
-    idle = idle.tolist()
-    while len(borders) > 1 and borders[-1][1] - borders[-1][0] == 1 and idle[borders[-1][0]]:
+    targets = [batch[name] for name in ("labels", "shift_labels") if batch.get(name) is not None]
+    for target in targets:
+        idle &= target[0] == IGNORE
+    idle, only_positions = idle.tolist(), bool(targets) and not has_borders(batch)
+    while len(borders) > 1 and all(idle[slice(*borders[-1])]):
+        if borders[-1][1] - borders[-1][0] > 1 and not only_positions:
+            break
         borders.pop()
     return borders
 
@@ -199,14 +226,18 @@ def _starts(batch: Mapping[str, Any], time: int) -> list[int]:
     for name in _ENDS:
         if batch.get(name) is not None:
             return batch[name].tolist()
-    positions: Any = batch.get("position_ids")
-    continues = positions[0].diff() == 1 if _counts(positions, time) else batch["seq_idx"][0].diff() == 0
-    return [0, *((~continues).nonzero().flatten() + 1).tolist(), time]
+    return [0, *document_starts(batch)[0].nonzero().flatten().tolist(), time]
 
 
-def _counts(positions: Any, time: int) -> bool:
-    """Return whether position ids are one number for each token, not several kinds of them."""
-    return isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, time)
+def _padded(name: str, value: torch.Tensor, axis: int, more: int, *, last: torch.Tensor) -> torch.Tensor:
+    """Return an entry with `more` columns of padding: no label, and the last token of the row."""
+    shape = list(value.shape)
+    shape[axis] = more
+    if name in ("input_ids", "inputs_embeds"):
+        filling = last.narrow(axis, last.shape[axis] - 1, 1).expand(shape)
+    else:
+        filling = value.new_full(shape, IGNORE if name.endswith("labels") else 0)
+    return torch.cat([value, filling], axis)
 
 
 def _with_borders(batch: dict[str, Any], lengths: list[int]) -> dict[str, Any]:

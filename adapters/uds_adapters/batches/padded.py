@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from . import entries
+from .alignment import aligned, alignment
 from .entries import IGNORE, Axes, Indexer
 from .layout import CAUSAL, Layout
 
@@ -18,6 +19,7 @@ _READ = {"input_ids", "inputs_embeds", "attention_mask", "global_attention_mask"
 _READ |= {"mm_token_type_ids", "special_tokens_mask", "completion_mask", "assistant_masks", "loss_mask"}
 _WRITTEN = {"labels", "shift_labels", "decoder_input_ids", "decoder_inputs_embeds"}
 _WRITTEN |= {"decoder_attention_mask", "decoder_position_ids"}
+_BEYOND = (0, -1, 1)  # columns beside the positions: an entry may have one number a target, or one more than positions
 
 
 class PaddedView:
@@ -48,6 +50,7 @@ class PaddedView:
         first = entries.tokens(batch)
         self.beside = {} if beside is None else beside
         self.batch, self._indexer, self._layout = batch, indexer, layout
+        self.given = batch
         self._number, self._read = first.shape[:2]
         self._written = _decoder_time(batch) if layout.decoder else self._read
         for name in sorted(_READ | _WRITTEN):
@@ -94,6 +97,9 @@ class PaddedView:
 
     def take(self, indices: Any, /) -> Any:
         """Return a batch of the samples at `indices` (k,), in that order, without columns that are padding in all.
+
+        The collator's alignment (`pad_to_multiple_of`) stays. Nothing is cut beside an unknown entry with about as many
+        columns as there are positions.
 
         Raises
         ------
@@ -143,26 +149,40 @@ class PaddedView:
             return Axes(0)
         raise entries.refuse(name, value, self._number)
 
-    def _may_have_time(self, name: str) -> bool:
-        """Return whether an unknown entry has as many columns as there are positions."""
+    def _beyond_time(self, name: str) -> int | None:
+        """Return how many columns more than there are positions an unknown entry has, as one a target (-1)."""
         value = self.batch[name]
         if self._axes[name] != Axes(0) or not isinstance(value, torch.Tensor) or value.ndim < 2:
+            return None
+        return next((more for more in _BEYOND if value.shape[1] - more in (self._read, self._written)), None)
+
+    def _may_have_time(self, name: str) -> bool:
+        """Return whether an unknown entry has an axis of about as many columns as there are positions."""
+        value = self.batch[name]
+        if self._axes[name] != Axes(0) or not isinstance(value, torch.Tensor):
             return False
-        return value.shape[1] in (self._read, self._written)
+        times = {time + more for time in (self._read, self._written) for more in _BEYOND}
+        return any(size in times for size in value.shape[1:])
 
     def _columns(self, indices: torch.Tensor, *, decoder: bool) -> tuple[int, int]:
-        """Return the first column and the end of those with a token or a target of one of the samples."""
-        whole = (0, self._written if decoder else self._read)
+        """Return the first column and the end of those with a token or a target of one of the samples, aligned."""
+        width = self._written if decoder else self._read
         mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
         marks = [] if mask is None else [mask != 0]
         if decoder or (not self._layout.decoder and mask is not None):
             known = (self.batch.get("labels"), self.labels)
             marks += [target != IGNORE for target in known if target is not None]
         if not marks or any(self._may_have_time(name) for name in self.batch):
-            return whole  # the padding is unknown, or trimming could cut numbers that are no columns
-        used = torch.stack([mark.index_select(0, indices.to(mark.device)).any(0) for mark in marks]).any(0)
-        columns = used.nonzero().flatten().tolist() or [0]
-        return (0 if mask is None else columns[0]), columns[-1] + 1
+            return 0, width  # the padding is unknown, or trimming could cut numbers that are no columns
+        used = torch.stack([mark.to(marks[0].device) for mark in marks]).any(0).cpu()
+        first, last = _span(used, from_left=mask is not None)
+        step = alignment(width, width - (last - first))
+        return aligned(*_span(used[indices], from_left=mask is not None), width, step)
+
+
+def _span(used: torch.Tensor, *, from_left: bool) -> tuple[int, int]:
+    columns = used.any(0).nonzero().flatten().tolist() or [0]
+    return (columns[0] if from_left else 0), columns[-1] + 1
 
 
 def _decoder_time(batch: Mapping[str, Any]) -> int:
@@ -187,8 +207,10 @@ def _joined(name: str, views: Sequence[PaddedView]) -> Any:
     if name == "position_ids" and axes.time is not None:
         values = [value.expand(*value.shape[:-2], len(view), -1) for value, view in zip(values, views, strict=True)]
         axes = Axes(values[0].ndim - 2, values[0].ndim - 1)
-    elif all(view._may_have_time(name) for view in views):
-        axes = Axes(0, 1)
+    elif axes == Axes(0):
+        beyond = {view._beyond_time(name) for view in views}
+        if len(beyond) == 1 and None not in beyond:
+            axes = Axes(0, 1)
     if axes.time is not None:
         values = _padded(name, values, axes.time, views)
     return entries.joined(name, values, axes.samples)

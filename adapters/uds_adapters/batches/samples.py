@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import torch
 
-from .documents import DocumentView, holds_documents
-from .entries import IGNORE, Indexer, is_shared, same_kind, tokens
+from .documents import DocumentView, has_borders, is_line
+from .entries import IGNORE, Indexer, is_shared, same_kind
 from .layout import CAUSAL, Layout
+from .packed import begins_anew, in_one_row, one_row_each
 from .padded import PaddedView
 
 __all__ = ["IGNORE", "Indexer", "SampleView", "blank", "empty", "join", "trained_tokens", "view"]
@@ -19,7 +20,9 @@ class SampleView(Protocol):
     """Samples of a padded or packed batch."""
 
     batch: Mapping[str, Any]
-    """The batch of the samples."""
+    """The batch of the samples, in the form in which they are scored and trained."""
+    given: Mapping[str, Any]
+    """The batch as it came: the same, except where its rows held several documents each."""
     beside: Mapping[str, torch.Tensor]
     """Name -> numbers (batch, ...) of the samples that are the policy's, not the model's; `id` is their identity."""
 
@@ -76,7 +79,10 @@ def view(
     ----------
     batch
         What a collator makes: padded rows on either side, or packed and padding-free documents (TRL's, and
-        `DataCollatorWithFlattening`'s).
+        `DataCollatorWithFlattening`'s). A row is one sample, unless its positions begin anew, its `seq_idx` changes, or
+        the batch has the borders of documents: then each document is one, whatever the number of rows. Documents
+        with a mask are scored and trained as padded rows, because a mask does not separate them; without one, in one
+        row. Rows that an `indexer` takes are samples.
     indexer
         ``indexer(batch, indices) -> batch``: a function that takes the samples at `indices` (k,), for batches with
         entries that do not have one entry for each sample, such as images.
@@ -90,9 +96,17 @@ def view(
     TypeError, ValueError
         When it is not known which parts of the batch belong to which sample.
     """
-    if not layout.decoder and holds_documents(batch):
+    if not layout.decoder and is_line(batch):
         return DocumentView(batch, indexer=indexer, shift=layout.shift, beside=beside)
-    return PaddedView(batch, indexer=indexer, layout=layout, beside=beside)
+    samples = PaddedView(batch, indexer=indexer, layout=layout, beside=beside)
+    if layout.decoder or indexer is not None or not begins_anew(batch):
+        return samples
+    if batch.get("attention_mask") is None:
+        separate: Any = DocumentView(in_one_row(batch, shift=layout.shift), shift=layout.shift, beside=beside)
+    else:
+        separate = PaddedView(one_row_each(batch), layout=layout, beside=beside)
+    separate.given = batch
+    return separate
 
 
 def join(batches: Sequence[Mapping[str, Any]], /, *, layout: Layout = CAUSAL) -> Any:
@@ -110,13 +124,17 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, layout: Layout = CAUSAL) ->
     if any(other != names[0] for other in names):
         msg = f"`batches` must have the same entries to be joined, got {names}"
         raise ValueError(msg)
-    packed = [not layout.decoder and holds_documents(batch) for batch in batches]
-    if not any(packed):
-        return PaddedView.join([PaddedView(batch, layout=layout) for batch in batches])
-    if any(tokens(batch).shape[0] != 1 for batch in batches):
+    views: list[Any] = [view(batch, layout=layout) for batch in batches]
+    rows = [samples for samples in views if isinstance(samples, PaddedView)]
+    if len(rows) == len(views):
+        return PaddedView.join(rows)
+    if rows and not any(has_borders(samples.batch) or begins_anew(samples.batch) for samples in views):
+        return PaddedView.join([PaddedView(samples.batch, layout=layout) for samples in views])  # one sample a row
+    if any("attention_mask" in samples.batch or has_borders(samples.batch) for samples in rows):
         msg = "`batches` must be all padded rows, or all one row of documents, to be joined; got some of either form"
         raise ValueError(msg)
-    return DocumentView.join([DocumentView(batch, shift=layout.shift) for batch in batches])
+    flat = [in_one_row(samples.batch, shift=layout.shift) if samples in rows else samples.batch for samples in views]
+    return DocumentView.join([DocumentView(batch, shift=layout.shift) for batch in flat])
 
 
 def blank(batch: Mapping[str, Any], /, *, indexer: Indexer | None = None, layout: Layout = CAUSAL) -> Any:

@@ -127,7 +127,7 @@ class Assignment:
         `received`: the results of `outgoing` for this rank on the other processes.
         """
         if self._whole:
-            return [samples.batch for samples in self._views]
+            return [samples.given for samples in self._views]
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
         number = min(self.number, len(self.shares[self._rank]))
         parts: list[Any] = []

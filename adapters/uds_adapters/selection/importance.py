@@ -80,4 +80,4 @@ def _with_weights(
         msg = f"{len(weights)} samples were chosen, and the batch to train has {len(samples)}: weights do not fit"
         raise ValueError(msg)
     spread = samples.spread(weights.to(tokens(batch).device))
-    return same_kind(batch, {**batch, batches.LOSS_WEIGHTS: spread})
+    return same_kind(batch, {**samples.batch, batches.LOSS_WEIGHTS: spread})

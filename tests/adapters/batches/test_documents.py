@@ -27,7 +27,8 @@ def test_takes_documents_in_order_and_tells_their_borders_anew(told, multiple):
     before = forms.documents(EXAMPLES, multiple=multiple, told=told)
     assert len(view(batch)) == 4
     for chosen in ([3, 0], [1, 2], [2], [0, 1, 2, 3]):
-        assert forms.same(view(batch).take(chosen), forms.documents([EXAMPLES[i] for i in chosen], told=told))
+        expected = forms.documents([EXAMPLES[i] for i in chosen], multiple=multiple, told=told)
+        assert forms.same(view(batch).take(chosen), expected)
     assert forms.same(batch, before)
 
 
@@ -67,7 +68,7 @@ def test_labels_that_are_already_shifted_are_taken_as_they_are():
     assert view(batch).labels.tolist() == expected
     del batch["labels"]
     assert view(batch).labels.tolist() == expected
-    assert view(batch).take([2])["shift_labels"].tolist() == [[6, -100]]
+    assert view(batch).take([2])["shift_labels"].tolist() == [[6, -100] + [-100] * 14]
 
 
 def test_without_labels_all_tokens_of_documents_count():
@@ -99,17 +100,18 @@ def test_a_single_token_at_the_end_is_padding_unless_it_differs_or_carries_a_lab
 def test_positions_without_a_mask_make_a_line_also_of_one_document():
     samples = view(forms.documents(EXAMPLES[:1], multiple=8, told=("position_ids",)))
     assert samples.tokens.tolist() == [2]
-    assert samples.take([0])["input_ids"].tolist() == [[1, 2, 3]]
+    assert samples.take([0])["input_ids"].tolist() == [[1, 2, 3, 0, 0, 0, 0, 0]]
 
 
 def test_a_mask_tells_the_padding():
     batch = forms.documents(EXAMPLES, multiple=16, told=("position_ids",))
     batch["attention_mask"] = (torch.arange(16) < 10)[None].long()
-    samples = view(batch)
+    samples = batches.view(batch)
     assert samples.tokens.tolist() == [2, 0, 1, 3]
-    assert samples.take([3, 1])["attention_mask"].tolist() == [[1] * 5]
+    # a mask separates no documents, so that each has a row
+    assert samples.take([3, 1])["attention_mask"].tolist() == [[1] * 4 + [0] * 12, [1] + [0] * 15]
     batch["position_ids"][0, 10:] = torch.arange(4, 10)  # padding that goes on counting
-    assert view(batch).take([3])["input_ids"].tolist() == [[7, 8, 9, 10]]
+    assert batches.view(batch).take([3])["input_ids"].tolist() == [[7, 8, 9, 10] + [0] * 12]
 
 
 def test_positions_may_begin_at_another_number():
@@ -124,8 +126,8 @@ def test_positions_of_several_kinds_and_embeddings():
     embeddings[:, 10:] = 0
     del batch["input_ids"]
     taken = view(batch).take([2])
-    assert torch.equal(taken["inputs_embeds"], embeddings[:, 4:6])
-    assert torch.equal(taken["position_ids"], positions[:, :, 4:6])
+    assert torch.equal(taken["inputs_embeds"], torch.nn.functional.pad(embeddings[:, 4:6], (0, 0, 0, 14)))
+    assert torch.equal(taken["position_ids"], torch.nn.functional.pad(positions[:, :, 4:6], (0, 14)))
 
 
 def test_entries_of_every_kind():
@@ -225,7 +227,8 @@ def test_what_trl_flattens(multiple):
     assert batch.keys() >= {"input_ids", "labels", "position_ids"}
     told = forms.documents(EXAMPLES, multiple=multiple or 1)
     assert forms.same(batch, {name: told[name] for name in batch})  # an older TRL tells positions alone
-    assert forms.same(view(batch).take([3, 0]), trl_batch([EXAMPLES[3], EXAMPLES[0]], padding_free=True))
+    expected = trl_batch([EXAMPLES[3], EXAMPLES[0]], padding_free=True, pad_to_multiple_of=multiple)
+    assert forms.same(view(batch).take([3, 0]), expected)
 
 
 def test_what_trl_packs():
@@ -240,6 +243,6 @@ def test_what_trl_packs():
 
 def test_what_trl_pads_with_positions():
     batch = trl_batch(EXAMPLES, return_position_ids=True, pad_to_multiple_of=16)
-    assert batches.view(batch).take([1])["position_ids"].tolist() == [[0]]
+    assert batches.view(batch).take([1])["position_ids"].tolist() == [[0] * 16]
     one = trl_batch(EXAMPLES[:1], return_position_ids=True, pad_to_multiple_of=16)
-    assert batches.view(one).take([0])["input_ids"].tolist() == [[1, 2, 3]]
+    assert batches.view(one).take([0])["input_ids"].tolist() == [[1, 2, 3] + [0] * 13]

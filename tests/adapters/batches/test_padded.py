@@ -83,9 +83,9 @@ def test_labels_that_are_already_shifted_are_taken_as_they_are():
 def test_columns_that_carry_loss_are_no_padding():
     """A mask may cover the end-of-text token, which is trained; padding before a first token may predict it."""
     batch = {
-        "input_ids": torch.tensor([[0, 0, 1, 2, 9, 0], [0, 0, 0, 3, 9, 0]]),
-        "attention_mask": torch.tensor([[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]]),
-        "labels": torch.tensor([[-100, -100, 1, 2, 9, -100], [-100, -100, -100, -100, 9, -100]]),
+        "input_ids": torch.tensor([[0, 0, 1, 2, 9, 0, 0], [0, 0, 0, 3, 9, 0, 0]]),
+        "attention_mask": torch.tensor([[0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0]]),
+        "labels": torch.tensor([[-100, -100, 1, 2, 9, -100, -100], [-100, -100, -100, -100, 9, -100, -100]]),
     }
     assert view(batch).take([0])["input_ids"].tolist() == [[0, 1, 2, 9]]
     assert view(batch).take([1])["input_ids"].tolist() == [[3, 9]]
@@ -94,8 +94,8 @@ def test_columns_that_carry_loss_are_no_padding():
 
 def test_entries_of_every_kind():
     batch = {
-        **forms.rows(EXAMPLES, more=1),
-        "token_type_ids": torch.arange(24).reshape(4, 6),
+        **forms.rows(EXAMPLES, more=2),
+        "token_type_ids": torch.arange(28).reshape(4, 7),
         "names": ["a", "b", "c", "d"],
         "ids": (1, 2, 3, 4),
         "ranks": range(4),
@@ -106,7 +106,7 @@ def test_entries_of_every_kind():
         "features": torch.arange(12).reshape(4, 3),
     }
     taken = view(batch).take([1, 0])
-    assert taken["token_type_ids"].tolist() == [[6, 7, 8], [0, 1, 2]]
+    assert taken["token_type_ids"].tolist() == [[7, 8, 9], [0, 1, 2]]
     assert (taken["names"], taken["ids"], taken["ranks"]) == (["b", "a"], (2, 1), [1, 0])
     assert taken["weight"].tolist() == batch["weight"][[1, 0]].tolist()
     assert (taken["scale"], taken["return_dict"], taken["nothing"]) == (torch.tensor(2.0), True, None)
@@ -120,13 +120,37 @@ def test_nothing_is_trimmed_beside_an_unknown_entry_that_may_have_a_column_a_pos
     assert taken["input_ids"].tolist() == [[4, 5, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", [(4,), (6,), (5, 2), (5, 5), (1, 5, 5), (2, 6), (2, 2, 4)])
+def test_nothing_is_trimmed_beside_an_entry_with_about_as_many_columns_as_positions(shape, left):
+    """One number a target, one more than positions, biases of attention: cut, they would be of another length."""
+    batch = {**forms.rows(EXAMPLES, left=left), "mystery": torch.randn(4, *shape)}
+    taken = view(batch).take([1, 0])
+    assert torch.equal(taken["mystery"], batch["mystery"][[1, 0]])
+    assert taken["input_ids"].shape == taken["labels"].shape == (2, 5)
+    features = {**forms.rows(EXAMPLES, left=left), "mystery": torch.randn(4, 8)}
+    assert view(features).take([1, 0])["input_ids"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_entries_with_a_number_a_target_are_joined_on_the_side_of_the_padding(more, left):
+    parts = [forms.rows(EXAMPLES[:2], left=left), forms.rows(EXAMPLES[2:], left=left)]
+    for part in parts:
+        part["logps"] = torch.ones(2, part["input_ids"].shape[1] + more)
+    joined = batches.join(parts)["logps"]
+    filling = torch.zeros(2, 2)
+    first = torch.cat([filling, parts[0]["logps"]] if left else [parts[0]["logps"], filling], 1)
+    assert torch.equal(joined, torch.cat([first, parts[1]["logps"]]))
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((3, 4), (2, 2)), ((1, 4), (1, 2)), ((3, 3, 4), (3, 2, 2)), ((3, 1, 4), (3, 1, 2)), ((4, 3, 4), (4, 2, 2))],
+    [((3, 5), (2, 2)), ((1, 5), (1, 2)), ((3, 3, 5), (3, 2, 2)), ((3, 1, 5), (3, 1, 2)), ((4, 3, 5), (4, 2, 2))],
     ids=["own", "shared", "kinds", "kinds-shared", "kinds-and-text"],
 )
 def test_positions(shape, expected):
-    batch = forms.rows([EXAMPLES[0], EXAMPLES[1], EXAMPLES[3]], more=1)
+    batch = forms.rows([EXAMPLES[0], EXAMPLES[1], EXAMPLES[3]], more=2)
     positions = batch["position_ids"] = torch.arange(torch.Size(shape).numel()).reshape(shape)
     taken = view(batch).take([2, 1])["position_ids"]
     rows = [2, 1] if shape[-2] == 3 else [0]
@@ -189,9 +213,10 @@ def test_shapes_that_do_not_fit_are_refused(name, value, words, indexer):
 
 
 def seq2seq(*, mask=False, left=False):
-    batch = forms.rows(EXAMPLES, left=left, more=1)
-    batch["labels"] = torch.tensor([[1, 2, -100, -100], [3, -100, -100, -100], [4, 5, 6, -100], [7, 8, -100, -100]])
-    batch["decoder_input_ids"] = torch.tensor([[9, 1, 0, 0], [9, 0, 0, 0], [9, 4, 5, 0], [9, 7, 0, 0]])
+    batch = forms.rows(EXAMPLES, left=left, more=2)
+    labels = torch.tensor([[1, 2, -100, -100], [3, -100, -100, -100], [4, 5, 6, -100], [7, 8, -100, -100]])
+    batch["labels"] = torch.nn.functional.pad(labels, (0, 1), value=-100)
+    batch["decoder_input_ids"] = torch.tensor([[9, 1, 0, 0, 0], [9, 0, 0, 0, 0], [9, 4, 5, 0, 0], [9, 7, 0, 0, 0]])
     if mask:
         batch["decoder_attention_mask"] = (batch["labels"] != -100).long()
     return batch
@@ -211,7 +236,7 @@ def test_what_is_read_and_what_is_written_are_trimmed_each_on_its_own(mask, left
     assert taken["decoder_input_ids"].tolist() == [[9, 1], [9, 7]]
     if mask:
         assert taken["decoder_attention_mask"].tolist() == [[1, 1], [1, 1]]
-    x = torch.randn(4, 4, 2)
+    x = torch.randn(4, 5, 2)
     assert torch.equal(samples.arrange(x), x)
     assert [len(part.labels[0]) for part in samples.split(2)] == [2, 3]
     assert batches.trained_tokens(batch, layout=DECODER) == 8
@@ -222,7 +247,7 @@ def test_a_decoder_without_labels_has_its_inputs():
     del batch["labels"]
     samples = view(batch, layout=DECODER)
     assert samples.labels is None
-    assert samples.take([1])["decoder_input_ids"].shape == (1, 4)
+    assert samples.take([1])["decoder_input_ids"].shape == (1, 5)
     del batch["decoder_input_ids"]
     with pytest.raises(ValueError, match="of an encoder-decoder model needs one of labels, decoder_input_ids"):
         batches.view(batch, layout=DECODER)

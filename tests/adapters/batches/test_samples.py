@@ -6,7 +6,7 @@ import forms
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -19,6 +19,12 @@ FORMS = {
     "documents": lambda examples, more: forms.documents(examples, multiple=8 * more + 1),
     "positions": lambda examples, more: forms.documents(examples, multiple=8 * more + 1, told=("position_ids",)),
 }
+AS_WIDE = {
+    "right": forms.rows_as_wide,
+    "left": lambda examples, got: forms.rows_as_wide(examples, got, left=True),
+    "documents": forms.documents_as_wide,
+    "positions": lambda examples, got: forms.documents_as_wide(examples, got, told=("position_ids",)),
+}
 form = st.sampled_from(sorted(FORMS))
 
 DECODER = batches.Layout(shift=False, decoder=True)
@@ -26,8 +32,8 @@ DECODER = batches.Layout(shift=False, decoder=True)
 
 @st.composite
 def example(draw):
-    # no document of one token: at the end of a line it is padding
-    ids = draw(st.lists(st.integers(1, 96), min_size=2, max_size=9))
+    # no document of one token, or of one again and again: at the end of a line it is padding
+    ids = draw(st.lists(st.integers(1, 96), min_size=2, max_size=9).filter(lambda ids: len(set(ids)) > 1))
     prompt = draw(st.integers(1, len(ids)))
     return {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
 
@@ -38,7 +44,7 @@ samples_of = st.lists(example(), min_size=1, max_size=5)
 @given(samples_of, form, st.integers(0, 2))
 def test_taking_all_gives_the_batch_up_to_padding(examples, name, more):
     taken = batches.view(FORMS[name](examples, more)).take(range(len(examples)))
-    assert forms.same(taken, FORMS[name](examples, 0))
+    assert forms.same(taken, AS_WIDE[name](examples, taken))
     assert forms.same(batches.view(taken).take(range(len(examples))), taken)
 
 
@@ -48,7 +54,10 @@ def test_taking_twice_is_taking_once(examples, name, more, data):
     first = data.draw(st.lists(st.integers(0, len(examples) - 1), min_size=1))
     second = data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1))
     twice = batches.view(samples.take(first)).take(second)
-    assert forms.same(twice, samples.take([first[i] for i in second]))
+    once = [examples[first[i]] for i in second]
+    assert forms.same(twice, AS_WIDE[name](once, twice))
+    directly = samples.take([first[i] for i in second])
+    assert forms.same(directly, AS_WIDE[name](once, directly))
 
 
 @given(samples_of, form, st.integers(0, 2), st.integers(1, 6))
@@ -62,8 +71,10 @@ def test_split_and_joined_are_the_same_samples(examples, name, more, size):
     assert sum(batches.trained_tokens(part.batch) for part in parts) == batches.trained_tokens(whole.batch)
     joined = batches.view(batches.join([part.batch for part in parts]))
     assert len(joined) == len(examples)
-    for i in range(len(examples)):
-        assert forms.same(joined.take([i]), whole.take([i]))
+    for view in (joined, whole):
+        for i, one in enumerate(examples):
+            taken = view.take([i])
+            assert forms.same(taken, AS_WIDE[name]([one], taken))
 
 
 @given(samples_of, st.sampled_from(["documents", "positions"]), st.integers(0, 2))
@@ -82,9 +93,46 @@ def test_documents_and_rows_of_the_same_samples_tell_the_same(examples, name, mo
 def test_nothing_but_padding_is_trimmed(examples, name, more):
     samples = batches.view(FORMS[name](examples, more))
     for i, one in enumerate(examples):
-        taken: Any = batches.view(samples.take([i]))
-        assert taken.batch["input_ids"].tolist() == [one["input_ids"]]
-        assert taken.batch["labels"][:, 1:].tolist() == [one["labels"][1:]]
+        taken: Any = samples.take([i])
+        width, longest = taken["input_ids"].shape[1], len(one["input_ids"])
+        assert forms.same(taken, AS_WIDE[name]([one], taken))
+        assert width - longest < alignment_of(samples.batch, name, examples)
+
+
+def alignment_of(batch, name, examples):
+    """The strictest `pad_to_multiple_of` that the collator may have had, as `batches.alignment` has it in words."""
+    width, padding = batch["input_ids"].shape[1], sum(len(one["input_ids"]) for one in examples)
+    power = next(2**k for k in range(12, -1, -1) if width % 2**k == 0)
+    if name in ("documents", "positions"):
+        return min(power, 128) if width > padding else (16 if width % 16 == 0 else 1)
+    excess = width - max(len(one["input_ids"]) for one in examples)
+    return width if power > 1 and excess >= power else power
+
+
+@given(samples_of, form, st.sampled_from([2, 4, 8, 16, 64]), st.data())
+def test_the_collators_alignment_survives(examples, name, multiple, data):
+    whole, longest = (fold(len(one["input_ids"]) for one in examples) for fold in (sum, max))
+    if name in ("right", "left"):
+        batch = forms.rows(examples, left=name == "left", more=-longest % multiple)
+    else:
+        told = ("position_ids",) if name == "positions" else ("position_ids", "cu_seq_lens", "seq_idx")
+        assume(whole % multiple or multiple == 16)  # a row without padding tells of 16 alone
+        batch = forms.documents(examples, multiple=multiple, told=told)
+    chosen = data.draw(st.lists(st.integers(0, len(examples) - 1), min_size=1, unique=True))
+    samples = batches.view(batch)
+    parts = [samples.take(chosen), *(part.batch for part in samples.split(2))]
+    assert [part["input_ids"].shape[1] % multiple for part in [*parts, batches.join(parts)]] == [0] * (len(parts) + 1)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize(("multiple", "width"), [(24, 48), (12, 36), (100, 100), (2048, 2048), (10, 30)])
+def test_widths_that_no_power_of_two_explains_stay(multiple, width, left):
+    longest = width - min(multiple - 1, 30)
+    examples = [{"input_ids": [7] * length, "labels": [7] * length} for length in (longest, 2)]
+    batch = forms.rows(examples, left=left, more=width - longest)
+    power = width & -width
+    taken = batches.view(batch).take([1])
+    assert taken["input_ids"].shape[1] == (width if width - longest >= power else power)
 
 
 def test_counting_trained_tokens():

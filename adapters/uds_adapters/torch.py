@@ -229,9 +229,14 @@ class BatchSelector:
             parts.append(metrics.of(self.last))
         self.metrics = metrics.means(parts)
         received = exchange_samples(assignments, self.ranks)
-        chosen = [batch for one, came in zip(assignments, received, strict=True) for batch in one.batches(came)]
+        probe = self._batch_scorer.probe
+        chosen = [
+            batch
+            for one, came in zip(assignments, received, strict=True)
+            for batch in one.batches(came, as_given=probe is None)
+        ]
         self._update_attributes(scored, pool, assignments)
-        if (probe := self._batch_scorer.probe) is not None and (pending := self.history.pending(self.policy)):
+        if probe is not None and (pending := self.history.pending(self.policy)):
             probe.expect(*learning.expected(chosen, assignments, selections), pending)
         if any(one is not None for one in weights):
             options = {"indexer": self._batch_scorer.indexer, "layout": self._batch_scorer.layout}

@@ -119,15 +119,16 @@ class Assignment:
         sent = self._here(self._wanted(rank))
         return None if rank == self._rank or not len(sent) else dict(self._samples.take(sent))
 
-    def batches(self, received: Sequence[Any], /) -> list[Any]:
+    def batches(self, received: Sequence[Any], /, *, as_given: bool = True) -> list[Any]:
         """Return the batches of this process: first those without a sample, then its samples, split evenly.
 
         With `fill` the former hold no sample at all; else a blank one.
 
-        `received`: the results of `outgoing` for this rank on the other processes.
+        `received`: the results of `outgoing` for this rank on the other processes. `as_given`: whether batches of which
+        all is trained are those that came, also where their rows hold several samples each.
         """
         if self._whole:
-            return [samples.given for samples in self._views]
+            return [samples.given if as_given else samples.batch for samples in self._views]
         stays, others = self._here(self.shares[self._rank]), [batch for batch in received if batch is not None]
         number = min(self.number, len(self.shares[self._rank]))
         parts: list[Any] = []

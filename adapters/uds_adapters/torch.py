@@ -230,11 +230,8 @@ class BatchSelector:
         self.metrics = metrics.means(parts)
         received = exchange_samples(assignments, self.ranks)
         probe = self._batch_scorer.probe
-        chosen = [
-            batch
-            for one, came in zip(assignments, received, strict=True)
-            for batch in one.batches(came, as_given=probe is None)
-        ]
+        trained = [one.batches(came, as_given=not probe) for one, came in zip(assignments, received, strict=True)]
+        chosen = [batch for some in trained for batch in some]
         self._update_attributes(scored, pool, assignments)
         if probe is not None and (pending := self.history.pending(self.policy)):
             probe.expect(*learning.expected(chosen, assignments, selections), pending)

@@ -351,26 +351,64 @@ class SelectiveBackprop:
 
 
 class Fresh:
-    """Chance, with a deque to look for copies in, pair by pair."""
+    """Random numbers, with a deque of distances and one of sketches, compared pair by pair."""
 
     def __init__(self, *, keep, threshold, memory, dim, seed):
         self.keep, self.threshold, self.dim, self.seed, self.number = keep, threshold, dim, seed, 0
-        self.memory = deque(maxlen=memory)
+        self.memory, self.usual = deque(maxlen=memory), deque(maxlen=512)
 
     def step(self, logits, mask):
         root = np.sqrt(np.maximum(mask.sum(axis=1), 1))
         sketches = paired_sketch(logits, mask, dim=self.dim, seed=self.seed) / root[:, None]
         there = [i for i in range(len(logits)) if mask[i].any()]
-        apart = [np.linalg.norm(sketches[i] - sketches[j]) for i in there for j in there if j < i]
+        nearest = {}
+        for i in there:
+            others = [*self.memory, *(sketches[j] for j in there if j < i)]
+            nearest[i] = min((np.linalg.norm(sketches[i] - other) for other in others), default=np.inf)
+        self.usual.extend(nearest.get(i, np.inf) for i in range(len(logits)))
+        known = [d for d in self.usual if d < np.inf]
+        limit = self.threshold * np.median(known) if known else 0.0
         scores = np.random.default_rng([self.seed, 7, self.number, 0]).random(len(logits), dtype=np.float32)
         self.number += 1
         for i in there:
-            others = [*self.memory, *(sketches[j] for j in there if j < i)]
-            if any(np.linalg.norm(sketches[i] - other) < self.threshold * np.median(apart) for other in others):
-                scores[i] -= 1
+            scores[i] -= nearest[i] <= limit
         chosen = best_first(scores, mask.sum(axis=1))[: kept(len(scores), self.keep)]
         self.memory.extend(sketches[i] for i in chosen if i in there)
         return chosen, scores
+
+
+def most_similar(sample, others, everyone):
+    """The highest share of equal numbers of a sketch with one of `others`; numbers that many share are left out.
+
+    `everyone`: all sketches but the sample's own.
+    """
+    limit = 2 + int(0.05 * len(everyone))
+    specific = [j for j, z in enumerate(sample) if sum(other[j] == z for other in everyone) <= limit]
+    specific = specific if len(specific) >= 8 else range(len(sample))
+    share = [np.mean([sample[j] == other[j] != 2**31 - 1 for j in specific]) for other in others]
+    return max(share, default=0.0)
+
+
+class FreshTokens:
+    """Random numbers, with a deque of sketches of n-grams, compared number by number."""
+
+    def __init__(self, *, keep, threshold, memory, seed):
+        self.keep, self.threshold, self.seed, self.number = keep, threshold, seed, 0
+        self.memory = deque(maxlen=memory)
+
+    def step(self, ngrams, length):
+        ngrams = [tuple(row) for row in ngrams.tolist()]
+        scores = np.random.default_rng([self.seed, 7, self.number, 0]).random(len(ngrams), dtype=np.float32)
+        self.number += 1
+        similar = np.zeros(len(ngrams))
+        for i in (i for i in range(len(ngrams)) if length[i]):
+            everyone = [*self.memory, *ngrams[:i], *ngrams[i + 1 :]]
+            earlier = [*self.memory, *(ngrams[j] for j in range(i) if length[j])]
+            similar[i] = most_similar(ngrams[i], earlier, everyone)
+            scores[i] -= similar[i] >= self.threshold
+        chosen = best_first(scores, length)[: kept(len(scores), self.keep)]
+        self.memory.extend(ngrams[i] for i in chosen if length[i])
+        return chosen, scores, similar
 
 
 class DiversityOnly:

@@ -10,7 +10,10 @@ from ._random import Stream
 from .rows import check_mask
 
 _EMPTY = 2**31 - 1  # in every place of the sketch of a sample without tokens
-_BLOCK = 2**22  # hashes made at a time
+_BLOCK = 2**22  # hashes made, or numbers compared, at a time
+_COMMON = 0.05  # a number of a sketch that a larger fraction of other samples shares is that of a template
+_FEW = 2  # others may always share it: in a small pool these are a large fraction
+_SPECIFIC = 8  # the fewest numbers beside templates that a similarity is taken over; else over all
 _MIX = (-1640531527, 2146121005, -2073254261)  # odd multipliers of 32 bits
 
 
@@ -83,10 +86,55 @@ def jaccard(a: Array, b: Array, /) -> Array:
     return xp.concat(parts, axis=0) if parts else xp.zeros((0, b.shape[0]), dtype=xp.float32, device=device(a))
 
 
+def similarity(a: Array, b: Array, /, *, among: Array) -> Array:
+    """Return the highest similarity (m,) of each sample to those it is compared with, templates left out.
+
+    As in `jaccard`, but over those numbers of a sketch alone that at most 5 % of the others share (two may always share
+    them): those of a system prompt or another template, which many samples have in common, are left out where at least
+    8 remain.
+
+    Parameters
+    ----------
+    a, b
+        Sketches (m, dim) and (n, dim); each sample of `a` stands in `b`, too.
+    among
+        (m, n), true where a sample of `a` is compared with one of `b`; 0 is returned where with none.
+
+    Notes
+    -----
+    O(m n dim).
+    """
+    xp = array_namespace(a, b, among)
+    size = max(1, _BLOCK // max(1, b.shape[0] * b.shape[1]))
+    starts = range(0, a.shape[0], size)
+    blocks = [slice(start, min(start + size, a.shape[0])) for start in starts]
+    parts = [_most_similar(a[block, :], b, among[block, :]) for block in blocks]
+    return xp.concat(parts, axis=0) if parts else xp.zeros((0,), dtype=xp.float32, device=device(a))
+
+
+def _most_similar(a: Array, b: Array, among: Array) -> Array:
+    xp = array_namespace(a, b)
+    if not b.shape[0]:
+        return xp.zeros(a.shape[:1], dtype=xp.float32, device=device(a))
+    same = xp.astype(_same(a, b), xp.int8)
+    shared = xp.sum(same, axis=1, dtype=xp.int32) - 1
+    counts = shared <= _FEW + int(_COMMON * (b.shape[0] - 1))
+    number = xp.sum(xp.astype(counts, xp.int32), axis=1, keepdims=True, dtype=xp.int32)
+    counts = xp.where(number < _SPECIFIC, xp.ones_like(counts), counts)
+    number = xp.sum(xp.astype(counts, xp.int32), axis=1, dtype=xp.int32)
+    equal = xp.sum(same * xp.astype(counts, xp.int8)[:, None, :], axis=2, dtype=xp.int32)
+    most = xp.max(xp.where(among, equal, xp.zeros_like(equal)), axis=1)
+    return xp.astype(most, xp.float32) / xp.astype(number, xp.float32)
+
+
 def _equal(a: Array, b: Array) -> Array:
     xp = array_namespace(a, b)
-    same = xp.astype((a[:, None, :] == b[None, :, :]) & (a != _EMPTY)[:, None, :], xp.float32)
-    return xp.mean(same, axis=2)
+    return xp.mean(xp.astype(_same(a, b), xp.float32), axis=2)
+
+
+def _same(a: Array, b: Array) -> Array:
+    """Return which numbers are equal (m, n, dim); none of a sample without tokens."""
+    return (a[:, None, :] == b[None, :, :]) & (a != _EMPTY)[:, None, :]
 
 
 def _grams(ids: Array, own: Array, n: int) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ _State = TypeVar("_State")
 def flatten(state: Any, /) -> dict[str, np.ndarray]:
     """Return `state` as named arrays: nested names are joined by dots, integers become int64 of shape ().
 
-    A state is a (nested) NamedTuple of arrays and whole numbers; None, before the first choice, is an empty dict.
+    A state is a (nested) NamedTuple of arrays and whole numbers; None, before the first choice or for nothing to
+    remember, is an empty dict.
     """
     return {} if state is None else dict(_leaves(state, ""))
 
@@ -68,6 +69,8 @@ def _fits(saved: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 def _leaves(state: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
     for name, value in zip(state._fields, state, strict=True):
+        if value is None:  # a policy inside of another, which remembers nothing
+            continue
         if hasattr(value, "_fields"):
             yield from _leaves(value, f"{prefix}{name}.")
         elif isinstance(value, int):
@@ -79,6 +82,8 @@ def _leaves(state: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
 def _rebuild(template: Any, arrays: Mapping[str, Any], prefix: str) -> Any:
     def leaf(name: str, value: Array) -> Any:
         key = prefix + name
+        if value is None:
+            return None
         if hasattr(value, "_fields"):
             return _rebuild(value, arrays, f"{key}.")
         saved = np.asarray(arrays[key])

@@ -39,6 +39,7 @@ def examined(policy, *without):
     also["validation"] = uds.Candidates(logits, labels=labels)
     given = {name: value for name, value in also.items() if name not in without}
     given["glance"] = rng.normal(size=(3, 8))
+    given["ngrams"] = rng.integers(0, 9, size=(3, 8), dtype=np.int32)
     given["layers"] = dict.fromkeys(policy.needs.layers, hidden)
     try:
         policy.examine(uds.Candidates(None if "logits" in without else logits, mask=np.ones((3, 4), bool), **given))
@@ -65,6 +66,7 @@ def test_what_the_card_says_of_its_state_is_so(title):
     policy, needs = uds.get(POLICIES[title])(), CARDS[title]["Needs"]
     features = {name: np.ones(3, np.float32) for name in ("length", "loss", "utility")}
     features |= {"sketch": np.ones((3, 1024), np.float32), "id": np.arange(3), "glance": np.ones((3, 9), np.float32)}
+    features["ngrams"] = np.ones((3, 128), np.int32)
     state = uds.flatten(policy.init(features))
     assert ("No state" in needs) is (not state)
     assert ("State" in needs) is bool(state)

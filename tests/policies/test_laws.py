@@ -23,7 +23,10 @@ POLICIES: dict[str, Any] = {
     "frobenius": uds.Frobenius(keep=0.5),
     "nuclearonly": uds.NuclearOnly(keep=0.5),
     "diversityonly": uds.DiversityOnly(**SMALL),
-    "fresh": uds.Fresh(**SMALL, seed=3),
+    "fresh": uds.Fresh(keep=0.5, memory=8, seed=3),
+    "fresh logits": uds.Fresh(**SMALL, by="logits", seed=3),
+    "fresh uds": uds.Fresh(uds.UDS(**SMALL), memory=8, threshold=0.3),
+    "fresh predicted": uds.Fresh(uds.Predicted("entropy", keep=0.5, seed=3, least_correlation=-1.0), memory=8),
     "maxloss": uds.MaxLoss(keep=0.5),
     "maxloss sum": uds.MaxLoss(keep=0.5, reduction="sum"),
     "rholoss": uds.RHOLoss(keep=0.5),
@@ -60,6 +63,9 @@ BY_PLACE = dict.fromkeys(
     [
         "random",
         "fresh",
+        "fresh logits",
+        "fresh uds",
+        "fresh predicted",
         "selectivebackprop",
         "selectivebackprop history",
         "lossema",
@@ -67,12 +73,23 @@ BY_PLACE = dict.fromkeys(
         "predicted",
         "predicted uds",
     ],
-    "its noise belongs to places in the pool, not to samples",
+    "its noise, or its order, belongs to places in the pool, not to samples",
 )
+DRAWN = [name for name in BY_PLACE if name not in ("fresh uds", "fresh predicted")]  # by a seed of their own
 WITHIN_A_BATCH = {"greats": "its features are products between the samples of one batch"}
 ALL_ROWS = {"reference": "scores all rows, so that no sample is empty"}
 NOT_BEST = dict.fromkeys(
-    ["uds greedy", "uds drawn", "selectivebackprop", "lossema", "greats", "divbs", "predicted", "predicted uds"],
+    [
+        "uds greedy",
+        "uds drawn",
+        "selectivebackprop",
+        "lossema",
+        "greats",
+        "divbs",
+        "predicted",
+        "predicted uds",
+        "fresh predicted",
+    ],
     "what it keeps is drawn, or picked one after the other, not the highest scores",
 )
 KEEPS_ALL = {"full": "keeps all anyway"}
@@ -240,7 +257,7 @@ def test_a_saved_state_goes_on_as_if_never_saved(backend, policy):
         np.testing.assert_array_equal(array, uds.flatten(saved)[name])
 
 
-@pytest.mark.parametrize("name", list(BY_PLACE))
+@pytest.mark.parametrize("name", DRAWN)
 def test_another_seed_draws_otherwise(name):
     pools = [samples(step) for step in range(8)]
     drawn = []
@@ -253,7 +270,7 @@ def test_another_seed_draws_otherwise(name):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-@pytest.mark.parametrize("name", list(BY_PLACE))
+@pytest.mark.parametrize("name", DRAWN)
 def test_each_step_draws_anew(name):
     """Of one and the same pool, and without what the policy learns between its steps."""
     policy, pool, backend = POLICIES[name], samples(0), BACKENDS[0].values[0]
@@ -312,7 +329,7 @@ def test_features_keep_library_device_and_float32(backend, policy):
     assert features["length"].shape == (BATCH,)
     for name, feature in features.items():
         assert feature.shape[0] == BATCH
-        assert ("int" if name == "id" else "float32") in str(feature.dtype)
+        assert ("int" if name in ("id", "ngrams") else "float32") in str(feature.dtype)
         assert device(feature) == device(backend.array([0.0], "float32"))
         assert array_namespace(feature) is array_namespace(backend.array([0.0], "float32"))
 

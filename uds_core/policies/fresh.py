@@ -1,29 +1,34 @@
-"""Random selection that puts near-duplicates last."""
+"""Random selection, or that of another policy, that puts near-duplicates last."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from .. import _options, _random
 from .._array import Array, accumulation_dtype, array_namespace, constant, device
 from .._random import Stream
-from ..candidates import Features, Selection
+from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
-from ..memory import Memory, distances, storable
+from ..memory import Memory, storable
 from ..policy import Needs
 from ..registry import register
-from ..tradeoff import median
-from ._budgeted import TokenBudgeted
-from ._sketched import Sketched, check_fingerprint
+from ..tradeoff import empty_window, median, shift_in
+from ._near import highest_similarity, nearest_distance
+from ._sketched import Sketched, check_fingerprint, fingerprint
+from ._wrapped import Wrapping, lowered
 
-_BLOCK = 512  # candidates whose distances to all others are taken at a time
+By: TypeAlias = Literal["tokens", "logits"]
+
+_WINDOW = 512  # past candidates that the usual nearest distance is taken over
 
 
 class FreshState(NamedTuple):
     """State of Fresh."""
 
+    policy: Any  # of the policy inside
     memory: Memory
+    distances: Array  # (512,) latest distances to the nearest other sample; of n-grams (0,)
     step: int
     recipe: int
 
@@ -34,102 +39,140 @@ class FreshState(NamedTuple):
 
 @register("fresh")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fresh(Sketched, TokenBudgeted):
-    r"""Keep a random part, near-duplicates of recently chosen samples last.
+class Fresh(Sketched, Wrapping):
+    r"""Keep a random part, or what another policy keeps, near-duplicates of recently chosen samples last.
 
-    .. math:: s_i = u_i - \left[\, d_i < c\, \tilde d \,\right]
+    .. math:: s_i = u_i - \left[\, J_i \ge c \,\right]
 
-    u_i: uniform in [0, 1). d_i: distance of the sample's sketch to the nearest sketch that was recently chosen, or that
-    comes before it in the pool. The bracket is 1 where d_i is less than c times the median distance between samples of
-    the pool, else 0.
+    u_i: uniform in [0, 1). J_i: the sample's similarity in token n-grams to the most similar sample that was recently
+    chosen, or that comes before it in the pool: intersection over union, estimated by sketches. N-grams that more than
+    5 % of these samples share, those of a template, are left out.
 
     Parameters
     ----------
+    policy
+        A policy, or its text, that chooses among the samples that are no near-duplicates. Default: a random choice.
     keep, count, tokens
-        The budget; see `Budget`.
+        The budget; see `Budget`. Default: that of the policy inside.
+    by
+        ``"tokens"``: n-grams, without a forward pass. ``"logits"``: sketches of the logits. A sample is then a
+        near-duplicate where its distance to the nearest one is at most c times the usual one, the median of the latest
+        512 candidates' distances to their nearest.
     threshold
-        c: a sample nearer than this fraction of the median distance counts as a near-duplicate.
-    rows, length, centre, memory, sketch, dim
-        As in `UDS`.
+        c, of at least 0.
+    memory
+        How many chosen samples are remembered.
+    rows, length, centre, sketch, dim
+        As in `UDS`, for ``by="logits"``.
     seed
-        Seed of the sketch and of the draws.
+        Seed of the draws, and of the sketch of logits.
 
     Notes
     -----
-    On data without near-duplicates this is `Random`, at the price of a forward pass. The rule is the result of one
-    search, and was tested on other seeds and tasks: docs/pages/evidence.md. `examine` costs O(batch time width dim)
-    through a prepared head, `choose` O(batch (memory + batch) dim), and O(batch (memory + 512)) of memory.
-    Source: this library; the sketch and the memory are those of UDS.
+    On data without near-duplicates this is `Random`, or the policy inside. `choose` costs O(batch (memory + batch)
+    dim), dim: that of `ngram_sketch`. With ``by="logits"``, `examine` costs O(batch time width dim) through a prepared
+    head. To the policy inside near-duplicates are empty samples: it takes them where nothing else is left, and with a
+    budget of `tokens` not at all. Source: this library; the estimate of similarity is MinHash, Broder (1997).
     """
 
-    needs = Needs()
+    by: By = "tokens"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _options.one_of("by", self.by, get_args(By))
         _options.number("threshold", self.threshold, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
+        if self.by == "logits" and self.policy is not None and self.policy.needs.training_pass:
+            msg = (
+                f"Fresh(by='logits') runs the model on every candidate, which {type(self.policy).__name__} is there to "
+                "avoid: use by='tokens'"
+            )
+            raise ValueError(msg)
+
+    @property
+    def needs(self) -> Needs:
+        """N-grams or logits, and what the policy inside needs."""
+        if self.by == "tokens":
+            return self.wrapping(ngrams=True)
+        return self.wrapping(logits=True)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """Return `ngrams` or `sketch` (batch, dim), `length` (batch,), and the features of the policy inside."""
+        own = {"ngrams": candidates.ngrams} if self.by == "tokens" else Sketched.examine(self, candidates)
+        inside = self.examine_inside(candidates)
+        if self.by == "logits" and "sketch" in inside:
+            msg = f"Fresh(by='logits') cannot hold {type(self.policy).__name__}, which has sketches: use by='tokens'"
+            raise ValueError(msg)
+        return {"length": candidates.lengths(self.rows), **own, **inside}
 
     def init(self, features: Features, /) -> FreshState:
         """Return an empty memory, and step 0."""
-        sketch = features["sketch"]
-        return FreshState(Memory.empty(self.memory, sketch.shape[1], like=sketch), 0, self.fingerprint())
+        own = self._own(features)
+        recipe = self.fingerprint() if self.by == "logits" else fingerprint(self.by)
+        window = own[:0, 0] if self.by == "tokens" else empty_window(like=_wide(own), window=_WINDOW)
+        inside = self.init_inside(features)
+        return FreshState(inside, Memory.empty(self.memory, own.shape[1], like=own), window, 0, recipe)
 
     def choose(
         self, state: FreshState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, FreshState]:
-        """Choose by random scores, less 1 for near-duplicates; then add the chosen to the memory."""
-        self.warn_without_budget()
+        """Choose with near-duplicates last; then add the chosen to the memory."""
+        if self.needs.budget:
+            self.warn_without_budget()
         state = self.init(features) if state is None else state
-        sketch, length = features["sketch"], features["length"]
-        xp = array_namespace(sketch)
-        finite = xp.all(xp.isfinite(sketch), axis=1)
+        own, length = self._own(features), features["length"]
+        xp = array_namespace(own)
+        finite = xp.all(xp.isfinite(own), axis=1) if self.by == "logits" else length >= 0
         able = finite & (length > 0)
-        points = xp.where(able[:, None], sketch, xp.zeros_like(sketch))
-        near, median_distance = _nearest(points, able, state.memory), _median_distance(points, able)
-        generator: Any = _random.generator(self.seed, Stream.RANDOM, state.step)
-        drawn = constant(generator.random(sketch.shape[0], dtype=np.float32), like=sketch, dtype=sketch.dtype)
-        duplicate = xp.astype(near < float(self.threshold) * median_distance, sketch.dtype)
-        scores = xp.where(finite, drawn - duplicate, xp.full_like(drawn, xp.nan))
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        indices = self.scored_only(indices, scores)
-        selection = Selection(indices=indices, scores=scores, parts={"random": drawn, "near_duplicate": duplicate})
-        memory = state.memory.push(storable(sketch, indices, able))
-        return selection, FreshState(memory, state.step + 1, state.recipe)
+        duplicate, near, state = self._compare(state, own, able)
+        if self.policy is None:
+            selection = self._draw(state.step, features, duplicate, finite, groups)
+        else:
+            selection, inside = self.choose_inside(state.policy, features, duplicate | ~finite, groups=groups)
+            state = state._replace(policy=inside)
+        flags = xp.astype(duplicate, selection.scores.dtype)
+        number = xp.sum(xp.astype(able, flags.dtype))
+        share = xp.sum(flags) / xp.where(number > 0, number, xp.ones_like(number))
+        scores, indices = selection.scores, selection.indices
+        if self.by == "logits":
+            scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
+            indices = self.scored_only(indices, scores)
+        selection = Selection(
+            indices=indices,
+            scores=scores,
+            parts={**selection.parts, "near_duplicate": flags, **near},
+            metrics={**selection.metrics, "near_duplicates": share},
+        )
+        memory = state.memory.push(storable(own, indices, able))
+        return selection, state._replace(memory=memory, step=state.step + 1)
+
+    def _own(self, features: Features) -> Array:
+        return features["ngrams" if self.by == "tokens" else "sketch"]
+
+    def _compare(self, state: FreshState, own: Array, able: Array) -> tuple[Array, dict[str, Array], FreshState]:
+        """Return which candidates are near-duplicates, the similarities, and the state with their distances."""
+        xp = array_namespace(own)
+        if self.by == "tokens":
+            similar = highest_similarity(own, able, state.memory)
+            return able & (similar >= float(self.threshold)), {"similarity": similar}, state
+        near = nearest_distance(xp.where(able[:, None], own, xp.zeros_like(own)), able, state.memory)
+        window = shift_in(state.distances, near)
+        # of exact copies alone the usual distance is 0, too
+        duplicate = near <= float(self.threshold) * median(window)
+        return duplicate, {}, state._replace(distances=window)
+
+    def _draw(self, step: int, features: Features, duplicate: Array, finite: Array, groups: Array | None) -> Selection:
+        """Choose at random, near-duplicates last."""
+        length = features["length"]
+        xp = array_namespace(length)
+        generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
+        drawn = constant(generator.random(length.shape[0], dtype=np.float32), like=length, dtype=length.dtype)
+        scores = xp.where(finite, lowered(drawn, duplicate), xp.full_like(drawn, xp.nan))
+        return Selection(
+            indices=top_k(scores, length, budget=self.budget, groups=groups), scores=scores, parts={"random": drawn}
+        )
 
 
-def _nearest(sketch: Array, able: Array, memory: Memory) -> Array:
-    """Return each sample's distance (batch,) to the nearest sketch that is remembered or comes before it.
-
-    Infinite where there is none, and for samples not `able` (batch,). Taken in blocks of the pool: whole data sets are
-    scored as one pool.
-    """
+def _wide(sketch: Array) -> Array:
     xp = array_namespace(sketch)
-    batch = sketch.shape[0]
-    place = constant(np.arange(batch, dtype=np.int32), like=sketch)
-    near = xp.full(sketch.shape[:1], xp.inf, dtype=accumulation_dtype(sketch), device=device(sketch))
-    for start in range(0, batch, _BLOCK):
-        here = slice(start, min(start + _BLOCK, batch))
-        before = (place[None, here] < place[:, None]) & able[None, here]
-        apart = distances(sketch, sketch[here, ...])
-        near = xp.minimum(near, xp.min(xp.where(before, apart, xp.full_like(apart, xp.inf)), axis=1))
-    if batch and memory.size:
-        near = xp.minimum(near, xp.min(distances(sketch, memory.filled), axis=1))
-    return xp.where(able, near, xp.full_like(near, xp.inf))
-
-
-def _median_distance(sketch: Array, able: Array) -> Array:
-    """Return the median distance () between candidates that are `able` (batch,); 0 where there are fewer than two.
-
-    Of a pool longer than a block, evenly spaced candidates stand for all.
-    """
-    xp = array_namespace(sketch)
-    batch = sketch.shape[0]
-    if not batch:
-        return xp.zeros((), dtype=sketch.dtype, device=device(sketch))
-    some = [i * batch // min(batch, _BLOCK) for i in range(min(batch, _BLOCK))]
-    index = constant(np.asarray(some, dtype=np.int32), like=sketch)
-    sketch, able = xp.take(sketch, index, axis=0), xp.take(able, index, axis=0)
-    itself = xp.eye(len(some), dtype=sketch.dtype, device=device(sketch)) > 0
-    pairs = able[None, :] & able[:, None] & ~itself
-    apart = distances(sketch, sketch)
-    return median(xp.reshape(xp.where(pairs, apart, xp.full_like(apart, xp.nan)), (-1,)))
+    return xp.zeros((1,), dtype=accumulation_dtype(sketch), device=device(sketch))

@@ -10,7 +10,7 @@ import numpy as np
 from .. import _options
 from .._array import Array, array_namespace, constant, device, to_numpy
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import top_k
 from ..glance import COUNTS
 from ..learner import Learner, LearnerState
 from ..policy import Needs, Policy
@@ -19,6 +19,7 @@ from ..registry import register
 from ._budgeted import TokenBudgeted
 from ._explored import Mixed, Pairs, mixed
 from ._rated import Rated
+from ._wrapped import without_budget
 
 _PENDING = 1024  # chosen samples whose exact scores are awaited, at most
 
@@ -77,7 +78,7 @@ class Predicted(TokenBudgeted):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        policy, budget = _without_budget(_checked(self.policy))
+        policy, budget = without_budget(_checked(self.policy))
         given = any(option is not None for option in (self.keep, self.count, self.tokens))
         object.__setattr__(self, "policy", policy)
         for name, value in vars(budget).items() if not given else ():
@@ -231,12 +232,6 @@ def _checked(policy: Policy | str) -> Any:
         )
         raise ValueError(msg)
     return policy
-
-
-def _without_budget(policy: Any) -> tuple[Any, Budget]:
-    """Return `policy` without its budget, and the budget."""
-    given = {name: getattr(policy, name) for name in ("keep", "count", "tokens") if getattr(policy, name, None)}
-    return (dataclasses.replace(policy, **dict.fromkeys(given)) if given else policy), Budget(**given)
 
 
 def _awaiting(

@@ -32,6 +32,7 @@ OPTIONS: dict[str, list[Any]] = {
     "gradient": ["head", "logits"],
     "eta": ["auto", 0.1],
     "threshold": [0.0, 0.5],
+    "by": ["tokens", "logits"],
     "start": ["seen", "given"],
     "blend": [0.0, 0.2, 1.0],
     "seed": [0, 3],
@@ -72,6 +73,7 @@ class Run:
         pool["start_loss"] = numbers(rng, batch)
         pool["glance"], pool["measured"], pool["learns"] = numbers(rng, batch, 9), numbers(rng, 32), rng.random() < 0.7
         pool["logits"] = self.name != "predicted" or rng.random() < 0.5
+        pool["ngrams"] = rng.integers(0, 3, size=(batch, 9), dtype=np.int32)
         groups = rng.integers(0, 2, size=batch) if rng.random() < 0.3 else None
         validation = self._samples(rng, size(rng), size(rng)) if rng.random() < 0.95 else None
         return pool | {"groups": groups, "validation": validation}
@@ -93,7 +95,7 @@ class Run:
             logits = uds.Head(library.array(self.weight))(hidden)
         if not pool.get("logits", True):
             logits, given["hidden"] = None, None
-        for name in ("ids", "reference_loss", "start_loss", "glance"):
+        for name in ("ids", "reference_loss", "start_loss", "glance", "ngrams"):
             if pool.get(name) is not None:
                 given[name] = library.array(pool[name])
         if pool.get("validation") is not None:

@@ -31,7 +31,7 @@ def learnt(backend, learner, steps, features):
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(0, 6), max_size=6),
-    width=st.sampled_from([1, 3, 12]),
+    width=st.sampled_from([0, 1, 3, 12]),
     forget=st.sampled_from([0.5, 0.98, 1.0]),
     penalty=st.sampled_from([0.01, 1.0]),
     inertia=st.sampled_from([0.0, 0.8, 1.0]),

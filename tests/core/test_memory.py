@@ -130,7 +130,7 @@ def test_push_leaves_the_old_memory_as_it_is(backend):
     np.testing.assert_array_equal(backend.numpy(after.filled), np.ones((2, 2)))
 
 
-@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 4), rows=st.integers(0, 5), dim=st.integers(1, 6))
+@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(0, 4), rows=st.integers(0, 5), dim=st.integers(0, 6))
 def test_diversity_is_the_mean_distance(backend, seed, batch, rows, dim):
     rng = np.random.default_rng(seed)
     z, q = rng.normal(size=(batch, dim)), rng.normal(size=(rows, dim))

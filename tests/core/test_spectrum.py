@@ -19,7 +19,8 @@ ALL = (*EXACT, "randomized", "frobenius")
 
 seeds = st.integers(0, 2**32 - 1)
 # few, because JAX compiles for each: square, wide, long, and so wide that it is made square first
-sizes = st.sampled_from([(1, 1, 1), (2, 5, 6), (3, 7, 11), (2, 11, 7), (2, 3, 40)])
+SMALL = [(1, 1, 1), (2, 5, 1), (2, 1, 6), (0, 5, 6), (2, 0, 6), (2, 5, 0)]
+sizes = st.sampled_from([*SMALL, (2, 5, 6), (3, 7, 11), (2, 11, 7), (2, 3, 40)])
 
 
 def tolerance(backend, method, dtype, n):
@@ -144,7 +145,27 @@ def test_orthogonal_maps_and_row_order_change_nothing(backend, seed, size):
 
 
 @pytest.mark.parametrize("method", ALL)
-@given(seed=seeds, size=st.sampled_from([(2, 5, 6), (3, 7, 11), (2, 3, 40)]), more=st.sampled_from([1, 5]))
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy subtracts infinities
+@given(
+    seed=seeds,
+    size=st.sampled_from([(2, 5, 1), (2, 1, 6), (2, 1, 1), (3, 7, 11), (2, 40, 1)]),
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+    head=st.booleans(),
+)
+def test_a_matrix_that_is_not_finite_is_nan_and_spoils_no_other(backend, method, seed, size, bad, head):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=size)
+    expected = backend.numpy(uds.nuclear_norm(backend.array(logits, "float32"), method=method))
+    logits[0, rng.integers(size[1]), rng.integers(size[2])] = bad
+    given = backend.array(logits, "float32")
+    weight = backend.array(np.eye(size[2]), "float32")
+    got = backend.numpy(uds.nuclear_norm(uds.Head(weight)(given) if head else given, method=method))
+    assert np.isnan(got[0])
+    np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ALL)
+@given(seed=seeds, size=st.sampled_from([(2, 5, 6), (3, 7, 11), (2, 3, 40), *SMALL]), more=st.sampled_from([1, 5]))
 def test_zero_rows_and_unscored_rows_change_nothing(backend, method, seed, size, more):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=size)

@@ -17,6 +17,7 @@ from ._budgeted import Budgeted
 from ._losses import required_labels
 from ._ranked import Ranked, Stateless, StepNumber
 
+_ROUNDING = 16  # times the precision of the sketches
 _DEPENDENT = 1e-5  # of a gradient's norm: what is left of one that the chosen span, in float32
 
 
@@ -202,7 +203,7 @@ class DivBS(Budgeted):
         """Pick one by one; scores are those of the first pick."""
         self.warn_without_budget()
         step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
-        left = _Residual(to_numpy(sketch).astype(np.float64), _random.generator(self.seed, Stream.RANDOM, step))
+        left = _Residual(to_numpy(sketch), _random.generator(self.seed, Stream.RANDOM, step))
         first = np.maximum(left.scores(), 0)  # NaN stays
         indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
         scores = constant(first, like=sketch, dtype=sketch.dtype)
@@ -214,9 +215,13 @@ class _Residual:
     """Residuals of the gradients and of their sum outside the span of the picked ones."""
 
     def __init__(self, gradients: np.ndarray[Any, Any], generator: np.random.Generator) -> None:
-        self.left = gradients
-        self.least = _DEPENDENT * np.linalg.norm(gradients, axis=1)
-        self.goal = gradients[np.isfinite(gradients).all(axis=1)].sum(axis=0)
+        self.left = gradients.astype(np.float64)
+        norms = np.linalg.norm(self.left, axis=1)
+        finite = np.isfinite(norms)
+        # what is nothing beside the largest may be the rounding error of terms that cancel: it has no direction
+        nothing = _ROUNDING * float(np.finfo(gradients.dtype).eps) * norms[finite].max(initial=0.0)
+        self.least = np.maximum(_DEPENDENT * norms, nothing)
+        self.goal = self.left[finite].sum(axis=0)
         self.noise = generator.random(len(gradients)) - 1  # below all scores
 
     def scores(self) -> np.ndarray[Any, Any]:

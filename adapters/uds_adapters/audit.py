@@ -106,7 +106,7 @@ class Audit:
                 f"the audit {self._files.path} has no records of steps {missing}, which the run had written before its "
                 "checkpoint: they were deleted since; the audit continues without them"
             )
-            warnings.warn(msg, stacklevel=3)
+            warnings.warn(msg, stacklevel=4)  # of `BatchSelector.load_state_dict`
 
     def close(self) -> None:
         """Sync all records to disk, for Parquet the last rows as a part. `record` may be called again afterwards."""

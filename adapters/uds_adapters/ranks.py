@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import struct
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,12 +12,11 @@ import torch.distributed as dist
 
 import uds_core as uds
 
+from .rank_messages import ENDED, FAILED, HEAD_BYTES, Report, from_bytes, merged, packed, ready, to_bytes, unpacked
+
 __all__ = ["Ended", "GatheredPool", "RankError", "Ranks"]
 
-_HEAD = struct.Struct("<6q")
-_HEAD_BYTES = 1024  # of a message, with its text
 _ROOM_BYTES = 4096  # messages grow by multiples of it
-_READY, _ENDED, _FAILED = range(3)
 
 
 class RankError(RuntimeError):
@@ -125,21 +121,19 @@ class Ranks:
             if self.size > 1:
                 text = f"{type(error).__name__}: {error}"
                 with contextlib.suppress(RankError, Ended):
-                    self._checked(_Report(_FAILED, text=text))
+                    self._checked(Report(FAILED, text=text))
             raise
 
     def end(self) -> None:
         """Raise `Ended` on all processes, because this one has no batch."""
         if self.size > 1:
-            self._checked(_Report(_ENDED))
+            self._checked(Report(ENDED))
         raise Ended(self.rank)
 
     def most(self, number: int, /, *, about: str) -> int:
         """Return the largest `number` of all processes."""
         return (
-            number
-            if self.size == 1
-            else max(report.number for report in self._checked(_ready(about, number=number))[0])
+            number if self.size == 1 else max(report.number for report in self._checked(ready(about, number=number))[0])
         )
 
     def gather(
@@ -152,6 +146,7 @@ class Ranks:
         about: str,
         history: int,
         scores: torch.Tensor | None = None,
+        part: int = -1,
     ) -> GatheredPool:
         """Return the candidates of all processes.
 
@@ -166,6 +161,8 @@ class Ranks:
         scores
             (m,) float32 on the CPU, equally many on all processes: exact scores of samples that were trained before,
             NaN for those of other processes.
+        part
+            Part of the data that this process draws, which must be another on each; -1: unknown.
 
         Raises
         ------
@@ -179,9 +176,10 @@ class Ranks:
             return GatheredPool(features, tokens, torch.zeros_like(tokens), batches, scores)
         columns = {**{f"feature {name}": features[name] for name in features}, "tokens": tokens, "batch": batches}
         device = self._device(next(iter(features.values()), tokens))
-        body = torch.cat([_packed(columns, device).flatten(), scores.view(torch.uint8).to(device)])
+        body = torch.cat([packed(columns, device).flatten(), scores.view(torch.uint8).to(device)])
         about = f"{about}; features {[(n, str(c.dtype), tuple(c.shape[1:])) for n, c in sorted(columns.items())]}"
-        report = _ready(f"{about}, {len(scores)} scores", history=history, number=len(tokens), needs=body.numel())
+        about = f"{about}, {len(scores)} scores"
+        report = ready(about, history=history, number=len(tokens), needs=body.numel(), part=part)
         reports, received = self._checked(report, body)
         if (most := max(report.needs for report in reports)) > self._room:
             self._room = -(-most // _ROOM_BYTES) * _ROOM_BYTES
@@ -191,11 +189,11 @@ class Ranks:
             for w, part in zip(reports, received, strict=True)
         ]
         filled = [rows.reshape(w.number, -1) for w, (rows, _) in zip(reports, parts, strict=True)]
-        gathered = _unpacked(torch.cat(filled), columns)
+        gathered = unpacked(torch.cat(filled), columns)
         owners = torch.arange(len(reports)).repeat_interleave(torch.tensor([report.number for report in reports]))
         order = gathered["batch"].sort(stable=True).indices
         features = {name: gathered[f"feature {name}"][order.to(features[name].device)] for name in features}
-        known = _merged([part.clone().view(torch.float32).cpu() for _, part in parts])
+        known = merged([part.clone().view(torch.float32).cpu() for _, part in parts])
         return GatheredPool(features, gathered["tokens"][order], owners[order], gathered["batch"][order], known)
 
     def merge(self, scores: torch.Tensor, /) -> torch.Tensor:
@@ -206,11 +204,11 @@ class Ranks:
         sent = scores.to(where)
         received = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(received, sent, group=self.group)
-        return _merged([part.cpu() for part in received])
+        return merged([part.cpu() for part in received])
 
     def exchange(self, outgoing: Sequence[Any], /, *, device: torch.device) -> list[Any]:
         """Return what each rank sent to this one; `outgoing` has one value for each rank, of tensors and plain data."""
-        sent = [_to_bytes(value) for value in outgoing]
+        sent = [to_bytes(value) for value in outgoing]
         began, where = time.perf_counter(), self._device(torch.empty(0, device=device))
         sizes = torch.tensor([len(one) for one in sent], device=where)
         theirs = torch.empty_like(sizes)
@@ -219,7 +217,7 @@ class Ranks:
         received = data.new_empty(int(theirs.sum()))
         dist.all_to_all_single(received, data, theirs.tolist(), sizes.tolist(), group=self.group)
         self._count(began, 2, len(received))
-        return [_from_bytes(part, device) for part in received.cpu().split(theirs.tolist())]
+        return [from_bytes(part, device) for part in received.cpu().split(theirs.tolist())]
 
     def first(self, value: Any, /) -> Any:
         """Return the `value` of rank 0, on all processes."""
@@ -238,15 +236,15 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def _checked(self, report: _Report, body: torch.Tensor | None = None) -> tuple[list[_Report], torch.Tensor]:
+    def _checked(self, report: Report, body: torch.Tensor | None = None) -> tuple[list[Report], torch.Tensor]:
         """Return the reports and bodies of all ranks; raise unless all do the same."""
         reports, received = self._meet(report, body)
-        failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(reports) if other.status == _FAILED]
+        failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(reports) if other.status == FAILED]
         if failed:
             msg = f"a process could not score its candidates, so all stop: {'; '.join(failed)}"
             raise RankError(msg)
-        if ended := [rank for rank, other in enumerate(reports) if other.status == _ENDED]:
-            raise Ended(ended[0], "" if report.status == _ENDED else f"a step with {report.number} candidates")
+        if ended := [rank for rank, other in enumerate(reports) if other.status == ENDED]:
+            raise Ended(ended[0], "" if report.status == ENDED else f"a step with {report.number} candidates")
         for rank, other in enumerate(reports):
             if other.about != reports[0].about:
                 msg = f"the processes differ: rank 0 has {reports[0].text}; rank {rank} has {other.text}"
@@ -254,21 +252,22 @@ class Ranks:
             if other.history != reports[0].history:
                 msg = f"ranks 0 and {rank} have different selections so far: load the same state on every process"
                 raise RankError(msg)
+        _check_parts([other.part for other in reports])
         return reports, received
 
-    def _meet(self, report: _Report, body: torch.Tensor | None) -> tuple[list[_Report], torch.Tensor]:
+    def _meet(self, report: Report, body: torch.Tensor | None) -> tuple[list[Report], torch.Tensor]:
         """Return the messages of all ranks from one all-gather: the heads and the bodies."""
         began = time.perf_counter()
         device = self._device(torch.empty(0) if body is None else body)
-        sent = torch.zeros(_HEAD_BYTES + self._room, dtype=torch.uint8, device=device)
-        sent[:_HEAD_BYTES] = report.head().to(device)
+        sent = torch.zeros(HEAD_BYTES + self._room, dtype=torch.uint8, device=device)
+        sent[:HEAD_BYTES] = report.head().to(device)
         if body is not None and len(body) <= self._room:
-            sent[_HEAD_BYTES : _HEAD_BYTES + len(body)] = body
+            sent[HEAD_BYTES : HEAD_BYTES + len(body)] = body
         received = sent.new_empty(self.size, len(sent))
         dist.all_gather(list(received.unbind()), sent, group=self.group)
-        reports = [_Report.read(head) for head in received[:, :_HEAD_BYTES].cpu()]
+        reports = [Report.read(head) for head in received[:, :HEAD_BYTES].cpu()]
         self._count(began, 1, received.numel())
-        return reports, received[:, _HEAD_BYTES:]
+        return reports, received[:, HEAD_BYTES:]
 
     def _count(self, began: float, gathers: int, number: int) -> None:
         self.seconds += time.perf_counter() - began
@@ -283,62 +282,11 @@ class Ranks:
         return torch.device("cpu") if "cpu" in backends else torch.device("cuda", torch.cuda.current_device())
 
 
-class _Report(NamedTuple):
-    """Head of a message: status, counts and checksums of a rank."""
-
-    status: int
-    number: int = 0
-    needs: int = 0  # bytes
-    about: int = 0
-    history: int = 0
-    text: str = ""
-
-    def head(self) -> torch.Tensor:
-        text = self.text.encode()[: _HEAD_BYTES - _HEAD.size]
-        numbers = (self.status, self.number, self.needs, self.about, self.history, len(text))
-        return torch.frombuffer(bytearray((_HEAD.pack(*numbers) + text).ljust(_HEAD_BYTES, b"\0")), dtype=torch.uint8)
-
-    @classmethod
-    def read(cls, head: torch.Tensor) -> _Report:
-        data = head.numpy().tobytes()
-        *numbers, length = _HEAD.unpack_from(data)
-        return cls(*numbers, text=data[_HEAD.size : _HEAD.size + length].decode(errors="replace"))
-
-
-def _ready(about: str, **numbers: int) -> _Report:
-    return _Report(_READY, about=zlib.crc32(about.encode()), text=about, **numbers)
-
-
-def _packed(columns: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Return the columns (n, ...) side by side, as bytes (n, width)."""
-    parts = [columns[name].detach().to(device) for name in sorted(columns)]
-    return torch.cat([part.reshape(len(part), -1).contiguous().view(torch.uint8) for part in parts], 1)
-
-
-def _unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the packed columns, on the devices of those of `like`."""
-    unpacked, start = {}, 0
-    for name in sorted(like):
-        column = like[name]
-        width = column[:1].numel() * column.element_size()
-        part = rows[:, start : start + width].contiguous().view(column.dtype)
-        unpacked[name], start = part.reshape(-1, *column.shape[1:]).to(column.device), start + width
-    return unpacked
-
-
-def _merged(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return at each place the first number that is not NaN."""
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = torch.where(merged.isnan(), part, merged)
-    return merged
-
-
-def _to_bytes(value: Any) -> torch.Tensor:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-
-
-def _from_bytes(data: torch.Tensor, device: torch.device) -> Any:
-    return torch.load(io.BytesIO(data.numpy().tobytes()), map_location=device, weights_only=True)
+def _check_parts(parts: Sequence[int]) -> None:
+    known = [part for part in parts if part >= 0]
+    if len(known) == len(parts) > len(set(known)):
+        msg = (
+            f"several processes draw the same part of the data, the ranks of their samplers are {list(parts)}: give "
+            "each sampler the rank of its process, as in DistributedSampler(data, rank=dist.get_rank())"
+        )
+        raise RankError(msg)

@@ -14,6 +14,7 @@ import uds_core as uds
 from . import batches, checkpoints
 from .audit import Audit
 from .batches.loss import weighted_loss
+from .loaders import describe
 from .ranks import Ended, GatheredPool, RankError, Ranks
 from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
@@ -168,7 +169,7 @@ class BatchSelector:
         """Yield the chosen samples of each batch that has any; all processes stop when the first has no batch left."""
         source = iter(loader)
         checks.check_weights_applied(self._returned)
-        while (chosen := self.select_step(islice(source, 1))[0]) or not self._ended:
+        while (chosen := self.select_step(islice(source, 1), loader=loader)[0]) or not self._ended:
             for self._returned in chosen:
                 yield self._returned
                 checks.check_weights_applied(self._returned)
@@ -182,6 +183,7 @@ class BatchSelector:
         scope: Literal["step", "micro"] = "step",
         fill: bool = False,
         about: str = "",
+        loader: Any = None,
     ) -> tuple[list[Any], int]:
         """Return the chosen samples of all micro-batches of one optimizer step.
 
@@ -196,8 +198,8 @@ class BatchSelector:
             with several processes, from the first batch of each, then the second, and so on.
         fill
             Whether to add empty batches (`batches.empty`, not for the model) up to the number of candidate batches.
-        about
-            Text that must also be the same on all processes.
+        about, loader
+            Text that must also be the same on all processes, and the loader of the batches; see `loaders.describe`.
 
         Returns
         -------
@@ -214,7 +216,7 @@ class BatchSelector:
         began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
         self._ended = False
         try:
-            scored, pool = self._score(candidates, step, about)
+            scored, pool = self._score(candidates, step, about, loader)
         except Ended as end:
             checks.warn_of_lost(end)
             self._ended = True
@@ -268,11 +270,10 @@ class BatchSelector:
             If the names are not those of a selector's state.
         """
         self.history.load_state_dict(state, about=about)
-        if self.audit is not None and self.history.audited is not None:
-            self.audit.warn_of_missing(*self.history.audited)
+        auditing.warn_of_missing(self.audit, self.history)
 
     def _score(
-        self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str
+        self, candidates: Iterable[Mapping[str, Any]], step: int | None, about: str, loader: Any
     ) -> tuple[StepCandidates, GatheredPool]:
         """Score the candidates of this process, and gather those of all processes in one collective."""
         with self.ranks.together():
@@ -288,14 +289,14 @@ class BatchSelector:
                 features = self._batch_scorer.features(policy, views, choice=self.history.steps)
                 scores = self._batch_scorer.collect(always=self.ranks.size > 1)
         scored = StepCandidates(views, ids, policy, step)
-        options = checkpoints.describe(self.policy)
+        options, data, entries = checkpoints.describe(self.policy), describe(loader), sorted(views[0].batch)
         pool = self.ranks.gather(
             features,
-            tokens=torch.cat([samples.tokens for samples in views]),
-            batches=torch.arange(len(views)).repeat_interleave(torch.tensor([len(samples) for samples in views])),
-            about=f"{about}step {step}, entries {sorted(views[0].batch)}, ranks {self.ranks.placement!r}, {options}",
+            **scored.counts(),
+            about=f"{about}{data.text}step {step}, entries {entries}, ranks {self.ranks.placement!r}, {options}",
             history=self.history.checksum,
             scores=scores,
+            part=data.part,
         )
         if scores is not None:
             with outside_autocast(pool.features["length"]):

@@ -162,6 +162,7 @@ class UDSTrainerMixin(Trainer):
             scope=self.scope,
             fill=True,
             about=f"max_steps {self.state.max_steps}, ",
+            loader=self.callback_handler.train_dataloader,
         )
         if not draws_weights(selector.policy) and any(LOSS_WEIGHTS in batch for batch in chosen):
             msg = (

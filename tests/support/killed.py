@@ -46,16 +46,17 @@ class Kills:
         return {**self.counts, "seconds": time.monotonic() - self.began}
 
     def _watch_parts(self) -> None:
-        from uds_adapters.audit_files import AuditFiles
+        from uds_adapters import audit_files
 
-        finish = AuditFiles.finish_part
+        kind: Any = audit_files.AuditFiles
+        finish = kind.finish_part
 
-        def watched(files: AuditFiles, limit: int) -> None:
+        def watched(files: Any, limit: int) -> None:
             self.inside = True
             finish(files, limit)
             self.inside = False
 
-        AuditFiles.finish_part = watched
+        kind.finish_part = watched
 
     def _event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _EVENTS or not isinstance(arguments[0], (str, os.PathLike)):

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import uds_core as uds
 from uds_adapters.audit import Audit
-from uds_adapters.ranks import Ranks
+from uds_adapters.ranks import RankError, Ranks
 from uds_adapters.scoring.models import is_sharded
 from uds_adapters.torch import BatchSelector, weighted_loss
 
@@ -182,11 +182,13 @@ class Trained:
         self.kept: list[Any] = []  # batches of the first step
 
 
-def recording(base: Any, seen: Trained, *, kill: Any = None) -> Any:
-    """A Trainer class over the data in their order, that notes what it does."""
+def recording(base: Any, seen: Trained, *, kill: Any = None, shuffled: bool = False) -> Any:
+    """A Trainer class over the data in their order, or `shuffled`, that notes what it does."""
 
     class Recording(base):
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            if shuffled:
+                return super()._get_train_sampler(*args, **kwargs)
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -226,6 +228,7 @@ def trainer(
     pool=8,
     number=96,
     kill=None,
+    shuffled=False,
     **options,
 ):
     """The Hugging Face Trainer; `pool`: candidates of a micro-batch, of all ranks."""
@@ -248,7 +251,7 @@ def trainer(
         "dataloader_pin_memory": False,
         **options,
     }
-    run = recording(UDSTrainer, seen, kill=kill)(
+    run = recording(UDSTrainer, seen, kill=kill, shuffled=shuffled)(
         model=tiny.llama(dropout=dropout),
         args=TrainingArguments(**arguments),
         train_dataset=tiny.examples(number) if data is None else data(),
@@ -525,6 +528,32 @@ def uneven(folder, *, ranks: Any = "rank", numbers=(3, 2), fail=None, direct=Fal
             (model(**batch, num_items_in_batch=select.tokens).loss * size).backward()
             done += 1
     return {"done": done, "memory": digest(select), "warnings": [str(one.message) for one in caught]}
+
+
+def loaders_that_differ(folder, *, of):
+    """What a plain loop says of the loaders ``of(name, rank)``, by name; None where it says nothing."""
+    found: dict[str, str | None] = {}
+    for name in of(None, 0):
+        select = BatchSelector(tiny.llama(), uds.UDS(**POLICY), ranks="global")
+        try:
+            found[name] = None
+            for _ in range(2):
+                list(select.iterate(of(name, world()[0])))
+        except RankError as error:
+            found[name] = str(error)
+    return found
+
+
+def trainers_that_differ(folder, *, of):
+    """The same of Trainers, by name; ``of(name, rank)`` are their options."""
+    found: dict[str, str | None] = {}
+    for name in of(None, 0):
+        try:
+            found[name] = None
+            trainer(folder, **of(name, world()[0]))
+        except RankError as error:
+            found[name] = str(error)
+    return found
 
 
 class Stream(torch.utils.data.IterableDataset):

@@ -25,6 +25,12 @@ class StepCandidates(NamedTuple):
     policy: uds.Policy | None
     step: int
 
+    def counts(self) -> dict[str, torch.Tensor]:
+        """Return each candidate's number of tokens with loss, and the number of its micro-batch, for `Ranks.gather`."""
+        sizes = torch.tensor([len(samples) for samples in self.views])
+        with_loss = torch.cat([samples.tokens for samples in self.views])
+        return {"tokens": with_loss, "batches": torch.arange(len(self.views)).repeat_interleave(sizes)}
+
 
 class Assignment:
     """The chosen samples of a pool, and the part that this process trains.

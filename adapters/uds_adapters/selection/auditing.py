@@ -11,7 +11,7 @@ from ..audit import Audit
 from .assignment import Assignment
 from .history import History
 
-__all__ = ["record"]
+__all__ = ["record", "warn_of_missing"]
 
 
 def record(
@@ -33,3 +33,9 @@ def record(
     chosen = [i - first for i in assignment.chosen_here]
     audit.record(history.choices, own, parts, chosen, optimizer_step=step)
     history.add_audited(every=audit.every)
+
+
+def warn_of_missing(audit: Audit | None, history: History, /) -> None:
+    """Warn when an audit lost records that were written before the state of `history` was saved."""
+    if audit is not None and history.audited is not None:
+        audit.warn_of_missing(*history.audited)

@@ -114,5 +114,5 @@ def test_keys_that_nothing_reads_are_named(tokenizer):
     assert unread(one, tokenizer=tokenizer) == {"name", "mood"}
     tokenizer.chat_template = HEAD + "{{ m.name }}{{ m.content }}" + END
     assert unread(one, tokenizer=tokenizer) == {"mood", "tools"}
-    (note,) = Encoder(tokenizer=tokenizer).encode([one, one]).summary.notes()
+    *_, note = Encoder(tokenizer=tokenizer).encode([one, one]).summary.notes()
     assert "'mood', 'tools'" in note

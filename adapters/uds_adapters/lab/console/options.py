@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import storage
-from ..data.records import Fields
+from ..data.fields import FORMATS, Fields
 from ..data.source import DEFAULT_TEMPLATE, Source
 from ..training.settings import Settings
 
@@ -93,6 +93,13 @@ def source(
     ] = "messages",
     text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
     choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
+    data_format: Annotated[
+        str, _data(f"Format of the records: {', '.join(FORMATS)}.", "--format", show_default="each record's own")
+    ] = "auto",
+    columns: Annotated[
+        list[str],
+        _data("name=field, such as context=passage; several times. Names: prompt, context, completion, history, ..."),
+    ] = [],  # noqa: B006 - typer copies it
     template: Annotated[
         str, _data(r"How prompt and completion are joined; {field} is any field of the record, \n a new line.")
     ] = _SHOWN_TEMPLATE,
@@ -116,7 +123,8 @@ def source(
             messages=messages_field,
             text=text_field,
             choices=choices_field,
-        ),
+            format=data_format,
+        ).mapped(columns),
         template=template.replace(r"\n", "\n"),
         max_length=max_length,
     )

@@ -113,6 +113,9 @@ class Encoder:
                 left_out=Counter(reason for reason in left_out if reason is not None),
                 replaced=sum(record.replaced > 0 for record in records),
                 unread=frozenset(unread),
+                unused=frozenset(name for record in records for name in self._unused(record)),
+                formats=Counter(record.format for record in records),
+                dropped=sum(record.dropped > 0 for record in records),
             ),
         )
 
@@ -131,6 +134,11 @@ class Encoder:
         begin = self.tokenizer.bos_token_id
         ids = [begin] * (specials and begin is not None) + self._tokens(prompt, record)
         return ids or [pad_id(self.tokenizer)]
+
+    def _unused(self, record: Record) -> set[str]:
+        """Return the fields of a record that are not part of its text."""
+        named = self._template.names if record.prompt is not None else set[str]()
+        return record.raw.keys() - record.used - named
 
     def _encoded(self, record: Record) -> Encoded:
         if (reason := _nothing_to_train(record)) is not None:
@@ -168,7 +176,10 @@ class Encoder:
             return rendered.prompt, rendered.completion, not rendered.special
         if record.prompt is None:
             return "", record.completion, True
-        before, after = self._template.fill(record.raw, prompt=record.prompt, where=record.where)
+        named = self._template.names
+        beside = [text for name, text in record.context.items() if name not in named]
+        prompt = "\n".join(text for text in (record.prompt, *beside) if text)
+        before, after = self._template.fill(record.raw, prompt=prompt, where=record.where)
         return before, record.completion + after, True
 
     def _tokens(self, text: str, record: Record) -> list[int]:

@@ -13,29 +13,65 @@ __all__ = ["Turn", "conversation", "tools_of", "trained"]
 Turn = Mapping[str, Any]
 """A message: `role`, `content` (text, or None beside tool calls), and maybe `tool_calls` and other keys."""
 
+_ROLES = {  # of ShareGPT -> of chat templates
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+_CALLERS = ("function_call", "tool_call")  # roles whose words are calls
 _WEIGHTS = ("weight", "loss_weight")  # of OpenAI's files, and of LLaMA-Factory's
 
 
-def conversation(value: Any, /, *, where: str, field: str) -> tuple[Turn, ...]:
-    """Return the messages in `value`, which must end with the assistant's.
+def conversation(
+    value: Any, /, *, where: str, field: str, role: str | None = None, content: str | None = None
+) -> tuple[Turn, ...]:
+    """Return the messages in `value`.
 
     Text in parts is joined, keys that are null are dropped, `function_call` becomes a tool call, and arguments that
-    are JSON in a string are parsed, as chat templates expect them.
+    are JSON in a string are parsed, as chat templates expect them. Roles of ShareGPT get their usual names.
+
+    Parameters
+    ----------
+    value
+        A list of objects.
+    where, field
+        File, line and field, for errors.
+    role, content
+        Keys of a message; None: ``role`` or ``from``, ``content`` or ``value``.
 
     Raises
     ------
     LabError
-        If a message has no role, or neither text nor tool calls, or the last one is not the assistant's; `where` and
-        `field` name the place.
+        If a message has no role, or neither text nor tool calls.
     """
-    if not isinstance(value, list) or not all(isinstance(t, dict) and isinstance(t.get("role"), str) for t in value):
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         msg = f"{where}: the field {field!r} must be a list of objects with the strings 'role' and 'content'"
         raise LabError(msg)
-    turns = tuple(_turn(turn, f"{where}: message {number} of {field!r}") for number, turn in enumerate(value, start=1))
-    if not turns or turns[-1]["role"] != "assistant":
-        msg = f"{where}: the last of {field!r} must be from the 'assistant', whose words are trained on"
-        raise LabError(msg)
-    return turns
+    turns = []
+    for number, raw in enumerate(value, start=1):
+        named = _named(raw, role, content)
+        if not isinstance(named.get("role"), str):
+            msg = (
+                f"{where}: the field {field!r} must be a list of objects with the strings 'role' and 'content'; "
+                f"message {number} has {', '.join(map(repr, raw)) or 'none'}"
+            )
+            raise LabError(msg)
+        turns.append(_turn(named, f"{where}: message {number} of {field!r}"))
+    return tuple(turns)
+
+
+def _named(raw: Mapping[str, Any], role: str | None, content: str | None) -> dict[str, Any]:
+    """Return a message with the keys `role` and `content`, and roles that chat templates know."""
+    who = role or ("role" if "role" in raw else "from")
+    what = content or ("content" if "content" in raw else "value")
+    turn = {name: value for name, value in raw.items() if name not in (who, what)}
+    said, words = raw.get(who), raw.get(what)
+    if said in _CALLERS:
+        calls = _parsed(words)
+        return {**turn, "role": "assistant", "tool_calls": calls if isinstance(calls, list) else [calls]}
+    return {**turn, "role": _ROLES.get(said, said) if isinstance(said, str) else None, "content": words}
 
 
 def trained(turn: Turn, /) -> bool:
@@ -43,15 +79,15 @@ def trained(turn: Turn, /) -> bool:
     return all(turn.get(name, 1) for name in _WEIGHTS)
 
 
-def tools_of(raw: Mapping[str, Any], /, *, where: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the tools of a record, from its field `tools` or, as in older files, `functions`; none if it has neither.
+def tools_of(raw: Mapping[str, Any], /, *, where: str, field: str = "tools") -> tuple[Mapping[str, Any], ...]:
+    """Return the tools of a record, from `field` or, as in older files, `functions`; none if it has neither.
 
     Raises
     ------
     LabError
         If they are no list of objects, and no JSON of one in a string.
     """
-    name = next((name for name in ("tools", "functions") if raw.get(name) not in (None, "", [])), None)
+    name = next((name for name in (field, "functions") if raw.get(name) not in (None, "", [])), None)
     if name is None:
         return ()
     value = _parsed(raw[name])

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import LabError
 from . import jsonl
+from .fields import Fields
+from .formats import parts
 from .jsonl import Line
-from .messages import Turn, conversation, tools_of
+from .messages import Turn
 
 __all__ = ["Fields", "Record", "parse", "read", "record", "split"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fields:
-    """Names under which a record keeps its parts."""
-
-    prompt: str = "prompt"
-    completion: str = "completion"
-    messages: str = "messages"
-    text: str = "text"
-    choices: str = "choices"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +27,23 @@ class Record:
     line: int
     prompt: str | None = None
     """None: there is none, and the completion is a text alone."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """Field -> text that follows the prompt, unless the template names the field."""
     completion: str = ""
     messages: tuple[Turn, ...] = ()
     """Empty, or a conversation that ends with the assistant."""
+    dropped: int = 0
+    """Messages after the assistant's last."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """That a conversation may call."""
     choices: tuple[str, ...] = ()
     """The answers that the completion is one of; empty where the record does not offer any."""
     raw: Mapping[str, Any]
     """The whole record, with fields that training does not read."""
+    format: str = "prompt-completion"
+    """As it was recognised."""
+    used: frozenset[str] = frozenset()
+    """Fields that were read."""
     replaced: int = 0
     """Characters that were no text and became U+FFFD."""
 
@@ -57,7 +56,7 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
     path
         One JSON object a line.
     fields
-        Where prompt, completion, messages or text are found; the first form that a record has is taken, in this order.
+        Format and names of fields; the first format that a record has is taken.
     limit
         Read only the first so many records.
 
@@ -103,43 +102,14 @@ def parse(line: Line, /, *, path: Path, fields: Fields) -> Record:
 
 
 def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields) -> Record:
-    """Return the record with the fields `raw`, whatever format they were read from."""
-    common: dict[str, Any] = {"where": where, "line": number, "raw": raw, "choices": _choices(raw.get(fields.choices))}
-    if fields.prompt in raw and fields.completion in raw:
-        prompt, completion = _text(raw, fields.prompt, where), _completion(raw, fields, where, common["choices"])
-        return Record(prompt=prompt, completion=completion, **common)
-    if fields.messages in raw:
-        turns = conversation(raw[fields.messages], where=where, field=fields.messages)
-        return Record(messages=turns, tools=tools_of(raw, where=where), **common)
-    if fields.text in raw:
-        return Record(completion=_text(raw, fields.text, where), **common)
-    msg = (
-        f"{where}: expected the fields {fields.prompt!r} and {fields.completion!r}, or {fields.messages!r}, or "
-        f"{fields.text!r}; the record has {', '.join(map(repr, raw)) or 'none'}. Name its fields with "
-        "`--prompt-field` and `--completion-field`, `--messages-field` or `--text-field`"
-    )
-    raise LabError(msg)
+    """Return the record with the fields `raw`, whatever they were read from."""
+    choices = _choices(raw.get(fields.choices))
+    found = parts(raw, fields=fields, choices=choices, where=where)
+    used = found.used | ({fields.choices} if choices else set())
+    return Record(where=where, line=number, raw=raw, choices=choices, **{**vars(found), "used": used})
 
 
 def _choices(value: Any) -> tuple[str, ...]:
     """Of a field that only some metrics read: what is no list of strings is none."""
     sound = isinstance(value, list) and all(isinstance(choice, str) for choice in value)
     return tuple(value) if sound else ()
-
-
-def _completion(raw: Mapping[str, Any], fields: Fields, where: str, choices: tuple[str, ...]) -> str:
-    """The text; or, as in MMLU, the choice at a place that counts from 0."""
-    value = raw[fields.completion]
-    if isinstance(value, int) and not isinstance(value, bool) and choices:
-        if 0 <= value < len(choices):
-            return choices[value]
-        msg = f"{where}: the field {fields.completion!r} is {value}, and there are {len(choices)} choices, from 0 on"
-        raise LabError(msg)
-    return _text(raw, fields.completion, where)
-
-
-def _text(raw: Mapping[str, Any], name: str, where: str) -> str:
-    if not isinstance(raw[name], str):
-        msg = f"{where}: the field {name!r} must be a string, got {type(raw[name]).__name__}"
-        raise LabError(msg)
-    return raw[name]

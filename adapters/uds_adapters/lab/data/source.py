@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LabError
-from .records import Fields
-from .template import DEFAULT_TEMPLATE
+from .fields import Fields
+from .template import DEFAULT_TEMPLATE, Template
 
 __all__ = ["DEFAULT_TEMPLATE", "Source"]
 
@@ -54,6 +54,7 @@ class Source:
             if value is not None and value < 1:
                 msg = f"`{name}` must be at least 1, got {value}"
                 raise LabError(msg)
+        Template(self.template)
         if not 0.0 <= self.aside < 1.0:
             msg = f"`aside` must be a fraction in [0, 1), got {self.aside}: 0.1 sets aside a tenth of the records"
             raise LabError(msg)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["REASONS", "Summary"]
 
+_SHOWN = 12  # names
 REASONS = {
     "empty": "with an empty completion",
     "long": "whose prompt alone fills {length} tokens",
@@ -27,22 +29,42 @@ class Summary:
     """Reason, of `REASONS` -> number of records."""
     replaced: int = 0
     """Records with characters that were replaced."""
-    unread: Iterable[str] = ()
+    unread: frozenset[str] = frozenset()
     """Keys of messages, and `tools`, that the chat template does not read."""
+    unused: frozenset[str] = frozenset()
+    """Fields of records that are not part of the text."""
+    formats: Mapping[str, int] = field(default_factory=dict)
+    """Format -> number of records."""
+    dropped: int = 0
+    """Conversations with messages after the assistant's last."""
 
     @classmethod
     def joined(cls, parts: Iterable[Summary], /) -> Summary:
         """Return one summary of several."""
         parts = list(parts)
-        left_out = Counter[str]()
+        left_out, formats = Counter[str](), Counter[str]()
         for part in parts:
             left_out.update(part.left_out)
+            formats.update(part.formats)
         return cls(
             length=parts[0].length,
             left_out=left_out,
             replaced=sum(part.replaced for part in parts),
             unread=frozenset(name for part in parts for name in part.unread),
+            unused=frozenset(name for part in parts for name in part.unused),
+            formats=formats,
+            dropped=sum(part.dropped for part in parts),
         )
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any], /) -> Summary:
+        """Return the summary that `as_json` wrote."""
+        read: dict[str, Any] = {n: frozenset(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**read)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary in values that JSON has."""
+        return {n: sorted(value) if isinstance(value, frozenset) else value for n, value in vars(self).items()}
 
     @property
     def total_left_out(self) -> int:
@@ -64,10 +86,30 @@ class Summary:
     def notes(self) -> list[str]:
         """Return a sentence for each thing that a reader of the data would want to know."""
         notes = []
+        if self.formats:
+            counted = [f"{name} ({number})" for name, number in self.formats.items()]
+            notes.append(f"Read as {', '.join(self.formats if len(counted) == 1 else counted)}.")
+        if names := sorted(self.unused):
+            notes.append(f"Not part of the text: {'the field ' if len(names) == 1 else ''}{_listed(names)}.")
+        if self.dropped:
+            notes.append(f"In {_records(self.dropped)}, messages after the assistant's last were left out.")
         if self.replaced:
-            records = "1 record" if self.replaced == 1 else f"{self.replaced} records"
-            notes.append(f"In {records}, halves of surrogate pairs, which are no text, were replaced by U+FFFD.")
+            notes.append(
+                f"In {_records(self.replaced)}, halves of surrogate pairs, which are no text, were replaced by U+FFFD."
+            )
         if names := sorted(self.unread):
-            listed = ", ".join(map(repr, names))
-            notes.append(f"Ignored, for the tokenizer's chat template does not read it, or there is none: {listed}.")
+            notes.append(
+                f"Ignored, for the tokenizer's chat template does not read it, or there is none: {_listed(names)}."
+            )
         return notes
+
+
+def _records(number: int) -> str:
+    return "1 record" if number == 1 else f"{number} records"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the first names, quoted."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more

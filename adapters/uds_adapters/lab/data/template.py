@@ -45,6 +45,11 @@ class Template:
             msg = f"`template` is not UTF-8 text: {self.text!r}"
             raise LabError(msg) from None
 
+    @property
+    def names(self) -> set[str]:
+        """Names of fields in the text."""
+        return {name for _, name in _PLACE.findall(self.text) if name}
+
     def fill(self, raw: Mapping[str, Any], /, *, prompt: str, where: str) -> tuple[str, str]:
         """Return the text before the completion, and the text after it.
 

@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from ..console import options
 from ..console.options import Json, grouped, option
 from ..console.terminal import console, rated, telling
 from ..data.source import Source
-from ..data.summary import Summary
 from ..errors import Interrupted, LabError
 
 if TYPE_CHECKING:
@@ -110,22 +108,12 @@ def _choose(
     pool = parts.pool(len(every))
     if not pool.features:
         parts.remove()
-        raise LabError(_summary(pool, source).nothing("record"))
+        raise LabError(pool.summary.nothing("record"))
     number = choosing.number_of(keep, int(pool.scored.sum()))
     with rated("choosing", total=min(rounds, number), unit="rounds") as progress:
         choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
-
-
-def _summary(pool: Any, source: Source) -> Summary:
-    rows = pool.rows
-    return Summary(
-        length=source.max_length,
-        left_out=Counter(reason for reason in rows.left_out.tolist() if reason),
-        replaced=int((rows.replaced > 0).sum()),
-        unread=pool.unread,
-    )
 
 
 def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:
@@ -229,7 +217,7 @@ def _write(
     if subset is not None:
         scored.save_subset(subset, source.data, every, chosen)
     scored.save(output, rows)
-    summary = _summary(pool, source)
+    summary = pool.summary
     reasons = f", {summary.reasons()}" if summary.total_left_out else ""
     words = f"{pool.scored.sum()} of {len(chosen)} records scored{reasons}; {chosen.sum()} chosen."
     console.print(*[words, *summary.notes()], sep="\n", highlight=False, markup=False)

@@ -178,7 +178,7 @@ class WindowScorer:
         records = [data.parse(line, path=self.source.data, fields=self.source.fields) for line in read]
         with quiet():
             encoded = self.encoder.encode(records)
-        rows = _rows(read, records, encoded)
+        rows = _rows(read, encoded)
         numbers = rows.record[rows.trained > 0].tolist()
         known = [{**example, "index": number} for example, number in zip(encoded.examples, numbers, strict=True)]
         if progress is not None:
@@ -186,7 +186,7 @@ class WindowScorer:
         return ScoredWindow(
             rows=rows,
             features=self._features(known, encoded.records, progress) if known else {},
-            unread=sorted(encoded.summary.unread),
+            summary=encoded.summary,
         )
 
     def check_tokens(self, every: Sequence[Window], /) -> None:
@@ -308,7 +308,7 @@ def by_length(examples: Sequence[Example], /, *, tokens: int) -> Iterator[list[i
         yield batch
 
 
-def _rows(read: Sequence[lines.Line], records: Sequence[data.Record], encoded: EncodedRecords) -> ScoredRecords:
+def _rows(read: Sequence[lines.Line], encoded: EncodedRecords) -> ScoredRecords:
     rest = iter(encoded.examples)
     examples = [next(rest) if reason is None else None for reason in encoded.left_out]
     trained = [0 if e is None else sum(label != batches.IGNORE for label in e["labels"][1:]) for e in examples]
@@ -318,5 +318,4 @@ def _rows(read: Sequence[lines.Line], records: Sequence[data.Record], encoded: E
         tokens=np.array([0 if e is None else len(e["input_ids"]) for e in examples], dtype=np.int32),
         trained=np.array(trained, dtype=np.int32),
         left_out=np.array([reason or "" for reason in encoded.left_out], dtype=object),
-        replaced=np.array([record.replaced for record in records], dtype=np.int32),
     )

@@ -16,12 +16,13 @@ import torch
 import uds_core as uds
 
 from .. import storage
+from ..data.summary import Summary
 from ..errors import LabError
 
 __all__ = ["ScoredPool", "ScoredRecords", "ScoredWindow", "WindowStore"]
 
 _ABOUT = "about.json"
-_UNREAD = b"unread"  # in the metadata of a window's file
+_SUMMARY = b"summary"  # in the metadata of a window's file
 _FEATURE = "feature:"  # before the name of a column
 
 
@@ -33,7 +34,6 @@ class ScoredRecords(NamedTuple):
     tokens: np.ndarray  # (n,) int32; of the records that cannot be scored 0
     trained: np.ndarray  # (n,) int32: tokens with loss; 0 where there is nothing to score
     left_out: np.ndarray  # (n,) str: why a record cannot be scored, of `REASONS`; empty where it can
-    replaced: np.ndarray  # (n,) int32: characters that were no text
 
 
 class ScoredWindow(NamedTuple):
@@ -41,7 +41,7 @@ class ScoredWindow(NamedTuple):
 
     rows: ScoredRecords
     features: uds.Features
-    unread: Sequence[str]  # keys of messages that the chat template does not read
+    summary: Summary
 
 
 class ScoredPool(NamedTuple):
@@ -49,7 +49,7 @@ class ScoredPool(NamedTuple):
 
     rows: ScoredRecords
     features: uds.Features
-    unread: frozenset[str]
+    summary: Summary
 
     @property
     def scored(self) -> np.ndarray:
@@ -112,23 +112,27 @@ class WindowStore:
         for name, feature in scored.features.items():
             columns[_FEATURE + name] = _column(name, feature).take(places)
         with storage.atomic(self._file(window)) as stream:
-            pq.write_table(pa.table(columns).replace_schema_metadata({_UNREAD: json.dumps(scored.unread)}), stream)
+            pq.write_table(
+                pa.table(columns).replace_schema_metadata({_SUMMARY: json.dumps(scored.summary.as_json())}), stream
+            )
 
     def pool(self, windows: int, /) -> ScoredPool:
         """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
         rows: list[ScoredRecords] = []
         features: dict[str, list[torch.Tensor]] = {}
-        unread: set[str] = set()
+        summaries: list[Summary] = []
         for window in range(windows):
             read = pq.read_table(self._file(window))
-            unread |= set(json.loads((read.schema.metadata or {}).get(_UNREAD, "[]")))
+            summaries.append(Summary.of_json(json.loads(read.schema.metadata[_SUMMARY])))
             rows.append(ScoredRecords(*(read[name].to_numpy() for name in ScoredRecords._fields)))
             for name in read.column_names:
                 if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
                     features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
         joined = ScoredRecords(*(np.concatenate(column) for column in zip(*rows, strict=True)))
         return ScoredPool(
-            joined, {name: _joined(tensors) for name, tensors in features.items()}, unread=frozenset(unread)
+            joined,
+            {name: _joined(tensors) for name, tensors in features.items()},
+            summary=Summary.joined(summaries),
         )
 
     def remove(self) -> None:

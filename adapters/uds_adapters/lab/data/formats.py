@@ -112,7 +112,8 @@ def _messages_field(raw: Mapping[str, Any], name: str, fields: Fields) -> str | 
 def _prompted(
     raw: Mapping[str, Any], pair: _Pair, *, name: str, fields: Fields, choices: tuple[str, ...], where: str
 ) -> Parts:
-    used = {key for key in (pair.prompt, pair.completion, pair.context, pair.history, pair.system) if key in raw}
+    names = (pair.prompt, pair.completion, pair.context, pair.history, pair.system)
+    used = {name for name in names if name is not None and name in raw}
     if isinstance(raw[pair.prompt], list):
         answer = raw[pair.completion]
         turns = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]

@@ -104,6 +104,23 @@ def qr_triangle(x: Array, /) -> Array:
     return xp.linalg.qr(x, mode="reduced")[1]
 
 
+def occurs(values: Array, ordered: Array, /) -> Array:
+    """Return whether each of `values` (rows, n) is in its row of `ordered` (rows, m), which is sorted; m is at least 1.
+
+    The standard's `searchsorted` takes one row at a time.
+    """
+    xp = array_namespace(values, ordered)
+    if array_api_compat.is_torch_namespace(xp):
+        place = xp.searchsorted(ordered, values.contiguous()).clamp(max=ordered.shape[1] - 1)
+        return xp.take_along_dim(ordered, place, dim=1) == values
+    rows: list[Array] = []
+    for i in range(values.shape[0]):
+        place = xp.searchsorted(ordered[i, :], values[i, :])
+        last = xp.full_like(place, ordered.shape[1] - 1)
+        rows.append(xp.take(ordered[i, :], xp.where(place < last, place, last), axis=0) == values[i, :])
+    return xp.stack(rows, axis=0)
+
+
 def smallest(x: Array, number: int, /) -> Array:
     """Return the `number` smallest in each row of `x` (rows, columns), in any order; NaN counts as the largest.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _options, _random
-from ._array import Array, array_namespace, check_device, constant, device, widen
+from ._array import Array, array_namespace, check_device, constant, device, occurs, widen
 from ._random import Stream
 from .rows import IGNORE, check_mask
 
@@ -80,16 +80,14 @@ def glance(
         given: Any = check_mask(prompt, tuple(token_ids.shape), like=token_ids, name="prompt")
         before = given & own
     last = before & (_count_after(before) < _LAST)
-    means = [
-        _projected(_mean(targets, trained, embeddings), dim=dim, seed=seed),
-        _projected(_mean(token_ids, before, embeddings), dim=_of_prompts(dim), seed=seed),
-        _projected(_mean(token_ids, last, embeddings), dim=_of_prompts(dim), seed=seed),
-    ]
-    dtype = means[0].dtype
-    number, prefix = (xp.sum(xp.astype(rows, dtype), axis=1) for rows in (trained, before))
+    (answer,), (prefix, end) = _means(targets, [trained], embeddings), _means(token_ids, [before, last], embeddings)
+    means = [_projected(answer, dim=dim, seed=seed)]
+    means += [_projected(mean, dim=_of_prompts(dim), seed=seed) for mean in (prefix, end)]
+    dtype = answer.dtype
+    number, length = (xp.sum(xp.astype(rows, dtype), axis=1) for rows in (trained, before))
     at_least_one = xp.where(number > 0, number, xp.ones_like(number))
     shared = _in_common(targets, trained, token_ids, before, dtype=dtype) / at_least_one
-    counts = xp.stack([xp.log1p(number), xp.log1p(prefix), 1 / at_least_one, shared], axis=1)
+    counts = xp.stack([xp.log1p(number), xp.log1p(length), 1 / at_least_one, shared], axis=1)
     return xp.concat([*means, counts], axis=1)
 
 
@@ -138,20 +136,24 @@ def _count_after(rows: Array) -> Array:
     return xp.sum(number, axis=1, keepdims=True, dtype=xp.int32) - xp.cumulative_sum(number, axis=1, dtype=xp.int32)
 
 
-def _mean(ids: Array, rows: Array, embeddings: Array) -> Array:
-    """Return the mean embedding (batch, width) of the tokens in `rows`; zeros where there are none."""
+def _means(ids: Array, choices: list[Array], embeddings: Array) -> list[Array]:
+    """Return, for each of `choices` of rows (batch, time), the mean embedding (batch, width) of their tokens.
+
+    Zeros where there are none.
+    """
     xp = array_namespace(ids)
     batch, time = ids.shape
     vocab, width = embeddings.shape
-    known = rows & (ids >= 0) & (ids < vocab)
     if not (time and vocab):
-        return xp.zeros((batch, width), dtype=widen(embeddings[:0, :]).dtype, device=device(ids))
+        nothing = xp.zeros((batch, width), dtype=widen(embeddings[:0, :]).dtype, device=device(ids))
+        return [nothing for _ in choices]
+    known = (ids >= 0) & (ids < vocab)
     index = xp.where(known, ids, xp.zeros_like(ids))
     taken = widen(xp.reshape(xp.take(embeddings, xp.reshape(index, (-1,)), axis=0), (batch, time, width)))
-    weight = xp.astype(known, taken.dtype)
-    total = xp.matmul(weight[:, None, :], taken)[:, 0, :]
-    number = xp.sum(weight, axis=1, keepdims=True)
-    return total / xp.where(number > 0, number, xp.ones_like(number))
+    weight = xp.astype(xp.stack([rows & known for rows in choices], axis=1), taken.dtype)
+    total, number = weight @ taken, xp.sum(weight, axis=2)[:, :, None]
+    mean = total / xp.where(number > 0, number, xp.ones_like(number))
+    return [mean[:, i, :] for i in range(len(choices))]
 
 
 def _projected(mean: Array, *, dim: int, seed: int) -> Array:
@@ -166,16 +168,8 @@ def _projected(mean: Array, *, dim: int, seed: int) -> Array:
 def _in_common(targets: Array, trained: Array, token_ids: Array, before: Array, *, dtype: Any) -> Array:
     """Return the number (batch,) of target tokens that also occur in the prompt."""
     xp = array_namespace(targets)
-    batch = targets.shape[0]
-    counts = [xp.zeros((1,), dtype=dtype, device=device(targets))] * batch
-    if not (targets.shape[1] and token_ids.shape[1]):
-        return xp.concat(counts, axis=0) if batch else xp.zeros((0,), dtype=dtype, device=device(targets))
+    if not (targets.shape[0] and targets.shape[1] and token_ids.shape[1]):
+        return xp.zeros(targets.shape[:1], dtype=dtype, device=device(targets))
     # ids outside of a prompt become one that no target has
-    outside = xp.full_like(token_ids, -1)
-    ordered = xp.sort(xp.where(before, token_ids, outside), axis=1)
-    for i in range(batch):
-        place = xp.searchsorted(ordered[i, :], targets[i, :])
-        last = xp.full_like(place, token_ids.shape[1] - 1)
-        found = xp.take(ordered[i, :], xp.where(place < token_ids.shape[1], place, last), axis=0) == targets[i, :]
-        counts[i] = xp.sum(xp.astype(found & trained[i, :], dtype))[None]
-    return xp.concat(counts, axis=0) if batch else xp.zeros((0,), dtype=dtype, device=device(targets))
+    prompts = xp.sort(xp.where(before, token_ids, xp.full_like(token_ids, -1)), axis=1)
+    return xp.sum(xp.astype(occurs(targets, prompts) & trained, dtype), axis=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import _options
-from ._array import Array, accumulation_dtype, array_namespace, check_device, device
+from ._array import Array, accumulation_dtype, array_namespace, check_device, device, wide_dtype
 
 
 class LearnerState(NamedTuple):
@@ -134,10 +134,12 @@ class Learner:
         scale = xp.where(
             spread > _least_spread(state, dtype), 1 / xp.where(spread > 0, spread, xp.ones_like(spread)), 0.0
         )
-        width = second.shape[0]
-        penalty = float(self.penalty) * xp.eye(width, dtype=dtype, device=device(second))
-        system = scale[:, None] * second * scale[None, :] + penalty
-        slope = scale * xp.linalg.solve(system, (scale * cross)[:, None])[:, 0]
+        # sums need their digits, the system does not: the penalty bounds its condition
+        narrow = wide_dtype(features)
+        system = xp.astype(scale[:, None] * second * scale[None, :], narrow, copy=False)
+        system = system + float(self.penalty) * xp.eye(second.shape[0], dtype=narrow, device=device(second))
+        right = xp.astype(scale * cross, narrow, copy=False)[:, None]
+        slope = scale * xp.astype(xp.linalg.solve(system, right)[:, 0], dtype, copy=False)
         x = xp.astype(features, dtype, copy=False) - state.origin[None, :] - mean[None, :]
         return xp.astype(x @ slope + label + state.level, features.dtype, copy=False)
 

@@ -112,6 +112,12 @@ def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str,
     from uds_adapters.torch import BatchSelector
 
     select = BatchSelector(model, uds.UDS(count=options.keep))
+    others = {
+        "random_step": BatchSelector(model, uds.Random(count=options.keep)),
+        "predicted_step": BatchSelector(model, uds.Predicted("entropy", count=options.keep, warmup=2)),
+        "predicted_uds_step": BatchSelector(model, uds.Predicted("uds", count=options.keep, warmup=2)),
+        "fresh_step": BatchSelector(model, uds.Fresh(count=options.keep)),
+    }
     samples, few = batches.view(batch), batches.view(batch).take(list(range(options.keep)))
     scorer, inner = Scorer(model), model.get_base_model() if hasattr(model, "get_base_model") else model
     backbone: Any = inner.get_decoder()
@@ -146,9 +152,11 @@ def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str,
         "step": lambda: train(select(batch)),
         "train_all": lambda: train(batch),
     }
+    parts |= {name: lambda selector=selector: train(selector(batch)) for name, selector in others.items()}
     best: dict[str, float] = {}
     for part in parts.values():
-        part()
+        for _ in range(4):  # the first choices of a predicted score are exact
+            part()
     for _ in range(options.repeat):  # in turns, so that a slow minute of the machine is one for all of them
         for name, part in parts.items():
             best[name] = min(best.get(name, float("inf")), measure.once(part))

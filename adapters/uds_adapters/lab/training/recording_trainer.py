@@ -117,12 +117,13 @@ class RecordingMixin(UDSTrainerMixin):
                 began = self.clock.now()
 
         self.selected.append([])
+        forwarded = self.selector.policy.needs.forward_pass_at(self.selector.history.steps)
         began = self.clock.now()
         kept, items = super().get_batch_samples(watched(), num_batches, *args, **kwargs)
         self.clock.scoring += self.clock.now() - began - drawing
         self.candidates += len(drawn) * self.args.per_device_train_batch_size
         self.tokens["candidates"] += sum(drawn)
-        if self.selector.last is not None and self.selector.policy.needs.forward_pass:
+        if self.selector.last is not None and forwarded:
             self.tokens["forwarded_for_scoring"] += sum(drawn)
         self.tokens["forwarded_for_training"] += sum(map(_forwarded, kept))
         self.tokens["trained"] += sum(map(batches.trained_tokens, kept))

@@ -219,7 +219,7 @@ def _draw(axis: Any, rows: list[dict[str, Any]]) -> None:
         x, y = [1e3 * row["seconds"] for row in here], [max(row["error"], 1e-9) for row in here]
         axis.plot(x, y, color=colour, alpha=shade, lw=0, marker=markers[min(place, 3)], ms=6, label=method)
         for row, at, height in zip(here, x, y, strict=True):
-            if method == "polar":  # one number for each source, told in the caption
+            if method == "polar":  # one number for each source, named in the caption
                 axis.annotate(str(sources.index(row["source"]) + 1), (at, height), (4, 3), textcoords="offset points")
     lines = "\n".join(f"{number} {name}" for number, name in enumerate(sources, 1))
     axis.text(0.02, 0.3, lines, transform=axis.transAxes, fontsize=7.5, color="#444444", va="center")

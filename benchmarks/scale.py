@@ -102,9 +102,9 @@ def stepping(repeat: int) -> dict[str, float]:
         (model(**kept, num_items_in_batch=select.tokens).loss * select.ranks.size).backward()
         optimizer.step()
         optimizer.zero_grad()
-        told = select.metrics
+        metrics = select.metrics
         rows.append(
-            (time.perf_counter() - began, told["scoring_seconds"], told["gathering_seconds"], told["gathered_bytes"])
+            (time.perf_counter() - began, metrics["scoring_seconds"], metrics["gathering_seconds"], metrics["gathered_bytes"])
         )
     names = ("step", "scoring", "gathering", "bytes")
     return dict(zip(names, map(float, np.median(rows[1:], axis=0)), strict=True))

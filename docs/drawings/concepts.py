@@ -119,7 +119,7 @@ def cost() -> Any:
         axis.plot([1 / 8], [share], "o", color=colour)
         axis.annotate(f"{share:.3f}", (1 / 8, share), (8, -12), textcoords="offset points", color=colour)
     axis.axhline(1, color=GREY, lw=1)
-    axis.set(xlabel="share that is kept", ylabel="time, training on all = 1", xlim=(0, 1), ylim=(0, 1.6))
+    axis.set(xlabel="fraction kept", ylabel="time, training on all = 1", xlim=(0, 1), ylim=(0, 1.6))
     axis.legend(frameon=False, loc="lower right")
     return figure
 

@@ -89,13 +89,13 @@ def run(script: Path, *, limit: float = 300) -> str:
 def run_here(script: Path) -> str:
     """Run a script cell by cell in this process, as its main module."""
     sys.path.insert(0, str(script.parent))
-    names, told = {"__name__": "__main__", "__file__": str(script)}, []
+    names, printed = {"__name__": "__main__", "__file__": str(script)}, []
     for number, cell in enumerate(cells(script.read_text(encoding="utf-8"))):
         with contextlib.redirect_stdout(io.StringIO()) as stream:
             exec(compile("\n" * (cell.line - 1) + cell.code, str(script), "exec"), names)
         if stream.getvalue().strip():
-            told.append(f"{CELL} {number}\n{stream.getvalue().rstrip()}\n")
-    return "".join(told)
+            printed.append(f"{CELL} {number}\n{stream.getvalue().rstrip()}\n")
+    return "".join(printed)
 
 
 def _skipped(lines: list[str], comments: int) -> int:
@@ -107,9 +107,9 @@ def _skipped(lines: list[str], comments: int) -> int:
 def main(arguments: list[str]) -> None:
     """See the top of this file."""
     if arguments[:1] == ["--here"]:
-        told = run_here(Path(arguments[1]))
+        printed = run_here(Path(arguments[1]))
         if os.environ.get("RANK", "0") == "0":
-            sys.stdout.write(told)
+            sys.stdout.write(printed)
         sys.stdout.flush()
         os._exit(0)  # threads of gloo that still hold tensors abort an interpreter that ends, now and then
     every = sorted(file.stem for file in TUTORIALS.glob("*.py") if CELL in file.read_text(encoding="utf-8"))

@@ -104,7 +104,12 @@ def stepping(repeat: int) -> dict[str, float]:
         optimizer.zero_grad()
         metrics = select.metrics
         rows.append(
-            (time.perf_counter() - began, metrics["scoring_seconds"], metrics["gathering_seconds"], metrics["gathered_bytes"])
+            (
+                time.perf_counter() - began,
+                metrics["scoring_seconds"],
+                metrics["gathering_seconds"],
+                metrics["gathered_bytes"],
+            )
         )
     names = ("step", "scoring", "gathering", "bytes")
     return dict(zip(names, map(float, np.median(rows[1:], axis=0)), strict=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..console import options
 from ..console.options import Json, Seed, grouped, option
-from ..console.terminal import bar, console, telling
+from ..console.terminal import bar, console, hint_at_allocator, telling
 from ..data.source import Source
 from ..training.settings import Settings
 
@@ -68,6 +68,7 @@ def profile(
     with telling(machine=json) as tell, threads(settings.threads), quiet():
         task = prepare(replace(source, holdout=0.0), seed=seed)
         console.print(task.words(), highlight=False, markup=False)
+        hint_at_allocator()
         phases = Phases(task, settings, policy=policy, seed=seed)
         with bar("measuring", total=repeats + 1) as progress:
             predictions = phases.predict(candidates, repeats=repeats, progress=progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..console import options
 from ..console.options import Json, grouped, option
-from ..console.terminal import console, rated, telling
+from ..console.terminal import console, hint_at_allocator, rated, telling
 from ..data.source import Source
 from ..errors import Interrupted, LabError
 
@@ -77,6 +77,8 @@ def score(
     total = every[-1].record + every[-1].records
     choosing.check(chosen_by, choosing.number_of(keep, total), total)
     with telling(machine=json) as tell, lab.process() as process:
+        if process.rank == 0:
+            hint_at_allocator()
         parts, seconds = _score_all(
             source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
         )

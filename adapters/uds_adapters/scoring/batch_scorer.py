@@ -88,7 +88,7 @@ class BatchScorer:
         """Checked at the first batch: weights may be sharded after the selector is constructed; the check is slow."""
         return models.is_sharded(self.model)
 
-    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /, *, choice: int) -> uds.Features:
+    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /, *, choice: int = 0) -> uds.Features:
         """Return the policy's features of the samples of several batches, in order; `choice` is its number."""
         if self._scorer is None or self._sharded is None or not policy.needs.forward_pass_at(choice):
             return uds.pool([self._without_logits(policy, samples) for samples in views])

@@ -281,3 +281,12 @@ def test_importance_weights_reach_the_training_step(tmp_path):
 def test_importance_weights_that_training_step_ignores_are_an_error(tmp_path):
     with pytest.raises(RuntimeError, match=r"the training step left `loss_weights` in its batch.*weighted_loss"):
         fit(tmp_path, UDSCallback(uds.UDS(keep=0.5, memory=16, dim=16, temperature=2.0)))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_predicted_scores_learn_from_every_sample_that_is_trained(tmp_path, precision):
+    policy = uds.Predicted("entropy", count=3, warmup=2, forget=1.0)
+    callback = UDSCallback(policy)
+    fit(tmp_path, callback, precision=precision)
+    assert callback.selector is not None
+    assert float(callback.selector.history.state.learner.weight) == 2 * 6 + 5 * 3

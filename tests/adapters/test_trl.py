@@ -324,3 +324,16 @@ def test_the_class_is_both_and_says_what_it_is():
 
     with pytest.raises(AttributeError, match="has no attribute 'UDSDPOTrainer'"):
         _ = uds_adapters.trl.UDSDPOTrainer
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_predicted_scores_learn_from_every_sample_that_is_trained(tmp_path, mode):
+    """The first choice is exact and teaches its pool; what the last step trains is not asked for any more."""
+    policy = uds.Predicted("maxloss", keep=0.5, warmup=1, forget=1.0)
+    options = {"max_steps": 3, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
+    made, _ = trainer(tmp_path, mode=mode, policy=policy, **options)
+    made.train()
+    sizes = [len(batches.view(batch)) for batch in made.kept[1:4]]
+    state = made.selector.history.state
+    assert float(state.learner.weight) == len(batches.view(made.candidates[0])) + sum(sizes)
+    assert policy.pending(state) == sum(len(batches.view(batch)) for batch in made.kept[4:])

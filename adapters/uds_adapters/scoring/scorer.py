@@ -104,17 +104,17 @@ class Scorer:
         """Whether no parameter of the head trains."""
         return self._reader.frozen
 
-    def transformation(self, samples: batches.SampleView) -> tuple[After, int] | None:
-        """Return what the model does to its head's output, and the size of its vocabulary, from a pass of its own.
+    def transformation(self, samples: batches.SampleView) -> tuple[After, int, torch.Tensor] | None:
+        """Return what the model does to its head's output, the size of its vocabulary, and the head's input.
 
-        None where the head is not seen, or nothing known explains the logits.
+        From a pass of its own; None where the head is not seen, or nothing known explains the logits.
         """
         self._reader.refresh()
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with undisturbed(self.model), HeadProbe(self._reader.module, self._reader.linear) as probe:
             logits = self._forward(inputs)
         after = None if probe.hidden is None else self._reader.after(probe.result, logits)
-        return None if after is None else (after, logits.shape[-1])
+        return None if after is None or probe.hidden is None else (after, logits.shape[-1], probe.hidden)
 
     def head_at(self, last: torch.Tensor, after: After, vocab: int) -> uds.Head:
         """Return the head as it is now, prepared for several uses; `last` (batch, 1, width) goes into it."""

@@ -14,7 +14,7 @@ from .. import batches
 from ..batches.entries import tokens
 from . import models
 from .head_probe import outside_autocast
-from .heads import After
+from .heads import After, capped
 from .scorer import Scorer
 
 __all__ = ["TrainingProbe"]
@@ -45,9 +45,10 @@ class TrainingProbe:
     Notes
     -----
     Hooks are set when batches are expected, and removed in the pass of the last of them. The output of the head is read
-    where a few rows of a sample are enough (`Needs.row_means`), else its input. A sample whose batch does not reach the
-    head stays unknown. Where no batch does (a fused loss that reads the head's weight, a compiled model), the chosen
-    samples of every tenth step are scored by a pass of their own, with one warning.
+    where a few rows of a sample are enough (`Needs.row_means`), else its input. Where a fused loss reads the weight of
+    the head, which then does not run, the output of the backbone is read, if it is what goes into the head. Where
+    nothing is seen (a compiled model), the chosen samples of every tenth step are scored by a pass of their own, with
+    one warning.
     """
 
     def __init__(self, model: torch.nn.Module, policy: Any, scorer: Scorer) -> None:
@@ -60,6 +61,8 @@ class TrainingProbe:
         self._new: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._hooks: list[Any] = []
         self._after: tuple[After, int] | None = None
+        self._backbone = _backbone(self._bare)
+        self._hidden: torch.Tensor | None = None
         self._prepared: tuple[uds.Head, int] | None = None
         self._unseen = self._warned = False
         self._steps = self._reached = self._at_head = 0
@@ -88,8 +91,7 @@ class TrainingProbe:
             return
         first = self._scorer.view(mine[0].batch).split(1)[0]
         if self._after is None and not self._compiled:
-            self._after = self._scorer.transformation(first)
-            self._compiled = self._after is None
+            self._determine_transformation(first)
         if self._compiled or self._unseen:
             self._score(mine)
         if not self._compiled:
@@ -112,6 +114,21 @@ class TrainingProbe:
         """Prepare a head that trains anew; at a checkpoint, so that a resumed run does the same."""
         self._prepared = None
 
+    def _determine_transformation(self, one: batches.SampleView) -> None:
+        hook = None if self._backbone is None else self._backbone.register_forward_hook(self._on_backbone)
+        try:
+            known = self._scorer.transformation(one)
+        finally:
+            if hook is not None:
+                hook.remove()
+        hidden, self._hidden = self._hidden, None
+        if known is None:
+            self._compiled = True
+            return
+        self._after = known[:2]
+        if hidden is None or not torch.equal(hidden, known[2]):
+            self._backbone = None
+
     def _set_hooks(self) -> None:
         if self._hooks:
             return
@@ -121,7 +138,13 @@ class TrainingProbe:
             if self.policy.needs.row_means
             else head.register_forward_pre_hook(self._on_input, with_kwargs=True)
         )
-        self._hooks = [self._bare.register_forward_pre_hook(self._on_batch, with_kwargs=True), at_head]
+        around = (
+            self._bare.register_forward_pre_hook(self._on_batch, with_kwargs=True),
+            self._bare.register_forward_hook(self._on_end),
+        )
+        self._hooks = [*around, at_head]
+        if self._backbone is not None:
+            self._hooks.append(self._backbone.register_forward_hook(self._on_backbone))
 
     def _remove_hooks(self) -> None:
         while self._hooks:
@@ -137,55 +160,76 @@ class TrainingProbe:
             self._reached += 1
             self._current, self._expected = self._expected[number], self._expected[number + 1 :]
 
+    def _on_backbone(self, _module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        hidden = getattr(output, "last_hidden_state", output[0] if isinstance(output, tuple) else output)
+        self._hidden = hidden.detach() if isinstance(hidden, torch.Tensor) else None
+
     def _on_output(self, _module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if (expected := self._taken(output)) is not None:
-            self._measure_rows(expected, output.detach())
+            self._measure_logits(expected, output.detach())
 
     def _on_input(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: Any = args[0] if args else next(iter(kwargs.values()), None)
         if (expected := self._taken(hidden)) is not None:
             self._measure_hidden(expected, hidden.detach())
 
-    def _taken(self, rows: Any) -> _Expected | None:
-        """Return the batch whose rows reach the head; None where it is not known which, or some are missing."""
-        current, self._current = self._current, None
+    def _on_end(self, _module: torch.nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        """Measure a batch whose rows have not reached the head."""
+        if (hidden := self._hidden) is not None and (expected := self._taken(hidden)) is not None:
+            self._measure_hidden(expected, hidden)
+        self._current = self._hidden = None
         if not self._expected:
             self._remove_hooks()
+
+    def _taken(self, rows: Any) -> _Expected | None:
+        """Return the batch whose rows these are; None where it is not known which, or some are missing."""
+        current = self._current
         if current is None or not torch.is_grad_enabled() or not isinstance(rows, torch.Tensor) or rows.ndim != 3:
             return None
         read = tokens(current.batch).shape
         if rows.shape[0] != read[0] or (not self._scorer.layouts.of(current.batch).decoder and rows.shape[1] < read[1]):
             return None
         self._at_head += 1
+        self._current = None
         return current
 
-    def _measure_rows(self, expected: _Expected, raw: torch.Tensor) -> None:
+    def _measure_logits(self, expected: _Expected, raw: torch.Tensor) -> None:
         """Measure by the head's output at a few rows of each sample."""
         after, vocab = self._after or (After(), raw.shape[-1])
-        samples = self._view(expected)
         with outside_autocast(raw):
-            logits, labels = samples.arrange(raw), samples.labels
-            rows = torch.ones(logits.shape[:2], dtype=torch.bool, device=raw.device)
-            rows = rows if samples.mask is None else rows & samples.mask.to(raw.device)
-            if labels is not None:
-                labels = labels.to(raw.device)
-                rows = rows & (labels != batches.IGNORE)
-            index, mask = _some_rows(rows, max(_FEWEST_ROWS, _LOGITS // vocab))
-            logits = after(logits.gather(1, index[..., None].expand(-1, -1, logits.shape[2]))[..., :vocab])
-            labels = None if labels is None else labels.gather(1, index)
-            beside: dict[str, Any] = dict(expected.beside)
-            ids = beside.pop("id", None)
-            candidates = uds.Candidates(logits, mask=mask, labels=labels, ids=ids, **beside)
-            self._store(expected, self.policy.measure(candidates))
+            logits, given = self._rows_of(expected, raw, vocab)
+            self._store(expected, self.policy.measure(uds.Candidates(after(logits[..., :vocab]), **given)))
 
     def _measure_hidden(self, expected: _Expected, hidden: torch.Tensor) -> None:
         """Measure by the head's input."""
         after, vocab = self._after or (After(), 0)
-        samples = self._view(expected)
         with outside_autocast(hidden):
-            through = self._head(hidden, after, vocab)(samples.arrange(hidden))
-            pieces = self._scorer.pieces(samples, through, after.cap)
+            head = self._head(hidden, after, vocab)
+            if self.policy.needs.row_means:
+                rows, given = self._rows_of(expected, hidden, vocab)
+                raw = torch.cat([block for _, block in head(rows).blocks()], 2)
+                logits = raw if after.cap is None else capped(raw, after.cap)
+                self._store(expected, self.policy.measure(uds.Candidates(logits, **given)))
+                return
+            samples = self._view(expected)
+            pieces = self._scorer.pieces(samples, head(samples.arrange(hidden)), after.cap)
             self._store(expected, torch.cat([self.policy.measure(piece) for piece in pieces]))
+
+    def _rows_of(self, expected: _Expected, x: torch.Tensor, vocab: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return `x` at a few rows of each sample (batch, rows, width), and the arguments of its candidates."""
+        samples = self._view(expected)
+        x, labels = samples.arrange(x), samples.labels
+        rows = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        rows = rows if samples.mask is None else rows & samples.mask.to(x.device)
+        if labels is not None:
+            labels = labels.to(x.device)
+            rows = rows & (labels != batches.IGNORE)
+        index, mask = _some_rows(rows, max(_FEWEST_ROWS, _LOGITS // vocab))
+        given: dict[str, Any] = {**expected.beside, "mask": mask}
+        if "id" in given:
+            given["ids"] = given.pop("id")
+        given["labels"] = None if labels is None else labels.gather(1, index)
+        return x.gather(1, index[..., None].expand(-1, -1, x.shape[2])), given
 
     def _head(self, hidden: torch.Tensor, after: After, vocab: int) -> uds.Head:
         """Return the head; what is prepared of one that trains serves some measurements."""
@@ -200,9 +244,9 @@ class TrainingProbe:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"the LM head of {type(self._bare).__name__} is not seen in the training pass (a fused loss reads its "
-                f"weight, or the model is compiled), so the chosen samples of every {_EVERY}th step are scored by a "
-                "pass of their own, whose time is in `scoring_seconds`",
+                f"what goes into the LM head of {type(self._bare).__name__} is not seen in the training pass (is the "
+                f"model compiled?), so the chosen samples of every {_EVERY}th step are scored by a pass of their own, "
+                "whose time is in `scoring_seconds`",
                 stacklevel=2,
             )
         self._steps += 1
@@ -244,6 +288,14 @@ class _Measured(NamedTuple):
 
     def examine(self, candidates: uds.Candidates) -> uds.Features:
         return {"exact": self.policy.measure(candidates), "length": candidates.lengths()}
+
+
+def _backbone(model: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the part of the model whose output goes into the head; None where it is not known."""
+    find = getattr(model, "get_decoder", None)
+    found = find() if callable(find) else None
+    found = getattr(model, "base_model", None) if found is None or found is model else found
+    return found if isinstance(found, torch.nn.Module) and found is not model else None
 
 
 def _is_same(ids: Any, batch: Mapping[str, Any]) -> bool:

@@ -14,7 +14,23 @@ from typing import Any, BinaryIO
 from ..atomic_write import write_atomically
 from .errors import LabError
 
-__all__ = ["as_json", "atomic", "check_model", "check_records", "claim", "folder", "of_file", "of_model", "write"]
+__all__ = [
+    "LOCK",
+    "OWNER",
+    "as_json",
+    "atomic",
+    "check_model",
+    "check_records",
+    "claim",
+    "folder",
+    "of_file",
+    "of_model",
+    "user_error",
+    "write",
+]
+
+LOCK, OWNER = "running.lock", "running.json"
+"""Files in an output folder while a command runs; see `locks`. A killed command leaves them there."""
 
 
 @contextlib.contextmanager
@@ -30,7 +46,7 @@ def atomic(path: Path, /) -> Iterator[BinaryIO]:
         with write_atomically(path) as stream:
             yield stream
     except OSError as error:
-        raise _user_error(error, path) from None
+        raise user_error(error, path) from None
 
 
 def write(path: Path, text: str, /) -> None:
@@ -52,7 +68,7 @@ def claim(path: Path, /, *, overwrite: bool) -> Path:
     LabError
         If it is refused, cannot be created, or is a file.
     """
-    if not overwrite and path.is_dir() and any(path.iterdir()):
+    if not overwrite and path.is_dir() and any(file.name not in (LOCK, OWNER) for file in path.iterdir()):
         msg = f"`output` {path} already holds files: name another folder, or replace its results with `--overwrite`"
         raise LabError(msg)
     return folder(path)
@@ -72,7 +88,7 @@ def folder(path: Path, /) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _user_error(error, path) from None
+        raise user_error(error, path) from None
     return path
 
 
@@ -86,7 +102,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _user_error(error: OSError, path: Path) -> LabError:
+def user_error(error: OSError, path: Path, /) -> LabError:
+    """Return the error to show for one of the system that occurred at `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LabError(f"no space left on the disk for {path}: make room, or name a folder elsewhere with `--output`")
     return LabError(f"cannot write {path} ({error.strerror}): name a folder that you may write to with `--output`")

@@ -10,6 +10,7 @@ from ..console import options
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
 from ..console.terminal import hint_at_allocator, telling
 from ..data.source import Source
+from ..locks import locked_folder
 from ..training.settings import Settings
 
 __all__ = ["compare"]
@@ -63,7 +64,7 @@ def compare(
     from ..training.policy_inputs import check_models, set_aside
     from ..training.task import prepare
 
-    with telling(machine=json) as tell:
+    with telling(machine=json) as tell, locked_folder(output):
         every = range(seed, seed + seeds)
         settings, number = side_by_side(settings, jobs)
         check(policies, seeds=every, settings=settings)

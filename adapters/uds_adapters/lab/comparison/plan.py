@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import storage
 from ..data.records import Fields
 from ..data.source import Source
 from ..training.settings import Settings
@@ -36,17 +35,11 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan, ready for JSON, with fingerprints of the files that it names."""
-        source = self.source
-        files = {"data": source.data, "eval_data": source.eval_data}
-        models = {"model": source.model, "reference_model": source.reference_model}
         return {
-            "source": json.loads(json.dumps(asdict(source), default=str)),
+            "source": json.loads(json.dumps(asdict(self.source), default=str)),
             "settings": json.loads(json.dumps(asdict(self.settings))),
             "seed": self.seed,
-            "fingerprints": {
-                **{name: storage.of_file(file) for name, file in files.items() if file is not None},
-                **{name: storage.of_model(folder) for name, folder in models.items() if folder is not None},
-            },
+            "fingerprints": self.source.fingerprints(),
         }
 
     @classmethod

@@ -2,16 +2,19 @@
 
 A line of JSON on stdin for each task, ``{"prepare": [policy, ...]}`` or ``{"policy": ..., "seed": ...}``; on stdout
 lines that say how far it is, ``{"step": n}``, and ``{"done": true}`` or ``{"error": text}`` at its end. It ends with
-its stdin.
+its stdin, in the middle of a run too.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,13 +43,30 @@ def _serve(folder: Path, answers: TextIO) -> None:
     runs = Runs(folder)
     plan = runs.plan()
     runner = Runner(prepare(plan.source, seed=plan.seed), plan=plan, runs=runs)
-    for line in sys.stdin:
+    for line in _requests():
         request = json.loads(line)
         if "prepare" in request:
             runner.prepare(request["prepare"])
         else:
             runner(request["policy"], request["seed"], after_step=lambda step: _say(answers, step=step))
         _say(answers, done=True)
+
+
+def _requests() -> Iterator[str]:
+    """Yield lines of stdin; end the process as soon as stdin ends, in the middle of a run too.
+
+    Whoever started it was killed then, and another command may begin to write to the folder.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
 
 
 def _say(answers: TextIO, **values: Any) -> None:

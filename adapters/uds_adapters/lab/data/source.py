@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import storage
 from ..errors import LabError
 from .fields import Fields
 from .template import DEFAULT_TEMPLATE, Template
@@ -58,3 +59,12 @@ class Source:
         if not 0.0 <= self.aside < 1.0:
             msg = f"`aside` must be a fraction in [0, 1), got {self.aside}: 0.1 sets aside a tenth of the records"
             raise LabError(msg)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the hashes of the files and folders that it names, by which a result is known to belong to it."""
+        files = {"data": self.data, "eval_data": self.eval_data}
+        models = {"model": self.model, "reference_model": self.reference_model}
+        return {
+            **{name: storage.of_file(file) for name, file in files.items() if file is not None},
+            **{name: storage.of_model(folder) for name, folder in models.items() if folder is not None},
+        }

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, training
 from ..console.terminal import bar, console, hint_at_allocator, telling
+from ..locks import locked_folder
 from ..training.settings import Settings
 
 __all__ = ["demo"]
@@ -42,7 +43,7 @@ def demo(
     from ..training.task import prepare
     from . import scenario as show
 
-    with telling(machine=json) as tell:
+    with telling(machine=json) as tell, locked_folder(output):
         settings = replace(show.SETTINGS, keep=keep, steps=show.SETTINGS.steps if steps is None else steps)
         settings, number = side_by_side(settings, jobs)
         every = range(seed, seed + seeds)

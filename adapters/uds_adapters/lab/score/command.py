@@ -3,7 +3,7 @@
 # No `from __future__ import annotations`: typer reads them when the command line is built.
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from ..console.options import Json, grouped, option
 from ..console.terminal import console, hint_at_allocator, rated, telling
 from ..data.source import Source
 from ..errors import Interrupted, LabError
+from ..locks import locked_file
 
 if TYPE_CHECKING:
     from ..data.jsonl import Window
@@ -76,8 +77,9 @@ def score(
     every = windows(source.data, size=window, limit=source.limit)
     total = every[-1].record + every[-1].records
     choosing.check(chosen_by, choosing.number_of(keep, total), total)
-    with telling(machine=json) as tell, lab.process() as process:
-        if process.rank == 0:
+    with telling(machine=json) as tell, lab.process() as process, _locked(process, output, subset):
+        if process.rank == 0:  # another command may have written them since
+            _check_paths(source.data, output, subset, overwrite=overwrite)
             hint_at_allocator()
         parts, seconds = _score_all(
             source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
@@ -91,6 +93,16 @@ def score(
             raise Interrupted(msg) from None
         parts.remove()
         tell({**told_of, "seconds": seconds})
+
+
+@contextmanager
+def _locked(process: "Process", *paths: Path | None) -> Iterator[None]:
+    """Lock the files that the first process writes, windows included."""
+    with ExitStack() as stack:
+        for path in paths if process.rank == 0 else ():
+            if path is not None:
+                stack.enter_context(locked_file(path))
+        yield
 
 
 def _choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = ["ScoredPool", "ScoredRecords", "ScoredWindow", "WindowStore"]
 
 _ABOUT = "about.json"
 _SUMMARY = b"summary"  # in the metadata of a window's file
+_OF_RUN = "run"
 _FEATURE = "feature:"  # before the name of a column
 
 
@@ -112,17 +114,22 @@ class WindowStore:
         for name, feature in scored.features.items():
             columns[_FEATURE + name] = _column(name, feature).take(places)
         with storage.atomic(self._file(window)) as stream:
-            pq.write_table(
-                pa.table(columns).replace_schema_metadata({_SUMMARY: json.dumps(scored.summary.as_json())}), stream
-            )
+            about = {_SUMMARY: json.dumps(scored.summary.as_json()), _OF_RUN: self._run}
+            pq.write_table(pa.table(columns).replace_schema_metadata(about), stream)
 
     def pool(self, windows: int, /) -> ScoredPool:
-        """All windows together. Holds every feature of the data set: 4 KiB a record for UDS."""
+        """Return all windows together. Holds every feature of the data set: 4 KiB a record for UDS.
+
+        Raises
+        ------
+        LabError
+            If a window cannot be read, or was scored by another run.
+        """
         rows: list[ScoredRecords] = []
         features: dict[str, list[torch.Tensor]] = {}
         summaries: list[Summary] = []
         for window in range(windows):
-            read = pq.read_table(self._file(window))
+            read = self._read(window)
             summaries.append(Summary.of_json(json.loads(read.schema.metadata[_SUMMARY])))
             rows.append(ScoredRecords(*(read[name].to_numpy() for name in ScoredRecords._fields)))
             for name in read.column_names:
@@ -144,6 +151,23 @@ class WindowStore:
         """The folder, where no window is finished: nothing to go on from."""
         if self.folder.is_dir() and not any(self.folder.glob("*.parquet")):
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _run(self) -> str:
+        """Return the fingerprint of what the features depend on."""
+        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _read(self, window: int) -> pa.Table:
+        file = self._file(window)
+        try:
+            read = pq.read_table(file)
+        except (OSError, pa.ArrowException) as error:
+            msg = f"{file} cannot be read ({error}): delete it, and its records are scored again"
+            raise LabError(msg) from None
+        if (read.schema.metadata or {}).get(_OF_RUN, b"").decode() != self._run:
+            msg = f"{file} was scored by another run: delete it, and its records are scored again"
+            raise LabError(msg)
+        return read
 
     def _file(self, window: int) -> Path:
         return self.folder / f"{window:08}.parquet"

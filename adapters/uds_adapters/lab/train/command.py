@@ -13,6 +13,7 @@ from ..console.config_file import FILE, continued, loaded, resolved, unchanged, 
 from ..console.options import Json, Output, Overwrite, Seed, grouped, option, output, training
 from ..console.terminal import bar, console, hint_at_allocator, telling
 from ..data.source import Source
+from ..locks import locked_folder
 from ..training.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ def train(
     """
     from .job import Job
 
-    if resume is not None:
-        unchanged(context, resume, free=_FREE)
-    with telling(machine=json) as tell:
+    with telling(machine=json) as tell, locked_folder(output):
+        if resume is not None:
+            unchanged(context, resume, free=_FREE)
         job = Job.prepare(
             source,
             policy=policy,

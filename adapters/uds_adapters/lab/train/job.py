@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ..training.trainer_options import TrainerOptions
 
 __all__ = ["Job", "last_checkpoint"]
 
+_SOURCE = "fingerprints.json"
 _RESULT, _AUDIT, _CHECKPOINTS = "training.json", "audit.jsonl", "checkpoints"
 
 
@@ -96,9 +97,13 @@ class Job:
         with quiet():
             check(settings, trainer_options, policy=made, seed=seed, folder=folder, max_length=source.max_length)
         model = task.load_model()
-        if not resume:
+        fingerprints = source.fingerprints()
+        if resume:
+            _check_source(folder, fingerprints)
+        else:
             claim(folder, overwrite=overwrite)
             _clear(folder)
+            storage.write(folder / _SOURCE, storage.as_json(fingerprints))
         checkpoint, damaged = last_checkpoint(folder / _CHECKPOINTS)
         return cls(
             task=task,
@@ -222,8 +227,22 @@ def _result(folder: Path) -> dict[str, Any] | None:
     return {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name != "log"}
 
 
+def _check_source(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Raise an error if the files of a resumed run are others than those it was started with, under whatever names."""
+    path = folder / _SOURCE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    other = sorted(name for name, value in fingerprints.items() if before.get(name, value) != value)
+    if other:
+        flags = " and ".join("--" + name.replace("_", "-") for name in other)
+        msg = (
+            f"`--resume` {folder}: the content of {flags} is not that of the run there: restore it, or start anew with "
+            "another `--output`"
+        )
+        raise LabError(msg)
+
+
 def _clear(folder: Path) -> None:
     """Delete what an earlier run left, which would otherwise be resumed."""
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
-    for path in (folder / _RESULT, *folder.glob("audit*.jsonl")):
+    for path in (folder / _RESULT, folder / _SOURCE, *folder.glob("audit*.jsonl")):
         path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from ..console.options import Json, Output, Overwrite, Seed, grouped, option, ou
 from ..console.terminal import bars, console, hint_at_allocator, telling
 from ..data.source import Source
 from ..errors import Interrupted, LabError
+from ..locks import locked_folder
 from ..training.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def tune(
     halving = Halving(trials=trials, reduction=reduction, rungs=rungs, seeds=seeds, seed=seed)
     settings = replace(settings, budget=budget)
     space = _space(search, policy, settings)
-    if resume is not None:
-        unchanged(context, resume, free=_FREE)
-    with telling(machine=json) as tell:
-        runs = Trials(_task(source, seed), policy, settings, output / "runs", seed)
+    with telling(machine=json) as tell, locked_folder(output):
+        if resume is not None:
+            unchanged(context, resume, free=_FREE)
+        runs = Trials(_task(source, seed), policy, settings, output / "runs", seed, source.fingerprints())
         hint_at_allocator()
         runs.check(halving.share(0))
         if resume is None:

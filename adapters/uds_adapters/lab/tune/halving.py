@@ -114,7 +114,8 @@ def search(
     The same arguments propose the same configurations, and finished runs are not repeated. `storage`, a journal for
     Optuna's tools, is written anew each time.
     """
-    storage.unlink(missing_ok=True)
+    for path in (storage, storage.with_name(storage.name + ".lock")):  # a killed search leaves Optuna's lock
+        path.unlink(missing_ok=True)
     with _quiet():
         study = optuna.create_study(storage=_journal(storage), study_name="tune", direction="minimize")
         runner = _Runner(trials, halving, progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,8 @@ class Trials:
         The default, which configurations differ from.
     folder
         For what has run.
+    source
+        Fingerprints of the files of the task, by which runs belong to it.
     seed
         Of the order that the budget is counted in, where it has no amount.
     """
@@ -53,6 +55,7 @@ class Trials:
     settings: Settings
     folder: Path
     seed: int
+    source: Mapping[str, str]
 
     @cached_property
     def budget(self) -> RunBudget:
@@ -86,6 +89,7 @@ class Trials:
         spent = f"{self.budget.kind}={share * self.budget.amount!r}"
         settings = replace(settings, budget=spent, steps=steps, eval_every=steps, metrics=())
         what = {"policy": policy, "seed": seed, "settings": {**asdict(settings), "threads": None}}
+        what["source"] = dict(self.source)
         path = self.folder / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]}.json"
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))

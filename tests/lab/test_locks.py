@@ -112,10 +112,10 @@ def without_locks(monkeypatch):
 )
 def test_on_file_systems_without_locks_the_owner_decides(tmp_path, without_locks, owner, refused):
     if owner is not None:
-        this = storage.write  # the host of this machine, as a lock names it
         with locked_folder(tmp_path):
             mine = json.loads((tmp_path / "running.json").read_text(encoding="utf-8"))
-        this(tmp_path / "running.json", json.dumps({**mine, **{k: v for k, v in owner.items() if v is not None}}))
+        known = {name: value for name, value in owner.items() if value is not None}
+        storage.write(tmp_path / "running.json", json.dumps({**mine, **known}))
     if refused:
         with pytest.raises(LabError, match="another command is writing"):
             enter(locked_folder(tmp_path))

@@ -4,7 +4,10 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = ("typer", "rich", "plotly", "torch", "transformers", "accelerate", "peft", "trl", "optuna", "yaml", "pyarrow")
+_EXTRA = (
+    "typer", "rich", "plotly", "torch", "transformers", "accelerate", "peft", "trl", "optuna", "yaml", "pyarrow",
+    "filelock",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -112,6 +112,33 @@ def test_a_folder_of_something_else_is_refused(tmp_path, plan):
         Runs(tmp_path / "thesis.txt").claim(plan, overwrite=True)
 
 
+def test_results_of_another_plan_are_refused_when_they_are_read(tmp_path, plan):
+    """As when another command begins anew in the folder while this one trains."""
+    mine, other = Runs(tmp_path / "out"), Runs(tmp_path / "out")
+    mine.claim(plan, overwrite=False)
+    mine.keep(result(seed=1))
+    other.claim(replace(plan, settings=replace(plan.settings, steps=7)), overwrite=True)
+    other.keep(result(seed=0))
+    assert other.finished("uds", 1) is None
+    mine.keep(result(seed=1))
+    assert mine.finished("uds", 1) == result(seed=1)
+    for runs, seed in ((mine, 0), (other, 1)):
+        with pytest.raises(LabError, match=rf"uds-seed{seed}\.json is the result of another configuration"):
+            runs.finished("uds", seed)
+    with pytest.raises(LabError, match="another configuration"):
+        Runs(tmp_path / "out").finished("uds", 1)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"plan": null}'])
+def test_results_that_cannot_be_read(tmp_path, plan, content):
+    runs = Runs(tmp_path / "out")
+    runs.claim(plan, overwrite=False)
+    runs.keep(result())
+    (runs.runs / "uds-seed0.json").write_text(content, encoding="utf-8")
+    with pytest.raises(LabError, match=r"uds-seed0\.json cannot be read"):
+        runs.finished("uds", 0)
+
+
 def test_audits_begin_anew(tmp_path, plan):
     runs = Runs(tmp_path / "out")
     runs.claim(plan, overwrite=False)

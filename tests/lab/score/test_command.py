@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import spawned
@@ -14,10 +15,13 @@ from uds_adapters.lab.cli import app
 from uds_adapters.lab.data import jsonl
 from uds_adapters.lab.data.encoding import Collator, Encoder, Example, pad_id
 from uds_adapters.lab.data.records import read
+from uds_adapters.lab.data.summary import Summary
 from uds_adapters.lab.demo import scenario
+from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.models import load_model, load_tokenizer, with_lora
 from uds_adapters.lab.score import choose
 from uds_adapters.lab.score import scorer as lab
+from uds_adapters.lab.score.window_store import ScoredRecords, ScoredWindow, WindowStore
 
 RECORDS = 60
 
@@ -264,3 +268,22 @@ def test_on_a_pretrained_model(stories, tmp_path):
     columns = pq.read_table(tmp_path / "s").to_pydict()
     assert sum(columns["chosen"]) == 20
     assert None not in columns["utility"]
+
+
+def test_windows_of_another_run_are_refused_when_they_are_read(source, tmp_path):
+    made = [WindowStore(tmp_path / name, {"policy": name}) for name in ("mine", "other")]
+    for store in made:
+        store.claim(write=True)
+        store.save(0, ScoredWindow(rows=one_row(), features={"score": torch.ones(1)}, summary=Summary(length=8)))
+    assert made[0].pool(1).features["score"].tolist() == [1.0]
+    (tmp_path / "other" / "00000000.parquet").replace(tmp_path / "mine" / "00000000.parquet")
+    with pytest.raises(LabError, match=r"00000000\.parquet was scored by another run: delete it"):
+        made[0].pool(1)
+    (tmp_path / "mine" / "00000000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(LabError, match=r"00000000\.parquet cannot be read"):
+        made[0].pool(1)
+
+
+def one_row():
+    values = {name: np.ones(1, dtype=np.int64) for name in ScoredRecords._fields}
+    return ScoredRecords(**{**values, "left_out": np.array([""])})

@@ -217,7 +217,7 @@ class WindowScorer:
         try:
             samples, _ = self._batch_scorer.view(batch)
             with torch.no_grad(), autocast:
-                return self._batch_scorer.features(self.policy, [samples])
+                return self._batch_scorer.features(self.policy, [samples], choice=0)
         except ValueError as error:
             msg = f"the policy {self.scoring.policy!r} cannot score these records: {error}"
             raise LabError(msg) from error

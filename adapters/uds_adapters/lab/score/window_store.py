@@ -24,7 +24,7 @@ __all__ = ["ScoredPool", "ScoredRecords", "ScoredWindow", "WindowStore"]
 
 _ABOUT = "about.json"
 _SUMMARY = b"summary"  # in the metadata of a window's file
-_OF_RUN = "run"
+_OF_RUN = b"run"
 _FEATURE = "feature:"  # before the name of a column
 
 

@@ -99,7 +99,7 @@ class TokenMaskMixin(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
         """Draw the batches of a step and mask them."""
-        drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
+        drawn = (self._prepare_input(batch) for batch in islice(epoch_iterator, num_batches))
         masked = (self.token_mask(self.model, batch) for batch in drawn)
         return super().get_batch_samples(masked, num_batches, *args, **kwargs)
 

@@ -53,9 +53,9 @@ class BatchSelector:
         ``"exact"`` or ``"ignore"``, for models that cap their logits; see `Scorer`.
     indexer
         ``indexer(batch, indices) -> batch``, for batches whose entries need special indexing, such as images.
-    shift
-        Whether the logits at a token are for the label of the next one, as in causal models, or its own, as in masked
-        ones. Default: as in the model's own loss.
+    shift, sequences
+        As of `batches.Layout`: whether labels are shifted, by default as in the model's own loss, and the sequences of
+        each sample, 2 for pairs, by default those that the trainer's loss reads, or 1.
     id_field
         Entry of the batches with each sample's identity in the data set; removed before the model is called. The
         policy receives it where it is an integer, and the entries that it asks for (`Needs.columns`).
@@ -113,6 +113,7 @@ class BatchSelector:
         softcap: Literal["exact", "ignore"] = "exact",
         indexer: batches.Indexer | None = None,
         shift: bool | None = None,
+        sequences: int | None = None,
         id_field: str | None = None,
         audit: Audit | None = None,
         ranks: Literal["rank", "global"] | Ranks = "rank",
@@ -124,7 +125,8 @@ class BatchSelector:
         self.id_field, self.audit = id_field, audit
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(placement=ranks)
         self._scoring_options: dict[str, Any] = {"scorer": scorer, "softcap": softcap, "indexer": indexer}
-        self._scoring_options |= {"shift": shift, "score_batch_size": score_batch_size, "id_field": id_field}
+        self._scoring_options |= {"shift": shift, "sequences": sequences, "id_field": id_field}
+        self._scoring_options["score_batch_size"] = score_batch_size
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
@@ -133,8 +135,7 @@ class BatchSelector:
         self.history = History()
         self.last: uds.Selection | None = None
         self.last_indices, self.last_ids = list[int](), list[Any]()
-        self.tokens = self.empty = 0
-        self.layout = batches.Layout()
+        self.tokens, self.empty, self.layout = 0, 0, batches.Layout()
         self.trained_by, self.stand_in = list[tuple[bool, ...]](), None
         self._ended = False
         self.metrics: dict[str, float] = {}
@@ -334,8 +335,7 @@ class BatchSelector:
         with outside_autocast(length):
             self.history.restore(self.policy, pool.features)
             groups = pool.owners.to(length.device) if apart else None
-            selection, state = policy.choose(self.history.state, pool.features, groups=groups)
-        self.history.state = state
+            selection, self.history.state = policy.choose(self.history.state, pool.features, groups=groups)
         return selection
 
     def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:

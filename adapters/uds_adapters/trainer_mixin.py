@@ -16,6 +16,7 @@ import uds_core as uds
 
 from . import checkpoints, trainer_checkpoints
 from .batches import LOSS_WEIGHTS
+from .batches.examples import CheckedCollator
 from .batches.loss import weighted_loss
 from .finite_check import finite_check
 from .ranks import Ranks
@@ -23,6 +24,7 @@ from .selection.checks import check_policy, draws_weights
 from .selection.metrics import Means
 from .step_plan import StepPlan, gathering_from, set_gradients_to_zero, without_gradient
 from .torch import BatchSelector
+from .trainer_batches import ChosenIds, check_batch, known_sequences
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -53,8 +55,8 @@ class UDSTrainerMixin(Trainer):
         best of all processes' candidates and divides them evenly. Or a `uds_adapters.ranks.Ranks`. So
         ``scope="step", ranks="global"`` makes one pool of all candidates of an optimizer step.
     selection
-        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `indexer`, `id_field`, `audit`. The step
-        of a schedule is the Trainer's `global_step`.
+        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `indexer`, `shift`, `sequences`,
+        `id_field`, `audit`. The step of a schedule is the Trainer's `global_step`.
     *args, **kwargs
         Those of the Trainer.
 
@@ -91,14 +93,15 @@ class UDSTrainerMixin(Trainer):
         policy = check_policy(policy)
         super().__init__(*args, **kwargs)
         self.scope: Literal["micro", "step"] = scope
-        self.selector = BatchSelector(
-            cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **(selection or {})
-        )
+        selection = {"sequences": known_sequences(self), **(selection or {})}
+        self._uds_sequences = selection["sequences"]
+        self.selector = BatchSelector(cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **selection)
         _check_arguments(self.args, self.selector.ranks)
         self._uds_plan = StepPlan(self.selector.ranks.size)
         self._uds_finite: Any = finite_check()
         self.add_callback(self._uds_finite)
         self._uds_loss_weights: Any = None
+        self._uds_chosen_ids = ChosenIds()
         if draws_weights(policy):
             self._uds_apply_weights()
         self._uds_metrics = Means()
@@ -110,9 +113,18 @@ class UDSTrainerMixin(Trainer):
         given = trainer_checkpoints.resumable(given, output=str(self.args.output_dir), rank=process)
         return super().train(given, *args, **kwargs)
 
+    def get_train_dataloader(self) -> Any:
+        """Return the loader, whose collator is checked: it is known which sequences of a batch are of one example."""
+        collate = self.data_collator
+        self.data_collator = CheckedCollator(collate, self._uds_sequences)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collate
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
         """Return the selected micro-batches of the step."""
-        drawn = (self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches))
+        drawn = (self._uds_drawn(batch) for batch in islice(epoch_iterator, num_batches))
         if self.selector.model is not self.model:  # FSDP may have wrapped it
             self.selector.attach(cast("Any", self.model))
         # importance weights depend on the whole step's number of tokens, so the step's batches are selected together
@@ -135,6 +147,7 @@ class UDSTrainerMixin(Trainer):
             self.current_gradient_accumulation_steps = plan.divisor
         with gathering_from(self.accelerator, trained_by):
             if trained_by[self.selector.ranks.rank]:
+                self._uds_chosen_ids.store(inputs)
                 loss = super().training_step(model, inputs, *args, **kwargs)
                 self._uds_finite.losses.append(loss)
                 return loss
@@ -144,6 +157,7 @@ class UDSTrainerMixin(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Remove the importance weights from the batch, and store them for the loss."""
+        self._uds_chosen_ids.compare(inputs)
         self._uds_loss_weights = inputs.pop(LOSS_WEIGHTS, None)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -152,6 +166,11 @@ class UDSTrainerMixin(Trainer):
         if self._uds_metrics and "loss" in logs:
             logs = {**logs, **self._uds_summary()}
         super().log(logs, *args, **kwargs)
+
+    def _uds_drawn(self, batch: Any) -> Any:
+        """Return a batch on the device, without `_prepare_inputs`, which runs once, for what is chosen."""
+        check_batch(self, batch)
+        return self._prepare_input(batch)
 
     def _uds_select(self, candidates: Iterable[Any]) -> None:
         """Select from micro-batches of the step, and add as many to its plan, because the Trainer counts them."""

@@ -71,6 +71,14 @@ def tokens(batch: Any, /) -> torch.Tensor:
         )
         raise TypeError(msg)
     first = next((batch[name] for name in ("input_ids", "inputs_embeds", "labels") if name in batch), None)
+    apart = [name for name in batch if re.match("(prompt|chosen|rejected)_", name)]
+    if first is None and apart:
+        msg = (
+            f"`batch` has {', '.join(apart)} in place of `input_ids`: the sequences of its examples are in entries of "
+            "their own, as those of TRL's CPO and ORPO are. Which of them a sample has is not known here: use a "
+            "trainer that joins them in its collator (DPO), or a policy for another trainer"
+        )
+        raise ValueError(msg)
     if first is None:
         msg = f"`batch` needs `input_ids`, `inputs_embeds` or `labels` to count its samples; it has {sorted(batch)}"
         raise ValueError(msg)
@@ -196,6 +204,11 @@ def check_shape(name: str, value: Any, expected: tuple[int, int], /) -> None:
     if value is None or (shape[:2] == expected and (len(shape) == 2 or not name.endswith(("mask", "labels")))):
         return
     msg = f"`batch[{name!r}]` must have shape (batch, time) = {expected}, got {shape}"
+    if name == "labels" and len(shape) == 1:
+        msg += (
+            ": one label for each sample, as of classification and multiple choice. Selection is for the losses of "
+            "tokens, and for pairs: leave the labels out of what is selected from, or use another trainer"
+        )
     if len(shape) > 2:
         msg += ": expanded attention masks do not show the padding, let the collator return the 2-d mask"
     raise ValueError(msg)

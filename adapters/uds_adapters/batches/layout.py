@@ -17,10 +17,13 @@ class Layout(NamedTuple):
         masked and encoder-decoder models.
     decoder
         Whether labels, and the model's output, belong to a decoder with positions of its own.
+    sequences
+        Sequences of each sample, 2 for pairs: a batch has the first of every sample, then the second of every sample.
     """
 
     shift: bool = True
     decoder: bool = False
+    sequences: int = 1
 
 
 CAUSAL = Layout()

@@ -12,6 +12,7 @@ from .entries import IGNORE, Indexer, is_shared, same_kind
 from .layout import CAUSAL, Layout
 from .packed import begins_anew, in_one_row, one_row_each
 from .padded import PaddedView
+from .pairs import PairView
 
 __all__ = ["IGNORE", "Indexer", "SampleView", "blank", "empty", "join", "trained_tokens", "view"]
 
@@ -96,6 +97,8 @@ def view(
     TypeError, ValueError
         When it is not known which parts of the batch belong to which sample.
     """
+    if layout.sequences > 1:
+        return PairView(batch, indexer=indexer, layout=layout, beside=beside)
     if not layout.decoder and is_line(batch):
         return DocumentView(batch, indexer=indexer, shift=layout.shift, beside=beside)
     samples = PaddedView(batch, indexer=indexer, layout=layout, beside=beside)
@@ -124,6 +127,8 @@ def join(batches: Sequence[Mapping[str, Any]], /, *, layout: Layout = CAUSAL) ->
     if any(other != names[0] for other in names):
         msg = f"`batches` must have the same entries to be joined, got {names}"
         raise ValueError(msg)
+    if layout.sequences > 1:
+        return PairView.join([PairView(batch, layout=layout) for batch in batches])
     views: list[Any] = [view(batch, layout=layout) for batch in batches]
     rows = [samples for samples in views if isinstance(samples, PaddedView)]
     if len(rows) == len(views):

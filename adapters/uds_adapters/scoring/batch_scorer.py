@@ -34,7 +34,7 @@ class BatchScorer:
         The policy; schedules may change its fraction, and nothing else.
     ranks
         Processes that score together when the model is sharded.
-    scorer, id_field, indexer, shift
+    scorer, id_field, indexer, shift, sequences
         As of `BatchSelector`.
     **options
         Those of `Scorer`.
@@ -57,10 +57,11 @@ class BatchScorer:
         id_field: str | None = None,
         indexer: batches.Indexer | None = None,
         shift: bool | None = None,
+        sequences: int | None = None,
         **options: Any,
     ) -> None:
         self.model, self.indexer = model, indexer
-        self.layouts = Layouts(model, shift=shift, measure=policy.needs.forward_pass)
+        self.layouts = Layouts(model, shift=shift, sequences=sequences or 1, measure=policy.needs.forward_pass)
         self.layout = batches.Layout()
         self._id_field, self._columns = id_field, policy.needs.columns
         self._reader = TokenReader(models.bare(model), policy.needs)

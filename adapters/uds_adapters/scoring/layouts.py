@@ -30,6 +30,8 @@ class Layouts:
     shift
         Whether the target of row t is the label of t + 1. Default: as in the model's own loss. It is known for the
         models of transformers, and measured with the first batch for others, by up to six passes of one short sample.
+    sequences
+        Sequences of each sample.
     measure
         Whether to measure it; else labels are taken to be shifted where it is not known.
 
@@ -39,8 +41,11 @@ class Layouts:
     depend on later tokens.
     """
 
-    def __init__(self, model: torch.nn.Module, *, shift: bool | None = None, measure: bool = True) -> None:
-        self._model, self._bare, self._measure = model, models.bare(model), measure
+    def __init__(
+        self, model: torch.nn.Module, *, shift: bool | None = None, sequences: int = 1, measure: bool = True
+    ) -> None:
+        self._model, self._bare = model, models.bare(model)
+        self._sequences, self._measure = sequences, measure
         self._decoder = models.is_encoder_decoder(self._bare)
         self._shift = _known_shift(self._bare) if shift is None else shift
 
@@ -54,7 +59,7 @@ class Layouts:
         """
         if self._shift is None and self._measure and isinstance(batch, Mapping) and batch.get("labels") is not None:
             self._shift = self._measured(batch)
-        return Layout(shift=self._shift is not False, decoder=self._decoder)
+        return Layout(self._shift is not False, self._decoder, self._sequences)
 
     def _measured(self, batch: Mapping[str, Any]) -> bool | None:
         """Return whether the loss shifts labels; None where this batch does not show it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _options, _random
-from ._array import Array, array_namespace, check_device, constant, device, occurs, widen
+from ._array import Array, array_namespace, check_device, constant, device, occurs, wide_dtype, widen
 from ._random import Stream
 from .rows import IGNORE, check_mask
 
@@ -69,6 +69,7 @@ def glance(
     """
     xp = array_namespace(token_ids, targets, embeddings)
     _check(token_ids, targets, embeddings, dim=dim)
+    token_ids, targets = (_signed(ids) for ids in (token_ids, targets))
     own = check_mask(mask, tuple(token_ids.shape), like=token_ids)
     own = xp.ones(token_ids.shape, dtype=xp.bool, device=device(token_ids)) if own is None else own
     trained = targets != IGNORE
@@ -112,9 +113,16 @@ def _check(token_ids: Array, targets: Array, embeddings: Array, *, dim: int) -> 
     if targets.shape[0] != token_ids.shape[0]:
         msg = f"`targets` must have a row for each of the {token_ids.shape[0]} samples, got {targets.shape[0]}"
         raise ValueError(msg)
+    wide_dtype(embeddings, name="embeddings")
     if embeddings.ndim != 2:
         msg = f"`embeddings` must be a table (vocab, width), got shape {tuple(embeddings.shape)}"
         raise ValueError(msg)
+
+
+def _signed(ids: Array) -> Array:
+    """Return `ids` in a dtype that has the number of what is no token."""
+    xp = array_namespace(ids)
+    return xp.astype(ids, xp.int32) if xp.isdtype(ids.dtype, "unsigned integer") else ids
 
 
 def _before(own: Array, trained: Array) -> Array:
@@ -147,12 +155,15 @@ def _means(ids: Array, choices: list[Array], embeddings: Array) -> list[Array]:
     if not (time and vocab):
         nothing = xp.zeros((batch, width), dtype=widen(embeddings[:0, :]).dtype, device=device(ids))
         return [nothing for _ in choices]
-    known = (ids >= 0) & (ids < vocab)
-    index = xp.where(known, ids, xp.zeros_like(ids))
+    known = (ids >= 0) & (ids < vocab) & xp.any(xp.stack(choices, axis=0), axis=0)
+    # in places that do not count stands a token of the sample's own: NaN of another would get through a weight of 0
+    own = xp.max(xp.where(known, ids, xp.zeros_like(ids)), axis=1, keepdims=True)
+    index = xp.where(known, ids, own)
     taken = widen(xp.reshape(xp.take(embeddings, xp.reshape(index, (-1,)), axis=0), (batch, time, width)))
     weight = xp.astype(xp.stack([rows & known for rows in choices], axis=1), taken.dtype)
     total, number = weight @ taken, xp.sum(weight, axis=2)[:, :, None]
     mean = total / xp.where(number > 0, number, xp.ones_like(number))
+    mean = xp.where(number > 0, mean, xp.zeros_like(mean))
     return [mean[:, i, :] for i in range(len(choices))]
 
 

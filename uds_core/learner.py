@@ -53,6 +53,10 @@ class Learner:
     def init(self, features: Array, /) -> LearnerState:
         """Return the state before the first label, for `features` (batch, width) of this library, device and width."""
         xp = array_namespace(features)
+        wide_dtype(features, name="features")
+        if features.ndim != 2:
+            msg = f"`features` must have shape (batch, width), got {tuple(features.shape)}"
+            raise ValueError(msg)
         dtype, width = accumulation_dtype(features), features.shape[1]
 
         def zeros(*shape: int) -> Array:
@@ -78,8 +82,8 @@ class Learner:
 
         Raises
         ------
-        ValueError
-            Where shapes or devices do not fit.
+        ValueError, TypeError
+            Where shapes, dtypes or devices do not fit.
 
         Notes
         -----
@@ -118,7 +122,7 @@ class Learner:
         return xp.where(number > 0, moved, state.level)
 
     def predict(self, state: LearnerState, features: Array, /) -> Array:
-        """Return a prediction (batch,) of the label of each sample, in the dtype of `features`.
+        """Return a prediction (batch,) of the label of each sample; in float32 for half floats, else in their dtype.
 
         0 before the first label; NaN for features that are not finite. O(width^3 + batch width).
         """
@@ -141,7 +145,7 @@ class Learner:
         right = xp.astype(scale * cross, narrow, copy=False)[:, None]
         slope = scale * xp.astype(xp.linalg.solve(system, right)[:, 0], dtype, copy=False)
         x = xp.astype(features, dtype, copy=False) - state.origin[None, :] - mean[None, :]
-        return xp.astype(x @ slope + label + state.level, features.dtype, copy=False)
+        return xp.astype(x @ slope + label + state.level, wide_dtype(features), copy=False)
 
 
 def _least_spread(state: LearnerState, dtype: Any) -> Array:
@@ -155,6 +159,8 @@ def _least_spread(state: LearnerState, dtype: Any) -> Array:
 
 def _check(state: LearnerState, features: Array, labels: Array | None) -> None:
     width = state.first.shape[0]
+    array_namespace(features, state.second)
+    wide_dtype(features, name="features")
     if features.ndim != 2 or features.shape[1] != width:
         msg = f"`features` must have shape (batch, width) with a width of {width}, got {tuple(features.shape)}"
         raise ValueError(msg)

@@ -77,9 +77,15 @@ def jaccard(a: Array, b: Array, /) -> Array:
     """
     xp = array_namespace(a, b)
     check_device("b", b, like=a, like_name="a")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        msg = f"`a` and `b` must be sketches (m, dim) and (n, dim), got shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
+        msg = (
+            "`a` and `b` must be sketches (m, dim) and (n, dim) with the same `dim` of at least 1, got shapes "
+            f"{tuple(a.shape)} and {tuple(b.shape)}"
+        )
         raise ValueError(msg)
+    if not all(xp.isdtype(x.dtype, "integral") for x in (a, b)):
+        msg = f"`a` and `b` must be results of `ngram_sketch`, whole numbers, got {a.dtype} and {b.dtype}"
+        raise TypeError(msg)
     size = max(1, _BLOCK // max(1, b.shape[0] * b.shape[1]))
     starts = range(0, a.shape[0], size)
     parts = [_equal(a[start : min(start + size, a.shape[0]), :], b) for start in starts]

@@ -113,3 +113,34 @@ def test_half_floats_are_widened():
     got = uds.glance(ids, torch.tensor([[-100, 3, -100]]), table)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got[0, :4], table[3].float())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy multiplies infinities by 0
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_embedding_that_is_not_finite_spoils_only_samples_that_have_its_token(backend, bad):
+    rng = np.random.default_rng(0)
+    ids, targets, mask = padded([sample(rng, 5, 2), sample(rng, 2, 1), sample(rng, 0, 0), sample(rng, 6, 3)])
+    ids[ids == 0] = 1
+    targets[targets == 0] = 1
+    table = rng.normal(size=(VOCAB, WIDTH))
+    expected = looked_at(backend, ids, targets, table, mask=mask)
+    table[0] = bad
+    ids[~mask] = 0  # padding has this token
+    np.testing.assert_array_equal(looked_at(backend, ids, targets, table, mask=mask), expected)
+    ids[3, 0] = 0
+    spoilt = looked_at(backend, ids, targets, table, mask=mask)
+    assert not np.isfinite(spoilt[3]).all()
+    np.testing.assert_array_equal(spoilt[:3], expected[:3])
+
+
+def test_token_ids_may_be_unsigned(backend):
+    rng = np.random.default_rng(0)
+    ids, targets, mask = padded([sample(rng, 5, 2), sample(rng, 3, 1)])
+    table = rng.normal(size=(VOCAB, WIDTH))
+    expected = looked_at(backend, ids, targets, table, mask=mask)
+    np.testing.assert_array_equal(looked_at(backend, ids.astype(np.uint8), targets, table, mask=mask), expected)
+
+
+def test_an_embedding_table_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match="`embeddings` must hold floating-point numbers"):
+        uds.glance(np.zeros((1, 3), int), np.zeros((1, 3), int), np.zeros((4, 2), int))

@@ -118,3 +118,24 @@ def test_a_saved_state_goes_on_bit_for_bit(backend):
 def test_errors_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_features_are_floating_point_numbers_of_two_axes():
+    learner = uds.Learner()
+    state = learner.init(np.ones((1, 2)))
+    for call in (learner.init, lambda x: learner.learn(state, x, np.ones(1)), lambda x: learner.predict(state, x)):
+        with pytest.raises(TypeError, match="`features` must hold floating-point numbers"):
+            call(np.ones((1, 2), int))
+        with pytest.raises(ValueError, match="`features` must have shape"):
+            call(np.ones(2))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_floats_are_widened(dtype):
+    """A prediction may lie beyond what half floats hold."""
+    torch = pytest.importorskip("torch")
+    features, labels = torch.eye(3, dtype=getattr(torch, dtype)), torch.tensor([1e6, 2e6, 3e6])
+    learner = uds.Learner(penalty=1e-6)
+    got = learner.predict(learner.learn(learner.init(features), features, labels), features)
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, labels, rtol=1e-3)

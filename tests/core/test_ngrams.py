@@ -86,3 +86,10 @@ def test_other_seeds_hash_otherwise():
 def test_errors_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_similarity_is_of_sketches_alone():
+    with pytest.raises(ValueError, match="with the same `dim` of at least 1"):
+        uds.jaccard(np.zeros((2, 0), np.int32), np.zeros((2, 0), np.int32))
+    with pytest.raises(TypeError, match="must be results of `ngram_sketch`, whole numbers, got float64"):
+        uds.jaccard(np.zeros((2, 3)), np.zeros((2, 3)))

@@ -234,3 +234,20 @@ def test_a_model_without_an_embedding_table_is_refused():
     model.get_input_embeddings = lambda: None
     with pytest.raises(TypeError, match="reads the input embedding table, and LlamaForCausalLM has none"):
         BatchSelector(model, uds.Predicted("entropy", count=2))
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_adapters_of_peft_in_autocast_and_accelerate_are_measured(name):
+    peft = pytest.importorskip("peft")
+    accelerate = pytest.importorskip("accelerate")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = accelerate.Accelerator(cpu=True).prepare(peft.get_peft_model(tiny.llama(), config))
+    policy, given = learnt(POLICIES[name](warmup=1))
+    selector = BatchSelector(model, policy)
+    for step in range(4):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            batch = selector(tiny.batch(6, seed=step))
+            loss = model(**batch).loss
+        loss.backward()
+    assert [len(scores) for scores in given] == [3, 3]
+    assert all(scores.isfinite().all() for scores in given)

@@ -114,3 +114,10 @@ def test_without_random_or_held_out_data_or_others():
     assert "Without `random`" in verdict([summary("full", 1.0), summary("uds", 3.0)])
     assert verdict([summary("uds", 3.0)]) == "uds went from 5.000 to 3.000."
     assert "Nothing was held out" in verdict([summary("uds", None), summary("random", None)])
+
+
+def test_predicted_scores_come_with_their_rank_correlation():
+    predicted = replace(summary("predicted:entropy", 2.0), correlation=0.714)
+    text = verdict([summary("random", 2.1), predicted], [against("predicted:entropy", "random", -0.1, 0.02)])
+    assert text.endswith("The scores that predicted:entropy predicts have a rank correlation of 0.71 with exact ones.")
+    assert "rank correlation" not in verdict([summary("random", 2.1), summary("entropy", 2.0)])

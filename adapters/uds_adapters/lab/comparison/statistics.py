@@ -124,6 +124,8 @@ class Summary:
     exact_match: float | None = None
     diverged: int = 0
     """Seeds whose held-out loss ended in no number."""
+    correlation: float | None = None
+    """Rank correlation of predicted with exact scores; None where none are predicted."""
 
 
 def summarise(runs: Sequence[RunResult], /, *, flags: Mapping[str, Sequence[bool]] | None = None) -> list[Summary]:
@@ -157,6 +159,7 @@ def _summary(runs: Sequence[RunResult], flags: Mapping[str, Sequence[bool]]) -> 
         accuracy=_mean([evaluation.accuracy for evaluation in last]),
         exact_match=_mean([evaluation.exact_match for evaluation in last]),
         diverged=diverged,
+        correlation=_mean([run.correlation for run in runs]),
         samples=fmean(run.samples for run in runs),
         tokens={name: fmean(run.tokens[name] for run in runs) for name in runs[0].tokens},
         seconds={name: fmean(run.seconds[name] for run in runs) for name in runs[0].seconds},

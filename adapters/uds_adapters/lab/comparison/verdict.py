@@ -29,7 +29,7 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
     ranked = sorted(measured.values(), key=_loss)
     if len(ranked) == 1:
         alone = f"{ranked[0].policy} went from {_number(ranked[0].loss_before)} to {_number(ranked[0].loss)}."
-        return " ".join([alone, *astray])
+        return " ".join([alone, *astray, *_predictions(ranked)])
     said = [f"{ranked[0].policy} reached the lowest held-out loss, {_number(ranked[0].loss)}.", *astray]
     if "random" not in measured:
         said.append("Without `random` among the policies, it is not known what the choice itself is worth.")
@@ -41,7 +41,16 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
         said.append(_counted(compared[_SENTENCES:], found))
     if found and found[0].seeds == 1:
         said.append("That is one seed: what another would give is not known, so none is called better.")
-    return " ".join(said)
+    return " ".join([*said, *_predictions(ranked)])
+
+
+def _predictions(summaries: Sequence[Summary]) -> list[str]:
+    """Of policies that predict scores, how well these rank."""
+    return [
+        f"The scores that {one.policy} predicts have a rank correlation of {one.correlation:.2f} with exact ones."
+        for one in summaries
+        if one.correlation is not None
+    ]
 
 
 def _astray(summary: Summary) -> str:

@@ -168,4 +168,5 @@ def _result(trainer: RecordingMixin, *, policy: str, seed: int, callback: RunCal
         evaluations=trainer.evaluations,
         selected=trainer.selected,
         measured=callback.last,
+        correlation=trainer.selector.metrics.get("predicted_correlation"),
     )

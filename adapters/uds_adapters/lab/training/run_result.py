@@ -45,3 +45,5 @@ class RunResult:
     """Of each step, the indices into the training data set."""
     measured: Measured | None = None
     """The last evaluation, example by example."""
+    correlation: float | None = None
+    """Rank correlation of predicted with exact scores at the end; None where none are predicted, or it is not known."""

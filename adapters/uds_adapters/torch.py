@@ -348,3 +348,4 @@ class BatchSelector:
         self.empty = sum(ranks.count(False) for ranks in self.trained_by)
         self.stand_in = next((one.stand_in for one in assignments if one.stand_in is not None), None)
         self.metrics["kept_tokens_fraction"] = self.tokens / max(int(pool.tokens.sum()), 1)
+        checks.warn_of_first_step(scored.policy, assignments, self.history)

@@ -19,6 +19,7 @@ from .batches import LOSS_WEIGHTS
 from .batches.examples import CheckedCollator
 from .batches.loss import weighted_loss
 from .finite_check import finite_check
+from .kept_columns import KeptColumns
 from .ranks import Ranks
 from .selection.checks import check_policy, draws_weights
 from .selection.metrics import Means
@@ -159,7 +160,25 @@ class UDSTrainerMixin(Trainer):
         """Remove the importance weights from the batch, and store them for the loss."""
         self._uds_chosen_ids.compare(inputs)
         self._uds_loss_weights = inputs.pop(LOSS_WEIGHTS, None)
+        for name in self._uds_columns():  # of an evaluation batch
+            inputs.pop(name, None)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def get_train_dataloader(self) -> Any:
+        """Return the loader of the training data, with the columns that the selector reads; see `KeptColumns`."""
+        columns, collator = self._uds_columns(), self.data_collator
+        if not columns:
+            return super().get_train_dataloader()
+        self.data_collator = KeptColumns(collator, columns)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
+
+    def _uds_columns(self) -> list[str]:
+        """Return the columns of the data set that go to the selector."""
+        id_field = self.selector.id_field
+        return [*self.selector.policy.needs.columns, *([id_field] if id_field else [])]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the selection's metrics to the training log."""
@@ -235,9 +254,8 @@ class UDSTrainerMixin(Trainer):
         # called once before the selector exists; the Trainer stores the resulting list
         selector = getattr(self, "selector", None)
         if selector is not None:
-            wanted = [*selector.policy.needs.columns, *([selector.id_field] if selector.id_field else [])]
             known = self._signature_columns or []
-            self._signature_columns = [*known, *(name for name in wanted if name not in known)]
+            self._signature_columns = [*known, *(name for name in self._uds_columns() if name not in known)]
 
     def _uds_summary(self) -> dict[str, float]:
         now = time.perf_counter()

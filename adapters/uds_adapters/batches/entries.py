@@ -110,12 +110,16 @@ def apart(
     for name in (*wanted.values(), *fields):
         if name not in batch:
             why = "`id_field`" if name == id_field else "the policy asks for it"
-            msg = f"`batch` has no {name!r} ({why}); it has {sorted(batch)}: let data set and collator keep it"
+            msg = (
+                f"`batch` has no {name!r} ({why}); it has {sorted(batch)}: let data set and collator keep it "
+                "(`uds_adapters.kept_columns`; where TRL packs, it drops all columns but the tokens)"
+            )
             raise ValueError(msg)
-    beside = {name: torch.as_tensor(batch[name]) for name in fields}
+    beside = {name: torch.atleast_1d(torch.as_tensor(batch[name])) for name in fields}
     ids: Any = batch[id_field] if id_field else []
     if not isinstance(ids, (torch.Tensor, Sequence)):
         ids = torch.as_tensor(ids)
+    ids = torch.atleast_1d(ids) if isinstance(ids, torch.Tensor) else ids
     if isinstance(ids, torch.Tensor) or (len(ids) and all(isinstance(one, Integral) for one in ids)):
         beside["id"] = torch.as_tensor(ids)
     taken_out = {*fields, *wanted.values()}

@@ -18,6 +18,7 @@ __all__ = [
     "check_weights_applied",
     "draws_weights",
     "only_batch",
+    "warn_of_first_step",
     "warn_of_lost",
     "warn_of_unlabelled",
 ]
@@ -75,6 +76,34 @@ def warn_of_unlabelled(policy: Any, views: Sequence[SampleView]) -> None:
             "where there is no loss, or set the policy's rows='tokens' to score all tokens without this warning"
         )
         warnings.warn(msg, stacklevel=3)
+
+
+def warn_of_first_step(policy: Any, assignments: Sequence[Any], history: Any) -> None:
+    """Warn when the first step of a run selects nothing, or has nothing to train.
+
+    `policy`: as scheduled; None where the schedule selected all. `assignments`: of all choices of the step.
+    """
+    if history.choices != len(assignments):
+        return
+    tokens = [assignment.pool.tokens for assignment in assignments]
+    chosen = sum(len(share) for assignment in assignments for share in assignment.shares)
+    if not any(int(one.sum()) for one in tokens):
+        msg = (
+            "no candidate of this step has a label to predict, so that nothing is trained: check that `labels` are not "
+            "all -100, that prompts leave room for an answer within `max_length`, and that the collator masks no more "
+            "than the prompt"
+        )
+        warnings.warn(msg, stacklevel=4)
+        return
+    number, keep = sum(map(len, tokens)), None if policy is None else checkpoints.options(policy).get("keep")
+    if chosen == number and keep is not None and keep < 1:
+        sizes = " and ".join(str(size) for size in sorted({len(one) for one in tokens}))
+        msg = (
+            f"keep={keep:g} of {sizes} {'candidate' if sizes == '1' else 'candidates'} is all of them: they are scored "
+            "for nothing. Give more candidates to each choice: a larger batch (`per_device_train_batch_size`), or "
+            "scope='step', which chooses from all micro-batches of an optimizer step"
+        )
+        warnings.warn(msg, stacklevel=4)
 
 
 def warn_of_lost(end: Ended) -> None:

@@ -311,3 +311,10 @@ def test_on_a_pretrained_model_and_real_data(tmp_path, lora):
     )
     losses = json.loads(result.stdout)["losses"]
     assert losses[-1][1] < losses[0][1]
+
+
+@pytest.mark.filterwarnings("ignore:keep=.* of 1 candidate is all of them")
+def test_batches_of_one_sample_are_audited_finished_and_resumed(source, tmp_path):
+    options = ["--batch-size", 1, "--keep", 0.5, "--threads", 1, "--save-every", 1]
+    trained(*source, *options, "--steps", 3, "--output", tmp_path / "whole")
+    assert [row["chosen"] for row in audit.read(tmp_path / "whole" / "audit.jsonl")] == [True] * 3

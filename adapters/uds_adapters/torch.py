@@ -137,8 +137,7 @@ class BatchSelector:
         self.last_indices, self.last_ids = list[int](), list[Any]()
         self.tokens, self.empty, self.layout = 0, 0, batches.Layout()
         self.trained_by, self.stand_in = list[tuple[bool, ...]](), None
-        self._ended = False
-        self.metrics: dict[str, float] = {}
+        self._ended, self.metrics = False, dict[str, float]()
         self._returned: Any = None
 
     def attach(self, model: torch.nn.Module) -> None:

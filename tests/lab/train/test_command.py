@@ -314,7 +314,22 @@ def test_on_a_pretrained_model_and_real_data(tmp_path, lora):
 
 
 @pytest.mark.filterwarnings("ignore:keep=.* of 1 candidate is all of them")
-def test_batches_of_one_sample_are_audited_finished_and_resumed(source, tmp_path):
-    options = ["--batch-size", 1, "--keep", 0.5, "--threads", 1, "--save-every", 1]
-    trained(*source, *options, "--steps", 3, "--output", tmp_path / "whole")
-    assert [row["chosen"] for row in audit.read(tmp_path / "whole" / "audit.jsonl")] == [True] * 3
+def test_batches_of_one_sample_are_audited_finished_and_resumed(source, tmp_path, monkeypatch):
+    options = [*source, "--batch-size", 1, "--keep", 0.5, "--threads", 1, "--steps", 3]
+    trained(*options, "--output", tmp_path / "straight")
+    from uds_adapters.lab.training.run_callback import RunCallback
+
+    ended = RunCallback.on_step_end
+
+    def interrupting(self, args, state, control, **more):
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        ended(self, args, state, control, **more)
+
+    monkeypatch.setattr(RunCallback, "on_step_end", interrupting)
+    assert uds("train", *options, "--output", tmp_path / "stopped").exit_code == 130
+    monkeypatch.setattr(RunCallback, "on_step_end", ended)
+    trained("--resume", tmp_path / "stopped")
+    assert chosen(tmp_path / "straight") == chosen(tmp_path / "stopped")
+    assert [row[-1] for row in chosen(tmp_path / "stopped")] == [True] * 3
+    assert same(tmp_path / "straight" / "model", tmp_path / "stopped" / "model")

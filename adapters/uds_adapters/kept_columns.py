@@ -20,7 +20,7 @@ class KeptColumns:
     Parameters
     ----------
     collator
-        From a list of examples to a batch. It gets the examples as they are.
+        From a list of examples to a batch. It gets the examples as they are. Its attributes are those of this object.
     names
         Columns to keep; numbers become a tensor (batch,), other values a list. What the collator keeps itself, and what
         no example has, stays as it is.
@@ -45,6 +45,11 @@ class KeptColumns:
             if isinstance(batch, Mapping) and name not in batch:
                 batch[name] = _entry(values)  # type: ignore[index]
         return batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "collator":  # not yet there while an object is copied to a worker
+            raise AttributeError(name)
+        return getattr(self.collator, name)
 
 
 def _entry(values: list[Any]) -> Any:

@@ -115,9 +115,12 @@ class UDSTrainerMixin(Trainer):
         return super().train(given, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        """Return the loader, whose collator is checked: it is known which sequences of a batch are of one example."""
+        """Return the loader. Its collator keeps the columns that the selector reads, and is checked.
+
+        It must be known which sequences of a batch are of one example; see `CheckedCollator`.
+        """
         collate = self.data_collator
-        self.data_collator = CheckedCollator(collate, self._uds_sequences)
+        self.data_collator = CheckedCollator(KeptColumns(collate, self._uds_columns()), self._uds_sequences)
         try:
             return super().get_train_dataloader()
         finally:
@@ -163,17 +166,6 @@ class UDSTrainerMixin(Trainer):
         for name in self._uds_columns():  # of an evaluation batch
             inputs.pop(name, None)
         return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def get_train_dataloader(self) -> Any:
-        """Return the loader of the training data, with the columns that the selector reads; see `KeptColumns`."""
-        columns, collator = self._uds_columns(), self.data_collator
-        if not columns:
-            return super().get_train_dataloader()
-        self.data_collator = KeptColumns(collator, columns)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = collator
 
     def _uds_columns(self) -> list[str]:
         """Return the columns of the data set that go to the selector."""

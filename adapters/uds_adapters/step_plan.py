@@ -84,8 +84,9 @@ def without_gradient(accelerator: Any) -> Iterator[None]:
         yield
 
 
-def set_gradients_to_zero(model: torch.nn.Module) -> None:
-    """Give a gradient of zeros to each parameter in training that has none."""
+def set_gradients_to_zero(model: torch.nn.Module, scaler: Any) -> None:
+    """Give a gradient of zeros to each parameter in training that has none, as if a `scaler` had scaled a loss of 0."""
+    scaler.scale(next(model.parameters()).new_zeros(()))
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 import warnings
 from collections.abc import Iterable
@@ -50,7 +51,7 @@ class UDSTrainerMixin(Trainer):
         Any `uds_core` policy, or its text, as in ``"uds:keep=0.25"``; required.
     scope
         ``"micro"``: select from each micro-batch. ``"step"``: all micro-batches of an optimizer step form one pool,
-        and the chosen samples are split evenly over as many batches.
+        and the chosen samples are split evenly over as many batches, or over fewer when there are fewer samples.
     ranks
         With several processes: ``"rank"`` selects the best of each process's own candidates; ``"global"`` selects the
         best of all processes' candidates and divides them evenly. Or a `uds_adapters.ranks.Ranks`. So
@@ -99,6 +100,8 @@ class UDSTrainerMixin(Trainer):
         self.selector = BatchSelector(cast("Any", self.model), cast("uds.Policy", policy), ranks=ranks, **selection)
         _check_arguments(self.args, self.selector.ranks)
         self._uds_plan = StepPlan(self.selector.ranks.size)
+        # on the instance, so that a `training_step` of no class, above or below this one, sees a batch without samples
+        self.training_step: Any = self._uds_training_step
         self._uds_finite: Any = finite_check()
         self.add_callback(self._uds_finite)
         self._uds_loss_weights: Any = None
@@ -139,26 +142,6 @@ class UDSTrainerMixin(Trainer):
             self._uds_select(candidates)
         return super().get_batch_samples(iter(self._uds_plan.batches), num_batches, *args, **kwargs)
 
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Train a micro-batch. One without a chosen sample changes nothing; see `StepPlan`."""
-        plan, nothing = self._uds_plan, torch.zeros((), device=self.args.device)
-        trained_by = plan.trained_by(inputs)
-        if not any(trained_by):
-            if plan.nothing_chosen and self.accelerator.scaler is not None:
-                set_gradients_to_zero(model)  # a scaler raises where there is no gradient
-            return nothing
-        if plan.divisor is not None:
-            self.current_gradient_accumulation_steps = plan.divisor
-        with gathering_from(self.accelerator, trained_by):
-            if trained_by[self.selector.ranks.rank]:
-                self._uds_chosen_ids.store(inputs)
-                loss = super().training_step(model, inputs, *args, **kwargs)
-                self._uds_finite.losses.append(loss)
-                return loss
-            with without_gradient(self.accelerator):
-                super().training_step(model, copy.copy(plan.stand_in), *args, **kwargs)
-            return nothing
-
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Remove the importance weights from the batch, and store them for the loss."""
         self._uds_chosen_ids.compare(inputs)
@@ -182,6 +165,27 @@ class UDSTrainerMixin(Trainer):
         """Return a batch on the device, without `_prepare_inputs`, which runs once, for what is chosen."""
         check_batch(self, batch)
         return self._prepare_input(batch)
+
+    def _uds_training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Call `training_step` for a micro-batch with samples. One without any changes nothing; see `StepPlan`."""
+        training_step = functools.partial(type(self).training_step, self)
+        plan, nothing = self._uds_plan, torch.zeros((), device=self.args.device)
+        trained_by = plan.trained_by(inputs)
+        if not any(trained_by):
+            if plan.nothing_chosen and self.accelerator.scaler is not None:
+                set_gradients_to_zero(model, self.accelerator.scaler)  # which raises where there is no gradient
+            return nothing
+        if plan.divisor is not None:
+            self.current_gradient_accumulation_steps = plan.divisor
+        with gathering_from(self.accelerator, trained_by):
+            if trained_by[self.selector.ranks.rank]:
+                self._uds_chosen_ids.store(inputs)
+                loss = training_step(model, inputs, *args, **kwargs)
+                self._uds_finite.losses.append(loss)
+                return loss
+            with without_gradient(self.accelerator):
+                training_step(model, copy.copy(plan.stand_in), *args, **kwargs)
+            return nothing
 
     def _uds_select(self, candidates: Iterable[Any]) -> None:
         """Select from micro-batches of the step, and add as many to its plan, because the Trainer counts them."""

@@ -18,11 +18,12 @@ from unscored import LongestUpTo, rows, run  # noqa: E402
 
 import uds_core as uds  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
+from uds_adapters.transformers import UDSTrainerMixin  # noqa: E402
 
 
 def test_a_micro_batch_without_scores_is_skipped(tmp_path):
     options = {"per_device_train_batch_size": 3, "max_steps": 1, "include_num_input_tokens_seen": "all"}
-    data = rows(5, 9, 7, 13, 20, 15, 4, 14, 8)  # of the second none, of the third two
+    data = rows(5, 9, 7, 13, 21, 15, 3, 17, 11)  # of the second none, of the third two
     trainer, got = run(tmp_path, data, gradient_accumulation_steps=3, **options)
     fed = [tiny.collate([data[1], data[2]]), tiny.collate([data[6], data[8]])]
     seen = Gradients()
@@ -51,6 +52,39 @@ def test_a_step_without_scores_changes_nothing(tmp_path):
     assert not torch.equal(second, third)
 
 
+def test_a_training_step_of_ones_own_sees_only_batches_with_samples(tmp_path):
+    seen = []
+
+    class Above(unscored.Recording):
+        def training_step(self, model, inputs, *args, **kwargs):
+            seen.append(("above", len(inputs["labels"])))
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    class Below(transformers.Trainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            seen.append(("below", len(inputs["labels"])))
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    class Over(UDSTrainerMixin, Below):
+        pass
+
+    options: Any = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "max_steps": 1}
+    for cls in (Above, Over):
+        run(tmp_path, rows(5, 9, 7, 6), cls=cls, scope="step", **options)
+    assert seen == [("above", 1), ("above", 1), ("below", 1), ("below", 1)]
+
+
+def test_a_scaler_sees_gradients_where_nothing_is_chosen(tmp_path):
+    class Scaled(unscored.Recording):
+        def create_accelerator_and_postprocess(self):
+            super().create_accelerator_and_postprocess()
+            self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    _, seen = run(tmp_path, rows(19, 21), cls=Scaled, per_device_train_batch_size=2, max_steps=1)
+    assert len(seen.steps[0]) == loops.flat_weights(tiny.llama()).numel()
+    assert not seen.steps[0].any()
+
+
 def test_a_loop_without_scores():
     select = BatchSelector(tiny.llama(), LongestUpTo())
     without, some = tiny.collate(rows(20, 21)), tiny.collate(rows(5, 20))
@@ -58,7 +92,9 @@ def test_a_loop_without_scores():
     with pytest.raises(ValueError, match="no sample of this batch can be chosen, as the scores of all are NaN"):
         select(without)
     assert [len(batch["labels"]) for batch in select.iterate([without, some, without])] == [1]
-    assert [batch["labels"].shape for batch in select.select_step([without, some], scope="micro")[0]] == [(1, 5)]
+    (chosen,), tokens = select.select_step([without, some], scope="micro")
+    assert chosen["attention_mask"].sum(1).tolist() == [5]
+    assert tokens == 4
     assert select.trained_by == [(True,)]
 
 

@@ -48,11 +48,23 @@ def rows(*lengths: int) -> list[dict[str, Any]]:
     return [{"input_ids": one, "labels": one} for one in ids]
 
 
-def run(folder, data, *, policy: Any = None, callbacks=(), model=None, scope: Any = "micro", **options) -> Any:
+def _in_order(cls: Any) -> Any:
+    """Return the Trainer's class with the data in their order."""
+
+    class InOrder(cls):
+        def _get_train_sampler(self, *_args: Any, **_kwargs: Any) -> Any:
+            return torch.utils.data.SequentialSampler(range(len(self.train_dataset)))
+
+    return InOrder
+
+
+def run(
+    folder, data, *, policy: Any = None, callbacks=(), model=None, scope: Any = "micro", cls: Any = Recording, **options
+) -> Any:
     seen = Gradients()
-    trainer = Recording(
+    trainer = _in_order(cls)(
         model=tiny.llama() if model is None else model,
-        args=arguments(folder, train_sampling_strategy="sequential", **options),
+        args=arguments(folder, **options),
         train_dataset=data,
         data_collator=tiny.collate,
         callbacks=[seen, *callbacks],

@@ -11,8 +11,8 @@ import loops  # noqa: E402
 import spawned  # noqa: E402
 
 import uds_core as uds  # noqa: E402
-from uds_adapters import batches  # noqa: E402
 from uds_adapters.audit import read  # noqa: E402
+from uds_adapters.batches.layout import CAUSAL  # noqa: E402
 from uds_adapters.schedule import Schedule  # noqa: E402
 
 
@@ -220,7 +220,7 @@ def test_samples_behind_an_indexer_stay():
         "fill": False,
         "unscored": None,
         "indexer": lambda batch, _: batch,
-        "layout": batches.CAUSAL,
+        "layout": CAUSAL,
     }
     with pytest.raises(ValueError, match=r"`indexer` cannot be joined.*samples='stay'"):
         Assignment(torch.tensor([0]), None, [], None, **move)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.records import Fields
+from ..data.fields import Fields
 from ..data.source import Source
 from ..training.settings import Settings
 

@@ -20,6 +20,7 @@ import typer
 
 from .. import storage
 from ..data.fields import FORMATS, Fields
+from ..data.files import check
 from ..data.source import DEFAULT_TEMPLATE, Source
 from ..training.settings import Settings
 
@@ -81,8 +82,11 @@ Json = Annotated[bool, output("Print one JSON object on stdout; text for people 
 def source(
     *,
     model: Annotated[Path, _data("Folder of a model and its tokenizer; nothing is downloaded.")],
-    data: Annotated[Path, _data("JSONL; a record holds prompt and completion, or messages, or text.")],
-    eval_data: Annotated[Path | None, _data("JSONL of held-out records, in place of --holdout.")] = None,
+    data: Annotated[
+        Path,
+        _data("JSONL, JSON, CSV or Parquet; or a folder or a pattern of such files, or a folder that datasets saved."),
+    ],
+    eval_data: Annotated[Path | None, _data("Held-out records, in place of --holdout.")] = None,
     holdout: Annotated[float, _data("Fraction of the records that is held out; 0: none.")] = 0.1,
     limit: Annotated[int | None, _data("Use only the first N training records.")] = None,
     eval_limit: Annotated[int | None, _data("Use only the first N held-out records.")] = None,
@@ -109,7 +113,7 @@ def source(
     storage.check_model(model)
     for file in (data, eval_data):
         if file is not None:
-            storage.check_records(file)
+            check(file)
     return Source(
         model=model,
         data=data,

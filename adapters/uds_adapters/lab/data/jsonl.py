@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import LabError
 from ..storage import check_records
 
-__all__ = ["Line", "Parsed", "Window", "lines", "parse", "read", "windows"]
+__all__ = ["Line", "Parsed", "Window", "limited", "lines", "lines_of", "nothing", "parse", "read", "windows"]
 
 _MARK = b"\xef\xbb\xbf"  # that some editors begin a UTF-8 file with, and `cat` leaves between files
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -27,6 +27,7 @@ class Line(NamedTuple):
     line: int  # counted from 1, blank lines too
     content: bytes  # byte for byte, without a byte order mark and without `end`
     end: bytes  # \n, \r\n, \r, or nothing at the end of a file
+    file: Path | None = None  # of several
 
 
 class Window(NamedTuple):
@@ -60,8 +61,33 @@ def lines(path: Path, /) -> Iterator[Line]:
     for line in _lines(path, Window(0, 0, 1, -1)):
         yield line
     if line is None:
-        msg = f"{path} holds no records: expected one JSON object a line"
+        raise LabError(nothing(path))
+
+
+def lines_of(stream: BinaryIO, /) -> Iterator[Line]:
+    """Yield the lines of an open file that hold a record; see `lines`."""
+    return _numbered(_split(stream), Window(0, 0, 1, -1))
+
+
+def nothing(path: Path, /) -> str:
+    """Return the message of an error, where a file holds no records."""
+    return f"{path} holds no records: expected one JSON object a line, or rows of a table"
+
+
+def limited(records: int, limit: int | None, path: Path, /) -> int:
+    """Return how many of the records are read.
+
+    Raises
+    ------
+    LabError
+        If there are none, or the limit allows none.
+    """
+    if limit is not None and limit < 1:
+        msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
+    if records == 0:
+        raise LabError(nothing(path))
+    return records if limit is None else min(records, limit)
 
 
 def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Window]:
@@ -81,12 +107,10 @@ def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Windo
     LabError
         If there is no such file, no record in it, or the limit allows none.
     """
-    if limit is not None and limit < 1:
-        msg = f"`limit` must be at least 1, got {limit}"
-        raise LabError(msg)
+    limited(1, limit, path)
     found: list[Window] = []
     records, offset = 0, 0
-    for line, content in enumerate(_split(path, offset=0), start=1):
+    for line, content in enumerate(_opened(path, offset=0), start=1):
         if records == limit:
             break
         if not _blank(content):
@@ -96,8 +120,7 @@ def windows(path: Path, /, *, size: int, limit: int | None = None) -> list[Windo
             records += 1
         offset += len(content)
     if not found:
-        msg = f"{path} holds no records: expected one JSON object a line"
-        raise LabError(msg)
+        raise LabError(nothing(path))
     return found
 
 
@@ -144,8 +167,12 @@ def parse(line: Line, /, *, where: str) -> Parsed:
 
 
 def _lines(path: Path, window: Window) -> Iterator[Line]:
+    return _numbered(_opened(path, offset=window.offset), window)
+
+
+def _numbered(contents: Iterator[bytes], window: Window) -> Iterator[Line]:
     record = window.record
-    for number, content in enumerate(_split(path, offset=window.offset), start=window.line):
+    for number, content in enumerate(contents, start=window.line):
         if record == window.record + window.records:
             return
         if _blank(content):
@@ -155,12 +182,17 @@ def _lines(path: Path, window: Window) -> Iterator[Line]:
         record += 1
 
 
-def _split(path: Path, *, offset: int) -> Iterator[bytes]:
+def _opened(path: Path, *, offset: int) -> Iterator[bytes]:
     """Yield all lines from a byte on, with their ends."""
     check_records(path)
-    # latin-1 maps each byte to one character and back; only a text stream knows all three ends of lines
-    with path.open("rb") as stream, io.TextIOWrapper(stream, encoding="latin-1", newline="") as text:
+    with path.open("rb") as stream:
         stream.seek(offset)
+        yield from _split(stream)
+
+
+def _split(stream: BinaryIO) -> Iterator[bytes]:
+    # latin-1 maps each byte to one character and back; only a text stream knows all three ends of lines
+    with io.TextIOWrapper(stream, encoding="latin-1", newline="") as text:
         for line in text:
             yield line.encode("latin-1")
 

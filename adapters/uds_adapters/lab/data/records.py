@@ -14,6 +14,7 @@ from .fields import Fields
 from .formats import parts
 from .jsonl import Line
 from .messages import Turn
+from .reader import Reader
 
 __all__ = ["Fields", "Record", "parse", "read", "record", "split"]
 
@@ -49,12 +50,12 @@ class Record:
 
 
 def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = None) -> list[Record]:
-    """Return the records of a JSONL file; blank lines are skipped.
+    """Return the records of a data set.
 
     Parameters
     ----------
     path
-        One JSON object a line.
+        A file, a folder or a pattern of files; see `Reader`.
     fields
         Format and names of fields; the first format that a record has is taken.
     limit
@@ -70,7 +71,7 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
     records: list[Record] = []
-    for line in jsonl.lines(path):
+    for line in Reader(path).lines():
         records.append(parse(line, path=path, fields=fields))
         if len(records) == limit:
             break
@@ -95,7 +96,7 @@ def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[l
 
 def parse(line: Line, /, *, path: Path, fields: Fields) -> Record:
     """Return the record of one line of the file `path`."""
-    where = f"{path}:{line.line}"
+    where = f"{line.file or path}:{line.line}"
     parsed = jsonl.parse(line, where=where)
     found = record(parsed.fields, where=where, number=line.line, fields=fields)
     return replace(found, replaced=parsed.replaced)

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import storage
 from ..errors import LabError
 from .fields import Fields
+from .files import fingerprint
 from .template import DEFAULT_TEMPLATE, Template
 
 __all__ = ["DEFAULT_TEMPLATE", "Source"]
@@ -22,7 +23,7 @@ class Source:
     model
         Folder of the model and its tokenizer.
     data, eval_data
-        JSONL files; without the second, a fraction `holdout` of the first is held out (0: nothing is).
+        Files, folders or patterns; without the second, a fraction `holdout` of the first is held out (0: nothing is).
     limit, eval_limit
         Use only so many records of training, and so many that are held out.
     fields
@@ -65,6 +66,6 @@ class Source:
         files = {"data": self.data, "eval_data": self.eval_data}
         models = {"model": self.model, "reference_model": self.reference_model}
         return {
-            **{name: storage.of_file(file) for name, file in files.items() if file is not None},
+            **{name: fingerprint(file) for name, file in files.items() if file is not None},
             **{name: storage.of_model(folder) for name, folder in models.items() if folder is not None},
         }

@@ -59,7 +59,7 @@ def score(
     torchrun --nproc_per_node 8 -m uds_adapters.lab \
         score --model MODEL --data all.jsonl
     """
-    from ..data.jsonl import windows
+    from ..data.reader import Reader
     from . import choose as choosing
     from . import scorer as lab
 
@@ -74,7 +74,7 @@ def score(
     )
     chosen_by = scoring.make_policy()
     _check_paths(source.data, output, subset, overwrite=overwrite)
-    every = windows(source.data, size=window, limit=source.limit)
+    every = Reader(source.data).windows(size=window, limit=source.limit)
     total = every[-1].record + every[-1].records
     choosing.check(chosen_by, choosing.number_of(keep, total), total)
     with telling(machine=json) as tell, lab.process() as process, _locked(process, output, subset):

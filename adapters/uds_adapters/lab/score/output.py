@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import storage
-from ..data import jsonl as lines
 from ..data.jsonl import Window
+from ..data.reader import Reader
 from .choose import RankedRecords
 from .window_store import ScoredPool
 
@@ -64,7 +64,9 @@ def save(path: Path, rows: pa.Table, /) -> None:
 
 
 def save_subset(path: Path, data: Path, every: Sequence[Window], chosen: np.ndarray, /) -> int:
-    """Copy the lines of the chosen records, byte for byte and in the file's order; how many they are.
+    """Copy the lines of the chosen records, byte for byte and in the file's order; return their number.
+
+    Rows of tables become JSON.
 
     Parameters
     ----------
@@ -77,12 +79,12 @@ def save_subset(path: Path, data: Path, every: Sequence[Window], chosen: np.ndar
     chosen
         (n,) whether each record is.
     """
-    number = 0
+    number, reader = 0, Reader(data)
     with storage.atomic(path) as stream:
         for window in every:
             if not chosen[window.record : window.record + window.records].any():
                 continue
-            for line in lines.read(data, window):
+            for line in reader.read(window):
                 if chosen[line.record]:
                     stream.write(line.content + (line.end or b"\n"))
                     number += 1

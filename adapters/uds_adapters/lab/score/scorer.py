@@ -19,10 +19,11 @@ from ... import batches
 from ...ranks import Ranks
 from ...scoring.batch_scorer import BatchScorer
 from .. import storage
-from ..data import jsonl as lines
 from ..data import records as data
 from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
-from ..data.jsonl import Window
+from ..data.files import fingerprint
+from ..data.jsonl import Line, Window
+from ..data.reader import Reader
 from ..data.source import Source
 from ..errors import LabError
 from ..models import context, load_model, load_tokenizer, quiet, vocabulary, with_adapter
@@ -147,6 +148,7 @@ class WindowScorer:
         policy = scoring.make_policy()
         self.policy: Any = WithLoss(policy=policy) if scoring.loss else policy
         self.source, self.scoring, self.device = source, scoring, device
+        self._reader = Reader(source.data)
         with quiet():
             tokenizer = load_tokenizer(source.model)
             model = load_model(source.model)
@@ -174,7 +176,7 @@ class WindowScorer:
         LabError
             Where a line is no record, named by its number, or the policy cannot score them.
         """
-        read = list(lines.read(self.source.data, window))
+        read = list(self._reader.read(window))
         records = [data.parse(line, path=self.source.data, fields=self.source.fields) for line in read]
         with quiet():
             encoded = self.encoder.encode(records)
@@ -194,7 +196,7 @@ class WindowScorer:
         beyond = max(self.encoder.tokenizer.get_vocab().values()) >= (self.encoder.vocabulary or math.inf)
         with quiet():
             for window in every if beyond else ():
-                read = lines.read(self.source.data, window)
+                read = self._reader.read(window)
                 self.encoder.encode(data.parse(line, path=self.source.data, fields=self.source.fields) for line in read)
 
     def _features(
@@ -288,7 +290,7 @@ def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
     there = {name: folder for name, folder in folders.items() if folder is not None and folder.is_dir()}
     return {
         **{name: storage.of_model(folder) for name, folder in there.items()},
-        "data": storage.of_file(source.data),
+        "data": fingerprint(source.data),
         **{name: getattr(source, name) for name in ("limit", "template", "max_length")},
         "fields": asdict(source.fields),
         **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},
@@ -308,7 +310,7 @@ def by_length(examples: Sequence[Example], /, *, tokens: int) -> Iterator[list[i
         yield batch
 
 
-def _rows(read: Sequence[lines.Line], encoded: EncodedRecords) -> ScoredRecords:
+def _rows(read: Sequence[Line], encoded: EncodedRecords) -> ScoredRecords:
     rest = iter(encoded.examples)
     examples = [next(rest) if reason is None else None for reason in encoded.left_out]
     trained = [0 if e is None else sum(label != batches.IGNORE for label in e["labels"][1:]) for e in examples]

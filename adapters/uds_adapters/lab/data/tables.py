@@ -29,7 +29,7 @@ _LONGEST = 2**31 - 1  # characters in a field of CSV; by default 131,072
 
 def is_plain(file: Path, /) -> bool:
     """Return whether a file is JSON Lines that are not compressed, which can be read from any place."""
-    if is_saved(file) or kind(file) in ("parquet", "csv", "tsv") or _compression(file):
+    if is_saved(file) or kind(file) in _TABLES or _compression(file):
         return False
     return kind(file) in ("jsonl", "ndjson") or not _is_array(file)
 
@@ -44,7 +44,7 @@ def rows(file: Path, /) -> Iterator[tuple[int, bytes]]:
     """
     if is_saved(file):
         return _saved(file)
-    return {"parquet": _parquet, "csv": _csv, "tsv": _csv}.get(kind(file), _json)(file)
+    return _TABLES.get(kind(file), _json)(file)
 
 
 def _json(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -148,6 +148,9 @@ def _saved(folder: Path) -> Iterator[tuple[int, bytes]]:
         raise LabError(msg) from None
     for number, row in enumerate(table, start=1):
         yield number, _dumped(dict(row))
+
+
+_TABLES = {"parquet": _parquet, "csv": _csv, "tsv": _csv}  # suffix -> reader
 
 
 def _dumped(row: Mapping[str, Any]) -> bytes:

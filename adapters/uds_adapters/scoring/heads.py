@@ -113,8 +113,9 @@ class HeadReader:
             self._linear = Linear(_stand_in(last, weight, bias), weight, bias, key, stands_in=True)
             return self._linear
         raw = self.module.forward(last, *args, **kwargs)
+        computed = self._computed_in(last)
         for weight, bias in weights:
-            if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype):
+            if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype, *computed):
                 self._linear = Linear(raw, weight, bias, key)
                 return self._linear
         self._nonlinear = key
@@ -164,18 +165,29 @@ class HeadReader:
         if self._linear is not None and self._linear.weight is not None and self._linear.key == key:
             yield self._linear.weight, self._linear.bias
         if self._has_own():
-            weight: Any = self.module.weight
-            bias: Any = self.module.bias if hasattr(self.module, "bias") else None
+            weight, bias = self._own()
             yield weight.detach(), None if bias is None else bias.detach()
         if alone and key != self._nonlinear:
             yield _effective(self.module, last)
 
     def _has_own(self) -> bool:
         """Return whether the module has a plain weight, and nothing else trains but the bias."""
-        weight: Any = getattr(self.module, "weight", None)
-        bias: Any = getattr(self.module, "bias", None)
+        weight, bias = self._own()
         trains = {id(parameter) for parameter in self.module.parameters() if parameter.requires_grad}
         return _is_plain(weight) and (bias is None or _is_plain(bias)) and trains <= {id(weight), id(bias)}
+
+    def _own(self) -> tuple[Any, Any]:
+        """Return the weight and bias of the module, or of the only linear layer in it."""
+        owner: Any = self.module
+        if not hasattr(owner, "weight"):
+            layers = [layer for layer in owner.modules() if isinstance(layer, torch.nn.Linear)]
+            owner = layers[0] if len(layers) == 1 else owner
+        return getattr(owner, "weight", None), getattr(owner, "bias", None)
+
+    def _computed_in(self, last: torch.Tensor) -> set[torch.dtype]:
+        """Return dtypes that the module may compute in, whatever its output is cast to."""
+        dtypes = {parameter.dtype for parameter in self.module.parameters()} & {torch.bfloat16, torch.float16}
+        return dtypes | {last.dtype}
 
     def _is_known(self) -> bool:
         """Return whether the module is PyTorch's own linear layer, without hooks that receive its output."""

@@ -40,7 +40,7 @@ class LayerGradientScorer(ValidationScorer):
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
-        self._reader.refresh()
+        self._refresh()
         validation = self.view(self.validation_batch())
         with undisturbed(self.model):
             ours, theirs = self._layer_inputs(samples), self._layer_inputs(validation)

@@ -79,14 +79,14 @@ class Scorer:
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
         check_whole(policy, self.score_batch_size)
-        self._reader.refresh()
+        self._refresh()
         with undisturbed(self.model):
             return uds.pool(list(self._pieces(samples, policy)))
 
     def __call__(self, batch: Mapping[str, Any], /) -> uds.Candidates:
         """Return the candidates of a batch in one piece, without a memory limit."""
         samples = self.view(batch)
-        self._reader.refresh()
+        self._refresh()
         with undisturbed(self.model):
             return next(self._candidates(samples, dense_bytes=sys.maxsize))
 
@@ -109,7 +109,7 @@ class Scorer:
 
         From a pass of its own; None where the head is not seen, or nothing known explains the logits.
         """
-        self._reader.refresh()
+        self._refresh()
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with undisturbed(self.model), HeadProbe(self._reader.module, self._reader.linear) as probe:
             logits = self._forward(inputs)
@@ -118,7 +118,7 @@ class Scorer:
 
     def head_at(self, last: torch.Tensor, after: After, vocab: int) -> uds.Head:
         """Return the head as it is now, prepared for several uses; `last` (batch, 1, width) goes into it."""
-        self._reader.refresh()
+        self._refresh()
         linear = self._reader.linear(last)
         head = self._reader.head(linear, after, vocab)
         return uds.Head(head.weight, head.bias, head.scale)
@@ -126,6 +126,13 @@ class Scorer:
     def pieces(self, samples: batches.SampleView, through: Any, cap: float | None) -> Iterator[uds.Candidates]:
         """Yield candidates through a head: some samples at a time where logits must be made and capped."""
         return self._pieces_of(samples, through, cap, {})
+
+    def _refresh(self) -> None:
+        """Discard what is known of a head that trains, or that was replaced, as `resize_token_embeddings` does."""
+        head = models.head_module(self._bare)
+        if head is not self._reader.module:
+            self._reader = HeadReader(head, self._bare)
+        self._reader.refresh()
 
     def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:
         """Yield features, one micro-batch at a time."""

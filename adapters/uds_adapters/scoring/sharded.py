@@ -54,6 +54,7 @@ class ShardedScorer(Scorer):
         pieces = [piece for samples in views for piece in samples.split(self.score_batch_size or len(samples))]
         number = self._ranks.most(len(pieces), about="sharded scoring")
         one = pieces[0].split(1)[0]
+        self._refresh()
         with self._pass_errors(), undisturbed(self.model):
             if self._after is None:
                 self._determine_transformation(one)

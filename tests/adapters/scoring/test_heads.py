@@ -209,6 +209,43 @@ def test_the_identity_is_handed_in_blocks(monkeypatch):
     assert sizes[:6] == [1, 1, 3, 3, 2, 1]  # the position, zero, the identity, and the position again, in `read`
 
 
+class CastOutput(torch.nn.Sequential):
+    """What PEFT puts around a head: its output in float32."""
+
+    def forward(self, x):
+        return super().forward(x).to(torch.float32)
+
+
+class CastInput(torch.nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.to(self[0].weight.dtype)).float()
+
+
+class Rounded(torch.nn.Sequential):
+    """Not linear: it rounds what goes in, as quantised activations do."""
+
+    def forward(self, x):
+        return super().forward((4 * x).round() / 4).float()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("make", [CastOutput, CastInput])
+def test_a_head_in_a_cast_is_read(make, bias, frozen, dtype):
+    module = make(head(bias=bias).to(dtype).requires_grad_(not frozen))
+    given = torch.float32 if make is CastInput else dtype
+    explained = read(module, lambda x: x, x=last(dtype=given))
+    assert explained is not None
+    assert explained.head.weight.dtype == dtype  # the layer's own, without a pass for each column
+    close(explained, module, lambda x: x, given, tolerance=4 * torch.finfo(dtype).eps)
+
+
+def test_a_cast_around_a_head_that_is_not_linear_hides_nothing():
+    assert read(Rounded(head().bfloat16()), lambda x: x, x=last(dtype=torch.bfloat16)) is None
+    assert read(torch.nn.Sequential(head(), Rounded(torch.nn.Identity())), lambda x: x) is None
+
+
 class Bent(torch.nn.Linear):
     def forward(self, x):
         return super().forward(x) + 1e-3 * super().forward(x).square()

@@ -7,7 +7,9 @@ from scoring import Around, Recorded, check, examine, step
 
 torch = pytest.importorskip("torch")
 
+import uds_core as uds  # noqa: E402
 from uds_adapters.scoring.scorer import Scorer, evaluating  # noqa: E402
+from uds_adapters.torch import BatchSelector  # noqa: E402
 
 
 def peft_model(config, model=None):
@@ -122,6 +124,19 @@ def test_compiled_models_are_scored_by_their_eager_modules(how):
     features = examine(Scorer(called), batch, seen)
     assert seen.kinds == ["HeadLogits"]
     check(features, model, batch)
+
+
+def test_a_head_that_is_replaced_is_scored_as_by_a_new_selector():
+    model, batch = tiny.llama(), tiny.batch(6)
+    select = BatchSelector(model, uds.MaxLoss(count=2))
+    select(batch)
+    model.resize_token_embeddings(tiny.VOCAB + 7, mean_resizing=False)
+    again = BatchSelector(model, uds.MaxLoss(count=2))
+    assert torch.equal(select(batch)["input_ids"], again(batch)["input_ids"])
+    ours, new = select.last, again.last
+    assert ours is not None
+    assert new is not None
+    assert torch.equal(ours.scores, new.scores)
 
 
 @pytest.mark.filterwarnings("ignore:(?!the head)")  # of the compiler's own

@@ -10,7 +10,7 @@ __all__ = ["CAUSAL", "Layout"]
 class Layout(NamedTuple):
     """Where the samples of a batch and their targets are.
 
-    Parameters
+    Attributes
     ----------
     shift
         Whether the target of row t is the label of t + 1, as in causal models. False where it is the label of t itself:

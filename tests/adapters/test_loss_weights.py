@@ -101,9 +101,15 @@ def test_a_weighted_loss_without_weights_is_the_models_own():
     torch.testing.assert_close(weighted_loss(out.logits, batch["labels"], None), out.loss)
 
 
-@pytest.mark.parametrize("scope", ["step", "micro"])
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_trainer_applies_them(tmp_path, accumulation, scope):
+FEW = uds.UDS(count=2, memory=16, dim=16, temperature=2.0)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "scope", "policy"),
+    [*((n, scope, POLICY) for n in (1, 3) for scope in ("step", "micro")), (4, "step", FEW)],
+    ids=["1-step", "1-micro", "3-step", "3-micro", "fewer than micro-batches"],
+)
+def test_the_trainer_applies_them(tmp_path, accumulation, scope, policy):
     class Noting(Recording):
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
             choose = self.selector._choose
@@ -127,7 +133,7 @@ def test_the_trainer_applies_them(tmp_path, accumulation, scope):
         train_dataset=data,
         data_collator=tiny.collate,
         callbacks=[seen],
-        policy=POLICY,
+        policy=policy,
         scope=scope,
     )
     run.train()

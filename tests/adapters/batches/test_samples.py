@@ -109,6 +109,15 @@ def alignment_of(batch, name, examples):
     return width if power > 1 and excess >= power else power
 
 
+@given(samples_of, form)
+def test_an_empty_batch_has_the_same_entries_and_counts_for_nothing(examples, name):
+    batch = FORMS[name](examples, 0)
+    without = batches.empty(batch)
+    assert sorted(without) == sorted(batch)
+    assert all(tensor.numel() == 0 for tensor in without.values() if torch.is_tensor(tensor) and tensor.ndim)
+    assert batches.trained_tokens(without) == 0
+
+
 @given(samples_of, form, st.sampled_from([2, 4, 8, 16, 64]), st.data())
 def test_the_collators_alignment_survives(examples, name, multiple, data):
     whole, longest = (fold(len(one["input_ids"]) for one in examples) for fold in (sum, max))

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.storage import folder, write
+from uds_adapters.lab.storage import disk_full, folder, write
 
 
 def test_written_and_replaced(tmp_path):
@@ -39,3 +39,23 @@ def test_folders(tmp_path):
         folder(tmp_path / "file")
     with pytest.raises(LabError, match="cannot write"):
         folder(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (OSError(errno.EACCES, "x"), False),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1254400 vs 1254288"), True),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), True),
+        (ValueError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (ValueError("no such option"), False),
+    ],
+    ids=str,
+)
+def test_errors_of_a_full_disk_whatever_library_raises_them(error, full):
+    assert disk_full(error) is full
+    later = RuntimeError("closing failed")
+    later.__context__ = error
+    assert disk_full(later) is full

@@ -4,7 +4,6 @@
 # inside the commands, so that `uds --help` is fast.
 
 import contextlib
-import errno
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from .errors import Interrupted, LabError, LabWarning
 from .profile.command import profile
 from .report.command import report
 from .score.command import score
+from .storage import disk_full
 from .train.command import train
 from .tune.command import tune
 
@@ -41,12 +41,11 @@ class _Group(TyperGroup):
         except (Interrupted, KeyboardInterrupt) as error:
             _say(f"[bold yellow]Interrupted.[/] {escape(str(error))}".rstrip())
             raise typer.Exit(130) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            if not disk_full(error):
                 raise
-            _say(
-                f"[bold red]Error:[/] no space left on the disk for {escape(str(error.filename or 'what is written'))}"
-            )
+            name = getattr(error, "filename", None) or "what is written"
+            _say(f"[bold red]Error:[/] no space left on the disk for {escape(str(name))}: make room, and run it again")
             raise typer.Exit(2) from None
 
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from .errors import LabError, LabWarning
-from .storage import check_model
+from .storage import check_model, disk_full
 from .weights import check_weights, reason
 
 __all__ = [
@@ -213,9 +213,12 @@ def save(model: Any, /, *, tokenizer: Any, base: Path, folder: Path) -> Saved:
         tokenizer.save_pretrained(unfinished)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.replace(target)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        msg = f"the {kind} could not be saved in {target}: {error}"
+        if not (isinstance(error, OSError) or disk_full(error)):
+            raise
+        why = "no space left on the disk" if disk_full(error) else str(error)
+        msg = f"the {kind} could not be saved in {target}: {why}"
         raise LabError(msg) from error
     trained = [p.numel() for p in model.parameters() if kind == "model" or p.requires_grad]
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))

@@ -7,7 +7,8 @@ import errno
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_model",
     "check_records",
     "claim",
+    "disk_full",
     "folder",
     "of_file",
     "of_model",
@@ -29,6 +31,9 @@ __all__ = [
     "write",
 ]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PYTORCH = ("PytorchStreamWriter failed", ". unexpected pos ")
+_WORDS = (*(f"os error {number}" for number in _FULL), os.strerror(errno.ENOSPC), *_PYTORCH)
 LOCK, OWNER = "running.lock", "running.json"
 """Files in an output folder while a command runs; see `locks`. A killed command leaves them there."""
 
@@ -60,15 +65,20 @@ def as_json(value: Any, /, *, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def claim(path: Path, /, *, overwrite: bool) -> Path:
+def claim(path: Path, /, *, overwrite: bool, leftovers: Collection[str] = ()) -> Path:
     """Create an output folder; refuse one that holds files, unless `overwrite` is true.
+
+    Files of a lock, unfinished ones (``.tmp``) and those named in `leftovers`, as a failed start leaves them, do not
+    count.
 
     Raises
     ------
     LabError
         If it is refused, cannot be created, or is a file.
     """
-    if not overwrite and path.is_dir() and any(file.name not in (LOCK, OWNER) for file in path.iterdir()):
+    ignored = {LOCK, OWNER, *leftovers}
+    files = [file for file in path.iterdir() if file.name not in ignored] if path.is_dir() else []
+    if not overwrite and any(file.suffix != ".tmp" for file in files):
         msg = f"`output` {path} already holds files: name another folder, or replace its results with `--overwrite`"
         raise LabError(msg)
     return folder(path)
@@ -102,9 +112,24 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def disk_full(error: BaseException, /) -> bool:
+    """Return whether an error, or one that it came of, says that a disk is full or a quota used up.
+
+    Libraries have their own exceptions for it: that of safetensors ends in the system's words; those of PyTorch say
+    only that writing failed.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error) for words in _WORDS):
+            return True
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return False
+
+
 def user_error(error: OSError, path: Path, /) -> LabError:
     """Return the error to show for one of the system that occurred at `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_full(error):
         return LabError(f"no space left on the disk for {path}: make room, or name a folder elsewhere with `--output`")
     return LabError(f"cannot write {path} ({error.strerror}): name a folder that you may write to with `--output`")
 

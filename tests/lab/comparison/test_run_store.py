@@ -93,6 +93,7 @@ def test_the_same_plan_goes_on_and_another_is_refused_by_name(tmp_path, plan):
 def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path, plan):
     runs = Runs(tmp_path / "out")
     runs.claim(plan, overwrite=False)
+    runs.keep(result())
     moved = tmp_path / "moved.jsonl"
     moved.write_text("{}", encoding="utf-8")
     runs.claim(replace(plan, source=replace(plan.source, data=moved)), overwrite=False)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from uds_adapters.lab.console.terminal import bar, console, telling
 
 
@@ -23,3 +25,16 @@ def test_with_json_one_object_stands_alone_on_stdout(capsys):
     assert "hello" in err
     console.print("after")
     assert capsys.readouterr() == ("after\n", "")
+
+
+def test_a_bar_appears_with_the_first_progress(capsys):
+    def fail():
+        with bar("working", total=2):
+            raise ValueError
+
+    with pytest.raises(ValueError, match="^$"):
+        fail()
+    assert capsys.readouterr() == ("", "")
+    with bar("working", total=2) as told:
+        told(2)
+    assert "working" in capsys.readouterr().out

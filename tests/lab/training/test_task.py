@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from uds_adapters.lab.demo import scenario
-from uds_adapters.lab.errors import LabError
+from uds_adapters.lab.errors import LabError, LabWarning
 from uds_adapters.lab.training.task import prepare
 
 
@@ -41,3 +41,24 @@ def test_what_does_not_fit_is_left_out(source):
     assert prepare(replace(source, max_length=length), seed=0).left_out > 0
     with pytest.raises(LabError, match="`max_length` = 2"):
         prepare(replace(source, max_length=2), seed=0)
+
+
+def test_the_limit_of_training_records_limits_what_is_held_out(source, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(f'{{"prompt": "q {i}", "completion": "a {i}"}}\n' for i in range(400)), encoding="utf-8")
+    source = replace(source, data=data, eval_data=None, holdout=0.2, limit=40)
+    for eval_limit, expected in ((None, 10), (3, 3), (30, 30)):
+        task = prepare(replace(source, eval_limit=eval_limit), seed=0)
+        assert (len(task.train), len(task.heldout)) == (40, expected)
+
+
+def test_held_out_records_that_are_training_records_are_counted(source, tmp_path):
+    files = {}
+    for name, numbers in (("train", range(20)), ("heldout", range(17, 25))):
+        files[name] = tmp_path / f"{name}.jsonl"
+        lines = [f'{{"prompt": "q {i}", "completion": "a {i}", "from": "{name}"}}\n' for i in numbers]
+        files[name].write_text("".join(lines), encoding="utf-8")
+    source = replace(source, data=files["train"], eval_data=files["heldout"])
+    with pytest.warns(LabWarning, match=r"^3 of 8 held-out records are training records too"):
+        prepare(source, seed=0)
+    prepare(replace(source, limit=17), seed=0)  # which are not trained on

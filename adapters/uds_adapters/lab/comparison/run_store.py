@@ -55,10 +55,12 @@ class Runs:
         """
         planned = plan.as_json()
         begun = self.folder / _PLAN
-        if not overwrite and begun.is_file():
+        results = any(self.runs.glob("*.json")) or any(self.provisions.glob("*.json"))
+        if not overwrite and begun.is_file() and results:
             self._check(planned, json.loads(begun.read_text(encoding="utf-8")))
         else:
-            storage.claim(self.folder, overwrite=overwrite)
+            started = (_PLAN, "runs", "provisions") if begun.is_file() else ()
+            storage.claim(self.folder, overwrite=overwrite, leftovers=started)
             for old in (self.runs, self.provisions):
                 shutil.rmtree(old, ignore_errors=True)
         storage.write(begun, json.dumps(planned, indent=1))  # anew too: paths may lead to the same files by another way

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import LabError, LabWarning
+from ..storage import disk_full
 
 __all__: list[str] = []
 
@@ -33,6 +34,10 @@ def main(folder: Path, /) -> None:
         _serve(folder, answers)
     except LabError as error:
         _say(answers, error=str(error))
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        _say(answers, error=f"no space left on the disk for {folder}: make room, and run it again")
 
 
 def _serve(folder: Path, answers: TextIO) -> None:

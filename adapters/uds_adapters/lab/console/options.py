@@ -88,7 +88,9 @@ def source(
     ],
     eval_data: Annotated[Path | None, _data("Held-out records, in place of --holdout.")] = None,
     holdout: Annotated[float, _data("Fraction of the records that is held out; 0: none.")] = 0.1,
-    limit: Annotated[int | None, _data("Use only the first N training records.")] = None,
+    limit: Annotated[
+        int | None, _data("Use only the first N training records, and of --holdout the same fraction.")
+    ] = None,
     eval_limit: Annotated[int | None, _data("Use only the first N held-out records.")] = None,
     prompt_field: Annotated[str, _data("Field of the prompt.")] = "prompt",
     completion_field: Annotated[str, _data("Field of the completion, which is trained on.")] = "completion",

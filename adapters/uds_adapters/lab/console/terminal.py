@@ -35,9 +35,25 @@ def hint_at_allocator() -> None:
         Console(stderr=True).print(hint, soft_wrap=True, highlight=False)
 
 
+class _Bars(Progress):
+    """Progress bars that appear with the first progress, so that none stands above an error of the start."""
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        if not self.live.is_started:
+            self.start()
+        super().update(*args, **kwargs)
+
+    def stop(self) -> None:
+        if self.live.is_started:
+            super().stop()
+
+
 def bars() -> Progress:
-    """Return progress bars, one per task."""
-    return Progress(
+    """Return progress bars, one per task; they appear with the first progress."""
+    return _Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
@@ -72,7 +88,7 @@ def rated(description: str, *, total: int, unit: str, done: int = 0) -> Iterator
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as shown:
+    with _Bars(*columns, console=console) as shown:
         row = shown.add_task(description, total=total, completed=done, unit=unit)
         yield lambda done: shown.update(row, completed=done)
 

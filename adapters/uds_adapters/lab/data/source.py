@@ -25,7 +25,8 @@ class Source:
     data, eval_data
         Files, folders or patterns; without the second, a fraction `holdout` of the first is held out (0: nothing is).
     limit, eval_limit
-        Use only so many records of training, and so many that are held out.
+        Use only so many records of training, and so many that are held out; without the second, of `holdout` in
+        proportion to the first.
     fields
         Names of the fields of a record.
     template

@@ -15,6 +15,7 @@ import torch
 from ... import trainer_checkpoints
 from ...audit import Audit
 from .. import storage
+from ..console.config_file import FILE
 from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..models import quiet, save
@@ -101,7 +102,7 @@ class Job:
         if resume:
             _check_source(folder, fingerprints)
         else:
-            claim(folder, overwrite=overwrite)
+            claim(folder, overwrite=overwrite, leftovers=_leftovers(folder))
             _clear(folder)
             storage.write(folder / _SOURCE, storage.as_json(fingerprints))
         checkpoint, damaged = last_checkpoint(folder / _CHECKPOINTS)
@@ -183,8 +184,17 @@ class Job:
                 stop=stop,
                 after_step=after_step,
             )
-        except OSError as error:
-            msg = f"training ended, for {error.filename or folder} could not be written: {error.strerror or error}"
+        except Exception as error:
+            if not (isinstance(error, OSError) or storage.disk_full(error)):
+                raise
+            what = getattr(error, "filename", None) or folder
+            why = "no space left on the disk" if storage.disk_full(error) else getattr(error, "strerror", None) or error
+            last, _ = last_checkpoint(folder)
+            where = "the beginning" if last is None else last.name
+            msg = (
+                f"training ended, for {what} could not be written: {why}. Mend that, and go on from {where} with: uds "
+                f"train --resume {self.folder}"
+            )
             raise LabError(msg) from error
         finally:
             if audit is not None:
@@ -225,6 +235,12 @@ def _result(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     return {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name != "log"}
+
+
+def _leftovers(folder: Path) -> tuple[str, ...]:
+    """Return what a run leaves that failed, or was killed, before its first checkpoint."""
+    begun = any((folder / _CHECKPOINTS).glob("checkpoint-*"))
+    return () if begun else (FILE, _SOURCE, _AUDIT, _CHECKPOINTS)
 
 
 def _check_source(folder: Path, fingerprints: Mapping[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from ..data import records as data
 from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
 from ..data.source import Source
 from ..data.summary import Summary
-from ..errors import LabError
+from ..errors import LabError, LabWarning
 from ..evaluation.accuracy import MultipleChoice
 from ..evaluation.exact_match import ExactMatch
 from ..evaluation.heldout import HeldOut
@@ -105,6 +107,7 @@ def prepare(source: Source, /, *, seed: int) -> Task:
             _encoded(name, records, encoder)
             for name, records in (("training", train), ("held-out", heldout), ("set-aside", aside))
         ]
+    _warn_of_overlap(parts[0].examples, parts[1].examples)
     return Task(
         model=source.model,
         tokenizer=tokenizer,
@@ -117,6 +120,17 @@ def prepare(source: Source, /, *, seed: int) -> Task:
         heldout_records=parts[1].records,
         summary=Summary.joined(part.summary for part in parts),
     )
+
+
+def _warn_of_overlap(train: Sequence[Example], heldout: Sequence[Example]) -> None:
+    known = {tuple(example["input_ids"]) for example in train}
+    number = sum(tuple(example["input_ids"]) in known for example in heldout)
+    if number:
+        msg = (
+            f"{number} of {len(heldout)} held-out records are training records too, so that the held-out loss says "
+            "less about unseen ones: remove duplicates from the data, or name other records with `--eval-data`"
+        )
+        warnings.warn(msg, LabWarning, stacklevel=3)
 
 
 def _encoded(name: str, records: list[data.Record], encoder: Encoder) -> EncodedRecords:
@@ -134,4 +148,7 @@ def _records(source: Source, seed: int) -> tuple[list[data.Record], list[data.Re
     if source.holdout == 0:
         return records[: source.limit], []
     train, heldout = data.split(records, holdout=source.holdout, seed=seed)
-    return train[: source.limit], heldout[: source.eval_limit]
+    size = source.eval_limit
+    if size is None and source.limit is not None:  # as large a fraction as of all records
+        size = max(1, round(source.limit * source.holdout / (1.0 - source.holdout)))
+    return train[: source.limit], heldout[:size]

@@ -158,7 +158,8 @@ def _task(source: Source, seed: int) -> "Task":
 def _claim(folder: Path, *, overwrite: bool) -> None:
     from ..storage import claim
 
-    claim(folder, overwrite=overwrite)
+    begun = any((folder / "runs").glob("*.json"))
+    claim(folder, overwrite=overwrite, leftovers=() if begun else (FILE, "runs", "optuna.jsonl", "optuna.jsonl.lock"))
     shutil.rmtree(folder / "runs", ignore_errors=True)
     (folder / "runs").mkdir()
 

@@ -32,7 +32,7 @@ def test_a_bar_appears_with_the_first_progress(capsys):
         with bar("working", total=2):
             raise ValueError
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         fail()
     assert capsys.readouterr() == ("", "")
     with bar("working", total=2) as told:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("trl")
+trl = pytest.importorskip("trl")
 import spawned  # noqa: E402
 import trainer_losses  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
@@ -191,6 +191,8 @@ def test_two_processes_of_which_one_has_fewer_samples(tmp_path, count):
     stock.train()
     expected = {name: value for name, value in stock.state.log_history[0].items() if name in METRICS}
     assert len(expected) == 4
+    if trl.__version__.startswith("0.") and count > 1:  # the mean of the processes' means
+        del expected["entropy"]
     for one in found:
         assert far(one["gradients"][0], seen.steps[0]) < 1e-6
         assert {name: one["log"][0][name] for name in expected} == pytest.approx(expected, rel=1e-5)

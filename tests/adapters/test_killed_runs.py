@@ -47,7 +47,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(straight, tmp_path, world, form
     """Killed within `finish_part`, at any change of a file, or at any time; one process, or all of them."""
     expected, counts = straight(world, form)
     rng = random.Random(f"{world} {form} {number}")
-    kinds = ["part" if number < 2 else "file", rng.choice(["file", "seconds"])]
+    kinds = ["part" if number < 3 else "file", rng.choice(["file", "seconds"])]
     deaths = 0
     for kind in kinds:
         rank = rng.randrange(world)

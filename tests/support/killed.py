@@ -13,7 +13,7 @@ import tiny
 import uds_core as uds
 
 STEPS = 9
-LIMIT = 8 * 7000  # bytes of an audit: a part is full after some steps, and none is dropped for the limit
+LIMIT = 8 * 12_000  # bytes of an audit: a part is full after some steps, and none is dropped for the limit
 _EVENTS = {"open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
 
 

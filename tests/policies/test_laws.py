@@ -420,3 +420,17 @@ def test_examine_compiles_under_jax(policy):
     assert set(compiled) == set(eager)
     for name in eager:
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("batch", "time"), [(1, 3), (1, 4), (2, 3)])
+def test_pools_of_one_sample_follow_and_precede_larger_ones(name, batch, time):
+    policy, backend, state = POLICIES[name], BACKENDS[0].values[0], None
+    for step, number in enumerate((batch, 1, 4, 1)):
+        features = policy.examine(candidates(backend, samples(step, batch=number, time=time)))
+        selection, state = policy.choose(state, features)
+        state = uds.restore(policy.init(features), uds.flatten(state))
+        indices = backend.numpy(selection.indices).tolist()
+        assert len(set(indices)) == len(indices) > 0
+        assert number > 1 or indices == [0]
+        assert {name: len(column) for name, column in selection.table().items()}["score"] == number

@@ -36,7 +36,7 @@ def packed(rows, *, mask, padding="zero", told=("position_ids",)) -> Any:
 
 def samples_of(batch) -> list:
     """Ids and targets of each sample, without padding."""
-    samples = batches.view(batch)
+    samples: Any = batches.view(batch)
     samples_found = []
     for i in range(len(samples)):
         one: Any = batches.view(samples.take([i]))

@@ -384,7 +384,8 @@ def most_similar(sample, others, everyone):
     """
     limit = 2 + int(0.05 * len(everyone))
     specific = [j for j, z in enumerate(sample) if sum(other[j] == z for other in everyone) <= limit]
-    specific = specific if len(specific) >= 8 else range(len(sample))
+    if len(specific) < 4:
+        return float(sample in others and sample[0] != 2**31 - 1)
     share = [np.mean([sample[j] == other[j] != 2**31 - 1 for j in specific]) for other in others]
     return max(share, default=0.0)
 

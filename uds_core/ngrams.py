@@ -13,7 +13,7 @@ _EMPTY = 2**31 - 1  # in every place of the sketch of a sample without tokens
 _BLOCK = 2**22  # hashes made, or numbers compared, at a time
 _COMMON = 0.05  # a number of a sketch that a larger fraction of other samples shares is that of a template
 _FEW = 2  # others may always share it: in a small pool these are a large fraction
-_SPECIFIC = 8  # the fewest numbers beside templates that a similarity is taken over; else over all
+_SPECIFIC = 4  # the fewest numbers beside templates that a similarity is taken over
 _MIX = (-1640531527, 2146121005, -2073254261)  # odd multipliers of 32 bits
 
 
@@ -96,8 +96,8 @@ def similarity(a: Array, b: Array, /, *, among: Array) -> Array:
     """Return the highest similarity (m,) of each sample to those it is compared with, templates left out.
 
     As in `jaccard`, but over those numbers of a sketch alone that at most 5 % of the others share (two may always share
-    them): those of a system prompt or another template, which many samples have in common, are left out where at least
-    8 remain.
+    them): those of a system prompt or another template, which many samples have in common, are left out. Where fewer
+    than 4 remain, the similarity is 1 to a sample with the same sketch, and 0 to any other.
 
     Parameters
     ----------
@@ -126,11 +126,12 @@ def _most_similar(a: Array, b: Array, among: Array) -> Array:
     shared = xp.sum(same, axis=1, dtype=xp.int32) - 1
     counts = shared <= _FEW + int(_COMMON * (b.shape[0] - 1))
     number = xp.sum(xp.astype(counts, xp.int32), axis=1, keepdims=True, dtype=xp.int32)
-    counts = xp.where(number < _SPECIFIC, xp.ones_like(counts), counts)
-    number = xp.sum(xp.astype(counts, xp.int32), axis=1, dtype=xp.int32)
+    few = number < _SPECIFIC
+    counts = xp.where(few, xp.ones_like(counts), counts)
+    number = xp.where(few, xp.full_like(number, a.shape[1]), number)
     equal = xp.sum(same * xp.astype(counts, xp.int8)[:, None, :], axis=2, dtype=xp.int32)
-    most = xp.max(xp.where(among, equal, xp.zeros_like(equal)), axis=1)
-    return xp.astype(most, xp.float32) / xp.astype(number, xp.float32)
+    most = xp.max(xp.where(among & (~few | (equal == number)), equal, xp.zeros_like(equal)), axis=1)
+    return xp.astype(most, xp.float32) / xp.astype(number[:, 0], xp.float32)
 
 
 def _equal(a: Array, b: Array) -> Array:

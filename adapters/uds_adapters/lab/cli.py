@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from .compare.command import compare
 from .console.encoding import print_any_text
+from .dedup.command import dedup
 from .demo.command import demo
 from .errors import Interrupted, LabError, LabWarning
 from .profile.command import profile
@@ -80,7 +81,7 @@ def _help(command: Callable[..., None]) -> str:
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
-for command in (demo, profile, compare, train, tune, score, report):
+for command in (demo, profile, compare, train, tune, score, dedup, report):
     app.command(help=_help(command))(command)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import uds_core as uds
 from uds_adapters.lab.errors import LabError
-from uds_adapters.lab.policy_spec import make_policy, parse
+from uds_adapters.lab.policy_spec import make_policy, pair, parse
 
 
 def test_options_go_to_the_policies_that_take_them():
@@ -43,3 +43,11 @@ def test_a_budget_of_its_own_takes_the_place_of_keep():
 def test_errors_name_the_policy_and_the_remedy(spec, words):
     with pytest.raises(LabError, match=words):
         make_policy(spec, keep=0.5, seed=0)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000], ids=["digits", "nesting"])
+def test_values_that_python_cannot_hold(value):
+    with pytest.raises(LabError):
+        parse(f"uds:alpha={value}")
+    with pytest.raises(LabError, match="`--trl` x: "):
+        pair(f"x={value}", option="--trl")

@@ -22,7 +22,7 @@ def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
     """
     try:
         return uds.parse_policy(spec)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabError(str(error)) from None
 
 
@@ -57,4 +57,8 @@ def pair(text: str, /, *, option: str) -> tuple[str, Any]:
     if not (name and found and rest):
         msg = f"`{option}` must be name=value, got {text!r}"
         raise LabError(msg)
-    return name, uds.parse_value(rest)
+    try:
+        return name, uds.parse_value(rest)
+    except (ValueError, RecursionError) as error:
+        msg = f"`{option}` {name}: {error}"
+        raise LabError(msg) from None

@@ -57,7 +57,7 @@ def atomic(path: Path, /) -> Iterator[BinaryIO]:
 def write(path: Path, text: str, /) -> None:
     """Write `text` to `path`, atomically."""
     with atomic(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))  # names of files may be no text
 
 
 def as_json(value: Any, /, *, indent: int | None = None) -> str:

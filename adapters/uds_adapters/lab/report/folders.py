@@ -61,7 +61,7 @@ def read(folder: Path, /) -> dict[str, Any]:
     except FileNotFoundError:
         msg = f"no results.json in {folder}: expected a folder that `uds compare` or `uds demo` wrote to its end"
         raise LabError(msg) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{file} cannot be read: {error}. Run the comparison again, or name another folder"
         raise LabError(msg) from None
     _check(results, file)

@@ -1,5 +1,6 @@
 """The slow, obvious oracle: NumPy in float64, one sample and one number at a time. Imports nothing of ours."""
 
+import itertools
 from collections import deque
 
 import numpy as np
@@ -410,6 +411,40 @@ class FreshTokens:
         chosen = best_first(scores, length)[: kept(len(scores), self.keep)]
         self.memory.extend(ngrams[i] for i in chosen if length[i])
         return chosen, scores, similar
+
+
+def ngram_counts(tokens, buckets, single, pair):
+    """Counts of one sample's tokens and neighbours in buckets, by the hash functions `single` and `pair`."""
+    counts = np.zeros(buckets)
+    for token in tokens:
+        counts[single(int(token))] += 1
+    for a, b in itertools.pairwise(tokens):
+        counts[pair(int(a), int(b))] += 1
+    return counts
+
+
+class Targeted:
+    """Importance weights bucket by bucket, and a list of all counts so far."""
+
+    def __init__(self, *, keep, target, noise, seed):
+        self.keep, self.target, self.noise, self.seed, self.number = keep, target, noise, seed, 0
+        self.pool, self.ratios = np.zeros(len(target)), deque(maxlen=512)
+
+    def step(self, counts, length):
+        self.pool = self.pool + counts.sum(axis=0)
+        ratios, prior = [], len(self.target)
+        for sample in counts:
+            total = 0.0
+            for b in np.flatnonzero(sample):
+                q = self.pool[b] / self.pool.sum()
+                p = (self.target[b] + prior * q) / (self.target.sum() + prior)
+                total += sample[b] * np.log(p / q)
+            ratios.append(total / np.sqrt(max(sample.sum(), 1)))
+        self.ratios.extend(r for r, n in zip(ratios, length, strict=True) if n)
+        noise = np.random.default_rng([self.seed, 8, self.number, 0]).gumbel(size=len(counts))
+        self.number += 1
+        scores = np.array(ratios) + self.noise * interquartile_range(self.ratios) * noise
+        return best_first(scores, length)[: kept(len(scores), self.keep)], scores
 
 
 class DiversityOnly:

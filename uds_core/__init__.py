@@ -16,7 +16,7 @@ from .learner import Learner, LearnerState
 from .ledger import Ledger
 from .losses import cross_entropy, entropy
 from .memory import Memory, Reservoir, diversity
-from .ngrams import jaccard, ngram_sketch
+from .ngrams import jaccard, ngram_counts, ngram_sketch
 from .policies import (
     GREATS,
     UDS,
@@ -39,6 +39,7 @@ from .policies import (
     RHOLoss,
     SelectiveBackprop,
     Shortest,
+    Targeted,
     isometric_alpha,
     published_alpha,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "ShiftedSketch",
     "Shortest",
     "Spreads",
+    "Targeted",
     "combine",
     "cross_entropy",
     "distortion",
@@ -111,6 +113,7 @@ __all__ = [
     "make_policy",
     "name_of",
     "names",
+    "ngram_counts",
     "ngram_sketch",
     "nuclear_bounds",
     "nuclear_norm",

@@ -37,6 +37,8 @@ class Candidates:
         (batch, width): what `uds_core.glance` returns, for policies that ask for it (`Needs.glance`).
     ngrams
         (batch, dim): what `uds_core.ngram_sketch` returns, for policies that ask for it (`Needs.ngrams`).
+    ngram_counts
+        (batch, buckets): what `uds_core.ngram_counts` returns, for policies that ask for it (`Needs.ngram_counts`).
     **extra
         Further arrays with leading axis batch, by name, for policies that ask for them (`Needs.columns`).
     """
@@ -52,6 +54,7 @@ class Candidates:
         ids: Array | None = None,
         glance: Array | None = None,
         ngrams: Array | None = None,
+        ngram_counts: Array | None = None,
         **extra: Any,
     ) -> None:
         known = next((a for a in (labels, mask) if a is not None), None)
@@ -74,7 +77,7 @@ class Candidates:
                 msg = f"`labels` must have shape (batch, time) = {self.shape}, got {tuple(labels.shape)}"
                 raise ValueError(msg)
         self.labels, self.ids, self.extra = labels, ids, extra
-        self._tokens = {"glance": glance, "ngrams": ngrams}
+        self._tokens = {"glance": glance, "ngrams": ngrams, "ngram_counts": ngram_counts}
         self.hidden, self._layers = hidden, {} if layers is None else dict(layers)
         for layer, states in self._layers.items():
             check_device(f"layers[{layer}]", states, like=like, like_name="logits")
@@ -105,6 +108,11 @@ class Candidates:
     def ngrams(self) -> Array:
         """The sketches of token n-grams (batch, dim); an error where there are none."""
         return self._of_tokens("ngrams", "uds_core.ngram_sketch(token_ids, mask=mask)")
+
+    @property
+    def ngram_counts(self) -> Array:
+        """The counts of hashed tokens and pairs of tokens (batch, buckets); an error where there are none."""
+        return self._of_tokens("ngram_counts", "uds_core.ngram_counts(token_ids, mask=mask)")
 
     def _of_tokens(self, name: str, remedy: str) -> Array:
         values = self._tokens[name]

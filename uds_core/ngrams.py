@@ -12,6 +12,7 @@ from .rows import check_mask
 _EMPTY = 2**31 - 1  # in every place of the sketch of a sample without tokens
 _BLOCK = 2**22  # hashes made, or numbers compared, at a time
 _COMMON = 0.05  # a number of a sketch that a larger fraction of other samples shares is that of a template
+_LOW = 64  # columns that the buckets of counts stand in
 _FEW = 2  # others may always share it: in a small pool these are a large fraction
 _SPECIFIC = 4  # the fewest numbers beside templates that a similarity is taken over
 _MIX = (-1640531527, 2146121005, -2073254261)  # odd multipliers of 32 bits
@@ -51,15 +52,11 @@ def ngram_sketch(token_ids: Array, /, *, mask: Array | None = None, n: int = 4, 
     -----
     O(batch time dim) multiplications of whole numbers, the same on every array library. Source: Broder (1997).
     """
-    xp = array_namespace(token_ids)
     _options.whole("n", n)
     _options.whole("dim", dim)
-    if token_ids.ndim != 2 or not xp.isdtype(token_ids.dtype, "integral"):
-        msg = f"`token_ids` must be whole numbers (batch, time), got {token_ids.dtype} of {tuple(token_ids.shape)}"
-        raise ValueError(msg)
-    own = check_mask(mask, tuple(token_ids.shape), like=token_ids)
-    own = xp.ones(token_ids.shape, dtype=xp.bool, device=device(token_ids)) if own is None else own
-    grams, there = _grams(xp.astype(token_ids, xp.int32, copy=False), own, n)
+    ids, own = _checked_tokens(token_ids, mask)
+    xp = array_namespace(ids)
+    grams, there = _grams(ids, own, n)
     batch, time = grams.shape
     drawn = _random.generator(seed, Stream.NGRAMS).integers(-(2**31), 2**31, size=(2, dim), dtype=np.int64)
     factors, offsets = (constant(row.astype(np.int32), like=token_ids) for row in (drawn[0] | 1, drawn[1]))
@@ -67,6 +64,56 @@ def ngram_sketch(token_ids: Array, /, *, mask: Array | None = None, n: int = 4, 
     blocks = [slice(start, min(start + size, dim)) for start in range(0, dim, size)]
     parts = [_least(grams, there, factors[block], offsets[block]) for block in blocks]
     return xp.concat(parts, axis=1)
+
+
+def ngram_counts(token_ids: Array, /, *, mask: Array | None = None, buckets: int = 1024) -> Array:
+    """Count the tokens and the pairs of neighbouring tokens of each sample, hashed into buckets.
+
+    Parameters
+    ----------
+    token_ids
+        (batch, time) whole numbers below 2**31.
+    mask
+        (batch, time), true for a sample's own tokens, which stand next to each other. Default: all.
+    buckets
+        A multiple of 64.
+
+    Returns
+    -------
+    array (batch, buckets) of float32
+        A row depends on the sample's own tokens alone; it adds up to 2 n - 1 for n of them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where shapes, dtypes or devices do not fit.
+
+    Notes
+    -----
+    O(batch time buckets), a matrix product. Source: the features of DSIR, Xie et al., arXiv 2302.03169.
+    """
+    _options.whole("buckets", buckets)
+    if buckets % _LOW:
+        msg = f"`buckets` must be a multiple of {_LOW}, got {buckets}"
+        raise ValueError(msg)
+    ids, own = _checked_tokens(token_ids, mask)
+    single = _mixed(ids * _MIX[0])
+    first, second = max(ids.shape[1] - 1, 0), min(ids.shape[1], 1)
+    pairs = _mixed(single[:, :first] * _MIX[0] + ids[:, second:] + 1)
+    counts = _histogram(single, own, buckets)
+    return counts + _histogram(pairs, own[:, :first] & own[:, second:], buckets)
+
+
+def _histogram(hashes: Array, there: Array, buckets: int) -> Array:
+    """Count hashes (batch, n) in buckets (batch, buckets): the product of what stands in rows and in columns."""
+    xp = array_namespace(hashes)
+    place = (hashes & _EMPTY) % buckets
+    high, low = (
+        xp.arange(number, dtype=xp.int32, device=device(hashes))[None, None, :] for number in (buckets // _LOW, _LOW)
+    )
+    rows = xp.astype((place[:, :, None] // _LOW == high) & there[:, :, None], xp.float32)
+    columns = xp.astype(place[:, :, None] % _LOW == low, xp.float32)
+    return xp.reshape(xp.matrix_transpose(rows) @ columns, (hashes.shape[0], buckets))
 
 
 def jaccard(a: Array, b: Array, /) -> Array:
@@ -142,6 +189,17 @@ def _equal(a: Array, b: Array) -> Array:
 def _same(a: Array, b: Array) -> Array:
     """Return which numbers are equal (m, n, dim); none of a sample without tokens."""
     return (a[:, None, :] == b[None, :, :]) & (a != _EMPTY)[:, None, :]
+
+
+def _checked_tokens(token_ids: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Return token ids as int32, and which of them are a sample's own; raise where they do not fit."""
+    xp = array_namespace(token_ids)
+    if token_ids.ndim != 2 or not xp.isdtype(token_ids.dtype, "integral"):
+        msg = f"`token_ids` must be whole numbers (batch, time), got {token_ids.dtype} of {tuple(token_ids.shape)}"
+        raise ValueError(msg)
+    own = check_mask(mask, tuple(token_ids.shape), like=token_ids)
+    own = xp.ones(token_ids.shape, dtype=xp.bool, device=device(token_ids)) if own is None else own
+    return xp.astype(token_ids, xp.int32, copy=False), own
 
 
 def _grams(ids: Array, own: Array, n: int) -> tuple[Array, Array]:

@@ -30,6 +30,8 @@ class Needs:
         Whether `Candidates.glance` is read.
     ngrams
         Whether `Candidates.ngrams` are read.
+    ngram_counts
+        Whether `Candidates.ngram_counts` are read.
     scored_choices
         Number of first choices whose candidates run through the model; None: all.
     training_pass
@@ -46,6 +48,7 @@ class Needs:
     budget: bool = True
     glance: bool = False
     ngrams: bool = False
+    ngram_counts: bool = False
     scored_choices: int | None = None
     training_pass: bool = False
     row_means: bool = False

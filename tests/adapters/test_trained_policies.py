@@ -24,6 +24,7 @@ POLICIES: dict[str, Any] = {
     "frobenius": uds.Frobenius(keep=0.5),
     "nuclearonly": uds.NuclearOnly(keep=0.5),
     "diversityonly": uds.DiversityOnly(keep=0.5, memory=16, dim=16),
+    "targeted": uds.Targeted(keep=0.5, target=uds.ngram_counts(torch.arange(64)[None, :])),
     "fresh": uds.Fresh(keep=0.5, memory=16),
     "fresh logits": uds.Fresh(keep=0.5, memory=16, dim=16, by="logits"),
     "maxloss": uds.MaxLoss(keep=0.5),

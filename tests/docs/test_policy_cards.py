@@ -39,6 +39,7 @@ def examined(policy, *without):
     also["validation"] = uds.Candidates(logits, labels=labels)
     given = {name: value for name, value in also.items() if name not in without}
     given["glance"] = rng.normal(size=(3, 8))
+    given["ngram_counts"] = rng.integers(0, 9, size=(3, 64)).astype(np.float32)
     given["ngrams"] = rng.integers(0, 9, size=(3, 8), dtype=np.int32)
     given["layers"] = dict.fromkeys(policy.needs.layers, hidden)
     try:
@@ -66,7 +67,7 @@ def test_what_the_card_says_of_its_state_is_so(title):
     policy, needs = uds.get(POLICIES[title])(), CARDS[title]["Needs"]
     features = {name: np.ones(3, np.float32) for name in ("length", "loss", "utility")}
     features |= {"sketch": np.ones((3, 1024), np.float32), "id": np.arange(3), "glance": np.ones((3, 9), np.float32)}
-    features["ngrams"] = np.ones((3, 128), np.int32)
+    features |= {"ngrams": np.ones((3, 128), np.int32), "ngram_counts": np.ones((3, 1024), np.float32)}
     state = uds.flatten(policy.init(features))
     assert ("No state" in needs) is (not state)
     assert ("State" in needs) is bool(state)

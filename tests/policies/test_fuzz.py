@@ -33,6 +33,9 @@ OPTIONS: dict[str, list[Any]] = {
     "eta": ["auto", 0.1],
     "threshold": [0.0, 0.5],
     "by": ["tokens", "logits"],
+    "target": [np.ones(64), np.arange(128.0).reshape(2, 64)],
+    "among": [0.1, 0.5, 1.0],
+    "noise": [0.0, 0.5],
     "start": ["seen", "given"],
     "blend": [0.0, 0.2, 1.0],
     "seed": [0, 3],
@@ -73,6 +76,7 @@ class Run:
         pool["start_loss"] = numbers(rng, batch)
         pool["glance"], pool["measured"], pool["learns"] = numbers(rng, batch, 9), numbers(rng, 32), rng.random() < 0.7
         pool["logits"] = self.name != "predicted" or rng.random() < 0.5
+        pool["ngram_counts"] = rng.integers(0, 3, size=(batch, 64)).astype(np.float32)
         pool["ngrams"] = rng.integers(0, 3, size=(batch, 9), dtype=np.int32)
         groups = rng.integers(0, 2, size=batch) if rng.random() < 0.3 else None
         validation = self._samples(rng, size(rng), size(rng)) if rng.random() < 0.95 else None
@@ -95,7 +99,7 @@ class Run:
             logits = uds.Head(library.array(self.weight))(hidden)
         if not pool.get("logits", True):
             logits, given["hidden"] = None, None
-        for name in ("ids", "reference_loss", "start_loss", "glance", "ngrams"):
+        for name in ("ids", "reference_loss", "start_loss", "glance", "ngrams", "ngram_counts"):
             if pool.get(name) is not None:
                 given[name] = library.array(pool[name])
         if pool.get("validation") is not None:

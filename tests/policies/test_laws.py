@@ -15,6 +15,7 @@ from pools import BATCH, EMBEDDINGS, VOCAB, WEIGHT, Pool, candidates, low, picks
 import uds_core as uds
 
 SMALL = {"keep": 0.5, "memory": 8, "dim": 16}
+TARGET = uds.ngram_counts(np.arange(400).reshape(4, 100) % 29, buckets=64)
 POLICIES: dict[str, Any] = {
     "full": uds.Full(),
     "random": uds.Random(keep=0.5, seed=3),
@@ -23,6 +24,9 @@ POLICIES: dict[str, Any] = {
     "frobenius": uds.Frobenius(keep=0.5),
     "nuclearonly": uds.NuclearOnly(keep=0.5),
     "diversityonly": uds.DiversityOnly(**SMALL),
+    "targeted": uds.Targeted(keep=0.5, target=TARGET, noise=0.5, seed=3),
+    "targeted entropy": uds.Targeted(uds.Entropy(keep=0.5), target=TARGET, noise=0.5, seed=3),
+    "fresh targeted": uds.Fresh(uds.Targeted(keep=0.5, target=TARGET), memory=8),
     "fresh": uds.Fresh(keep=0.5, memory=8, seed=3),
     "fresh logits": uds.Fresh(**SMALL, by="logits", seed=3),
     "fresh uds": uds.Fresh(uds.UDS(**SMALL), memory=8, threshold=0.3),
@@ -62,6 +66,9 @@ PADDED = {"reference": "scores padding, as the released code does"}
 BY_PLACE = dict.fromkeys(
     [
         "random",
+        "targeted",
+        "targeted entropy",
+        "fresh targeted",
         "fresh",
         "fresh logits",
         "fresh uds",
@@ -75,7 +82,9 @@ BY_PLACE = dict.fromkeys(
     ],
     "its noise, or its order, belongs to places in the pool, not to samples",
 )
-DRAWN = [name for name in BY_PLACE if name not in ("fresh uds", "fresh predicted")]  # by a seed of their own
+DRAWN = [
+    name for name in BY_PLACE if name not in ("fresh uds", "fresh predicted", "fresh targeted")
+]  # by a seed of their own
 WITHIN_A_BATCH = {"greats": "its features are products between the samples of one batch"}
 ALL_ROWS = {"reference": "scores all rows, so that no sample is empty"}
 NOT_BEST = dict.fromkeys(
@@ -89,6 +98,8 @@ NOT_BEST = dict.fromkeys(
         "predicted",
         "predicted uds",
         "fresh predicted",
+        "targeted entropy",
+        "fresh targeted",
     ],
     "what it keeps is drawn, or picked one after the other, not the highest scores",
 )

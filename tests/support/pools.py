@@ -64,6 +64,7 @@ def candidates(backend, pool, *, dense=False, validation=True) -> uds.Candidates
     if pool.tokens is not None:
         tokens, table = backend.array(pool.tokens), backend.array(EMBEDDINGS, "float32")
         given["glance"] = uds.glance(tokens, given["labels"], table, mask=given["mask"])
+        given["ngram_counts"] = uds.ngram_counts(tokens, mask=given["mask"], buckets=64)
         given["ngrams"] = uds.ngram_sketch(tokens, mask=given["mask"], dim=16)
     hidden = backend.array(pool.hidden, "float32")
     if validation:

@@ -10,6 +10,7 @@ from .loss_history import LossDrop, LossEMA
 from .predicted import Predicted
 from .reference import Reference, isometric_alpha, published_alpha
 from .selective_backprop import SelectiveBackprop
+from .targeted import Targeted
 from .uds import UDS
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Reference",
     "SelectiveBackprop",
     "Shortest",
+    "Targeted",
     "isometric_alpha",
     "published_alpha",
 ]

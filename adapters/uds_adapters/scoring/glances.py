@@ -37,13 +37,15 @@ class TokenReader:
 
     def __call__(self, samples: SampleView, /) -> dict[str, torch.Tensor]:
         """Return the arguments of `uds.Candidates` that hold what is needed of the samples, by name."""
-        if not (self._needs.glance or self._needs.ngrams):
+        if not (self._needs.glance or self._needs.ngrams or self._needs.ngram_counts):
             return {}
         ids, mask = self._own_tokens(samples)
         read: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             if self._needs.ngrams:
                 read["ngrams"] = uds.ngram_sketch(ids, mask=mask)
+            if self._needs.ngram_counts:
+                read["ngram_counts"] = uds.ngram_counts(ids, mask=mask)
             if self._embeddings is not None:
                 read["glance"] = self._glance(ids, mask, samples.labels)
         return read

@@ -45,7 +45,7 @@ __all__ = [
 NAMES = (
     "full", "random", "longest", "shortest", "uds", "nuclearonly", "diversityonly", "fresh", "frobenius", "reference",
     "maxloss", "maxgrad", "rholoss", "lossdrop", "lossema", "selectivebackprop", "entropy", "quadrants", "divbs",
-    "greats", "predicted",
+    "greats", "predicted", "targeted",
 )  # fmt: skip
 """Of the policies that come with `uds_core`, which is not imported for help."""
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")

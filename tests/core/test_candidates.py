@@ -118,10 +118,13 @@ def test_every_policy_has_a_table():
     also = {
         "reference_loss": np.ones(4, np.float32),
         "glance": rng.normal(size=(4, 8)).astype(np.float32),
+        "ngrams": rng.integers(0, 9, size=(4, 8), dtype=np.int32),
+        "ngram_counts": np.ones((4, 64), np.float32),
         "validation": uds.Candidates(logits, labels=labels),
     }
     candidates = uds.Candidates(logits, labels=labels, ids=np.arange(4), **also)
     for name in uds.names():
-        policy = uds.get(name)() if name == "full" else uds.get(name)(keep=1.0)
+        options = {} if name == "full" else {"keep": 1.0}
+        policy = uds.get(name)(**options, **({"target": np.ones(64)} if name == "targeted" else {}))
         selection, _ = policy.choose(None, policy.examine(candidates))
         assert {column.shape for column in selection.table().values()} == {(4,)}

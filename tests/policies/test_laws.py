@@ -425,6 +425,7 @@ def test_examine_compiles_under_jax(policy):
     def examine(hidden, mask, labels, ids, reference_loss, tokens):
         given = {"mask": mask, "labels": labels, "ids": ids, "reference_loss": reference_loss}
         given |= {"glance": uds.glance(tokens, labels, table, mask=mask), "ngrams": uds.ngram_sketch(tokens, mask=mask)}
+        given["ngram_counts"] = uds.ngram_counts(tokens, mask=mask, buckets=64)
         return dict(policy.examine(uds.Candidates(head(hidden), **given)))
 
     compiled, eager = jax.jit(examine)(*arrays), examine(*arrays)

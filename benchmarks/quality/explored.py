@@ -101,10 +101,10 @@ class Guarded(uds.UDS):
             return features
         return {**features, "loss": uds.MaxLoss().examine(candidates)["loss"]}
 
-    def _pick(self, state: Any, features: uds.Features, scores: Any, nearest: Any, groups: Any) -> Any:
+    def _pick(self, state: Any, features: uds.Features, scores: Any, groups: Any) -> Any:
         outliers = features[self.by] > features[self.by].quantile(1 - self.share)
         last = (scores - scores.max() + scores.min() - 1.0).where(outliers, scores)
-        return uds.UDS._pick(self, state, features, last, nearest, groups)
+        return uds.UDS._pick(self, state, features, last, groups)
 
 
 @uds.register("lowloss")

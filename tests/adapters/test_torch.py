@@ -418,7 +418,8 @@ def test_a_policy_may_be_given_as_text():
         BatchSelector(tiny.llama(), uds.MaxLoss(keep=0.5)),
     )
     batch = tiny.batch(6)
-    by_text(batch), by_value(batch)
+    by_text(batch)
+    by_value(batch)
     assert by_text.policy == by_value.policy
     assert by_text.last_indices == by_value.last_indices
     with pytest.raises(ValueError, match="`policy` would keep all candidates"):

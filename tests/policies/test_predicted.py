@@ -60,7 +60,7 @@ def test_the_prediction_is_the_regression_of_the_reference():
         taught = slice(None) if step < 3 else selection.indices
         steps.append((features["glance"][taught].astype(float), np.log1p(truth[taught]).astype(float)))
     features, _ = pool(99)
-    expected = reference.ridge(steps, features["glance"], forget=0.98, penalty=0.5, inertia=0.8)
+    expected = reference.ridge(steps, features["glance"], forget=0.95, penalty=0.5, inertia=0.8)
     selection, _ = policy.choose(state, features)
     np.testing.assert_allclose(np.log1p(selection.parts["predicted"]), expected, rtol=1e-4, atol=1e-4)
 
@@ -227,3 +227,17 @@ def test_every_score_that_is_a_number_can_be_predicted(backend, backend_policy):
 def test_errors_say_what_is_expected(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_a_score_of_ones_own_is_used_and_can_be_predicted(backend):
+    class LowLoss(uds.MaxLoss):
+        def score(self, features):
+            return -features["loss"]
+
+    features = uds.MaxLoss(count=2).examine(candidates(backend, samples(0)))
+    loss = backend.numpy(features["loss"])
+    plain, _ = LowLoss(count=2).choose(None, features)
+    assert backend.numpy(plain.indices).tolist() == np.argsort(loss, kind="stable")[:2].tolist()
+    policy = uds.Predicted(LowLoss(count=2), explore=0.0)
+    selection, _ = policy.choose(None, policy.examine(candidates(backend, samples(0))))
+    assert set(backend.numpy(selection.indices).tolist()) == set(backend.numpy(plain.indices).tolist())

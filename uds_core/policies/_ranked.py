@@ -9,6 +9,8 @@ from ..choice import top_k
 from ._budgeted import TokenBudgeted
 from ._rated import Rating
 
+_LABEL = "label"  # a score that is given in place of the features that it would be made of
+
 
 class Stateless(NamedTuple):
     """State of a policy that remembers nothing."""
@@ -43,13 +45,13 @@ class Ranked(TokenBudgeted):
 
     def from_label(self, label: Array, sketch: Array, length: Array, /) -> Features:
         """Return features that have the score `label`."""
-        return {self.score_name: label, "length": length}
+        return {_LABEL: label, "length": length}
 
     def rate(self, state: Stateless, features: Features, /) -> Rating:
         """Return the scores; `parts` are the features (batch,) and the score."""
-        known = self.score_name in features
-        scores = features[self.score_name] if known else self.score(features)
-        numbers = {name: feature for name, feature in features.items() if name != "length" and feature.ndim == 1}
+        scores = features[_LABEL] if _LABEL in features else self.score(features)
+        beside = ("length", _LABEL)
+        numbers = {name: feature for name, feature in features.items() if name not in beside and feature.ndim == 1}
         return Rating(scores, {**numbers, self.score_name: scores}, {}, state)
 
     def remember(self, state: Stateless, features: Features, indices: Array, scores: Array, /) -> Stateless:

@@ -73,7 +73,7 @@ class Predicted(TokenBudgeted):
     warmup: int = 10
     explore: float = 0.25
     least_correlation: float = 0.1
-    forget: float = 0.98
+    forget: float = 0.95
     penalty: float = 0.5
     seed: int = 0
 

@@ -6,7 +6,7 @@ import math
 
 __all__ = ["aligned", "alignment", "row_alignment"]
 
-_CAP = 128  # of a width without excess: matrix kernels and 8-bit formats need no more
+_CAP = 16  # of a width without excess: tensor cores and 8-bit formats ask for 16, and more would train more padding
 _LEAST = 16  # of a row without excess
 
 

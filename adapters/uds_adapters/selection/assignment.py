@@ -165,7 +165,7 @@ class Assignment:
         if len(stays) < len(share) or not number:
             return [{} for _ in range(self.number)]
         joined = {name: torch.cat([samples.beside[name] for samples in self._views]) for name in self._views[0].beside}
-        parts = [
+        parts: list[Mapping[str, torch.Tensor]] = [
             {name: numbers[part.to(numbers.device)] for name, numbers in joined.items()}
             for part in stays.tensor_split(number)
         ]

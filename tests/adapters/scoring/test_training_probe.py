@@ -57,7 +57,7 @@ def learnt(policy):
 def test_scores_of_the_training_pass_are_those_of_a_scoring_pass(name, form):
     model = tiny.llama()
     policy, given = learnt(POLICIES[name](warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     made = FORMS[form]
     batch = selector(made(tiny.examples(6)))
     measured: Any = _Measured(policy)
@@ -82,7 +82,7 @@ def test_training_is_bit_for_bit_that_of_the_chosen_batches_alone(name, checkpoi
             enable()
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        selector = BatchSelector(model, POLICIES[name](warmup=2)) if watched else None
+        selector: Any = BatchSelector(model, POLICIES[name](warmup=2)) if watched else None
         torch.manual_seed(7)
         for step in range(6):
             if selector is not None:
@@ -115,7 +115,7 @@ def test_a_few_rows_of_a_long_sample_estimate_its_mean(monkeypatch):
 def test_micro_batches_that_are_chosen_before_any_is_trained_are_all_measured():
     model = tiny.llama()
     policy, given = learnt(POLICIES["maxloss"](warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     for step in range(3):
         chosen = [selector(tiny.batch(6, seed=10 * step + micro)) for micro in range(3)]
         for batch in chosen:
@@ -127,7 +127,7 @@ def test_micro_batches_that_are_chosen_before_any_is_trained_are_all_measured():
 def test_a_batch_that_is_never_trained_stays_unknown_and_the_next_is_measured():
     model = tiny.llama()
     policy, given = learnt(POLICIES["maxloss"](warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     selector(tiny.batch(6, seed=0))
     model(**selector(tiny.batch(6, seed=1))).loss.backward()
     selector(tiny.batch(6, seed=2))
@@ -137,7 +137,7 @@ def test_a_batch_that_is_never_trained_stays_unknown_and_the_next_is_measured():
 def test_passes_without_gradients_and_other_batches_are_not_taken_for_it():
     model = tiny.llama()
     policy, given = learnt(POLICIES["maxloss"](warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     batch = selector(tiny.batch(6, seed=0))
     with torch.no_grad():
         model(**batch)
@@ -166,7 +166,7 @@ def test_a_head_that_is_not_seen_is_scored_every_tenth_step_with_one_warning():
         def get_input_embeddings(self):
             return self.inner.get_input_embeddings()
 
-        def forward(self, input_ids, attention_mask=None, labels=None, **_):
+        def forward(self, input_ids, attention_mask=None, labels: Any = None, **_):
             if not torch.is_grad_enabled():
                 return self.inner(input_ids=input_ids, attention_mask=attention_mask)
             hidden = self.inner.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -176,7 +176,7 @@ def test_a_head_that_is_not_seen_is_scored_every_tenth_step_with_one_warning():
 
     model = Fused()
     policy, given = learnt(POLICIES["maxloss"](warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     first, *others = [tiny.batch(6, seed=step) for step in range(14)]
     model(**selector(first))["loss"].backward()
     with pytest.warns(UserWarning, match="is not seen in the training pass .* every 10th step"):
@@ -191,7 +191,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one():
     def run(steps, *, stop=None):
         model = tiny.llama()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        selector = BatchSelector(model, POLICIES["uds"](warmup=2))
+        selector: Any = BatchSelector(model, POLICIES["uds"](warmup=2))
         chosen = []
         for step in range(steps):
             if step == stop:
@@ -215,7 +215,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one():
 def test_numbers_beside_the_batch_reach_the_measurement():
     model = tiny.llama()
     policy, given = learnt(uds.Predicted("rholoss", count=3, warmup=0))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     batch = selector({**tiny.batch(6), "reference_loss": torch.arange(6.0)})
     model(**batch).loss.backward()
     places = selector.last_indices
@@ -243,7 +243,7 @@ def test_adapters_of_peft_in_autocast_and_accelerate_are_measured(name):
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     model = accelerate.Accelerator(cpu=True).prepare(peft.get_peft_model(tiny.llama(), config))
     policy, given = learnt(POLICIES[name](warmup=1))
-    selector = BatchSelector(model, policy)
+    selector: Any = BatchSelector(model, policy)
     for step in range(4):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             batch = selector(tiny.batch(6, seed=step))

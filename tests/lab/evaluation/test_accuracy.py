@@ -23,7 +23,7 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer([record.prompt + record.completion for record in RECORDS], vocab=320)
+    return build_tokenizer([f"{record.prompt}{record.completion}" for record in RECORDS], vocab=320)
 
 
 @pytest.fixture(scope="module")

@@ -62,8 +62,8 @@ class BatchSelector:
     audit
         An `Audit` that records every candidate's scores and whether it was chosen; one per process.
     ranks
-        With several processes, which must all call the selector: ``"rank"`` selects the best of each process's own
-        candidates; ``"global"`` selects the best of all and divides them evenly. Or a `Ranks`.
+        With several processes, which all call the selector: the best of each process's own candidates (``"rank"``), or
+        of all, divided evenly (``"global"``). Or a `Ranks`.
 
     Attributes
     ----------
@@ -76,8 +76,7 @@ class BatchSelector:
     tokens
         Number of tokens with loss in the last chosen samples, on all processes: the divisor of a summed loss.
     trained_by, empty
-        For each batch of the last call, whether each process has samples for it, and how often one has none: its batch
-        is blank then; see `Ranks`.
+        For each batch of the last call, whether each process has samples for it; how often one has a blank one instead.
     stand_in
         One chosen sample, where `select_step` was asked to `fill` and only other processes have samples for a batch.
     metrics
@@ -90,9 +89,8 @@ class BatchSelector:
     batch, in the shape of its labels: each token's importance weight, times `kept_tokens_fraction`. With it
     `weighted_loss`, divided by the number of chosen tokens, is an unbiased estimate of the mean over the tokens of all
     candidates. Remove it with ``batch.pop("loss_weights")``; the next call raises an error if it is still there.
-
-    Data parallelism averages the processes' gradients. For the mean over all tokens, multiply the divided sum by
-    the number of processes: ``model(**batch, num_items_in_batch=select.tokens).loss * select.ranks.size``.
+    Data parallelism averages gradients. For the mean over all tokens, multiply the divided sum by the number of
+    processes: ``model(**batch, num_items_in_batch=select.tokens).loss * select.ranks.size``.
 
     Examples
     --------
@@ -211,7 +209,7 @@ class BatchSelector:
         Raises
         ------
         TypeError, ValueError, RankError
-            As when calling the selector; and if batches cannot be joined.
+            As a call of the selector; and if batches cannot be joined.
         """
         began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
         self._ended = False
@@ -246,6 +244,8 @@ class BatchSelector:
             self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
         self.metrics["scoring_seconds"] = time.perf_counter() - began
         return chosen, self.tokens
+
+    window = select_step  # its earlier name
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.

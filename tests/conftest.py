@@ -8,7 +8,7 @@ from typing import Any
 
 # one worker a core: more threads would only wait for each other (a test of 1 s took 50)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# nothing is fetched or told: libraries read this when they are imported, and processes of tests inherit it
+# nothing is fetched or reported: libraries read this when they are imported, and processes of tests inherit it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # JAX compiles anew for each shape, and hardly runs what it compiled
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -1,4 +1,4 @@
-"""Samples without a score are not trained, fewer are trained instead, and what is not finite is told."""
+"""Samples without a score are not trained, fewer are trained instead, and what is not finite is reported."""
 
 import warnings
 from typing import Any
@@ -132,9 +132,9 @@ def test_weights_that_are_not_finite_are_told_of_at_their_step(tmp_path):
 
     class Steps(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **_):
-            steps.append([str(one.message) for one in told])
+            steps.append([str(one.message) for one in reported])
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         options: Any = {"max_steps": 4, "optim": "sgd", "callbacks": [Infinite(2), Steps()]}
         run(tmp_path, tiny.examples(96), policy=uds.Longest(count=2), **options)
@@ -152,6 +152,6 @@ def test_a_loss_that_is_not_finite_is_told_of_once(tmp_path):
         one["input_ids"][0] = loops.BROKEN
     model = loops.broken_model()
     model.model.embed_tokens.weight.requires_grad = False
-    with pytest.warns(UserWarning, match="not finite") as told:
+    with pytest.warns(UserWarning, match="not finite") as reported:
         run(tmp_path, data, policy=uds.Longest(count=2), model=model, max_steps=3)
-    assert [str(one.message)[:18] for one in told] == ["the loss of step 2", "after step 2 20 we"]
+    assert [str(one.message)[:18] for one in reported] == ["the loss of step 2", "after step 2 20 we"]

@@ -139,7 +139,7 @@ def test_rows_that_do_not_count_may_hold_anything(backend):
 
 
 def test_a_confident_row_has_a_small_gradient_not_a_rounding_error(backend):
-    """1 - p is told from the other tokens: in float32, 1 - 0.9999999 has one digit."""
+    """1 - p is computed from the other tokens: in float32, 1 - 0.9999999 has one digit."""
     logits = np.zeros((1, 1, 4))
     logits[0, 0, 2] = 20.0
     gradients = uds.HeadGradients(

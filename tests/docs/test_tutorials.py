@@ -12,7 +12,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 HEAVY = {"trainer": "accelerate", "packing": "trl", "processes": "transformers", "report": "typer"}
 
 
-def told(text):
+def reported(text):
     """What was printed, without its numbers, and the numbers: libraries of other versions round otherwise."""
     return NUMBER.sub("#", re.sub(r"\s+", " ", text)), [float(number) for number in NUMBER.findall(text)]
 
@@ -39,8 +39,8 @@ def test_nothing_of_a_script_is_left_out(script):
 def runs(script):
     for name in ("torch", "datasets", HEAVY.get(script.stem, "torch")):
         pytest.importorskip(name)
-    words, numbers = told(literate.run(script))
-    expected, known = told(script.with_suffix(".txt").read_text(encoding="utf-8"))
+    words, numbers = reported(literate.run(script))
+    expected, known = reported(script.with_suffix(".txt").read_text(encoding="utf-8"))
     assert words == expected
     assert numbers == pytest.approx(known, rel=0.05, abs=0.05)
 

@@ -1,4 +1,4 @@
-"""Files that changed are told from those that did not."""
+"""Files that changed are distinguished from those that did not."""
 
 from uds_adapters.lab import storage
 

@@ -10,7 +10,7 @@ def rows(examples, *, left=False, more=0):
     return tiny.collate(examples, left=left, more=more)
 
 
-def documents(examples, *, start=0, multiple=1, told=("position_ids", "cu_seq_lens", "seq_idx")):
+def documents(examples, *, start=0, multiple=1, entries=("position_ids", "cu_seq_lens", "seq_idx")):
     """One row, as TRL flattens it: padded to a `multiple`, each token of the padding counted as a document."""
     ids = [token for one in examples for token in one["input_ids"]]
     labels = [label for one in examples for label in [-100, *one["labels"][1:]]]
@@ -22,13 +22,13 @@ def documents(examples, *, start=0, multiple=1, told=("position_ids", "cu_seq_le
         "input_ids": torch.tensor([ids + [0] * more]),
         "labels": torch.tensor([labels + [-100] * more]),
     }
-    if "position_ids" in told:
+    if "position_ids" in entries:
         batch["position_ids"] = torch.tensor([positions + [0] * more])
-    if "cu_seq_lens" in told:
+    if "cu_seq_lens" in entries:
         ends = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
         batch |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
         batch |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
-    if "seq_idx" in told:
+    if "seq_idx" in entries:
         index = torch.arange(len(lengths), dtype=torch.int32)
         batch["seq_idx"] = index.repeat_interleave(torch.tensor(lengths))[None]
     return batch

@@ -262,7 +262,7 @@ def trainer(
         callbacks=[noting(seen)],
     )
     run.train(resume_from_checkpoint=str(folder / resume) if isinstance(resume, str) else resume)
-    return told(run, seen)
+    return reported(run, seen)
 
 
 def trl(folder, *, accumulation=1, pool=8, mode="padded", count=None):
@@ -301,10 +301,10 @@ def trl(folder, *, accumulation=1, pool=8, mode="padded", count=None):
         callbacks=[noting(seen)],
     )
     run.train()
-    return told(run, seen)
+    return reported(run, seen)
 
 
-def told(run: Any, seen: Trained) -> dict[str, Any]:
+def reported(run: Any, seen: Trained) -> dict[str, Any]:
     memory = getattr(run.selector.history.state, "memory", None)
     entries = [entry for entry in run.state.log_history if "loss" in entry]
     return {

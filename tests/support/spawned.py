@@ -73,7 +73,7 @@ def all_well(results: list[Any]) -> list[Any]:
 
 
 class _Start(NamedTuple):
-    """What all ranks are told."""
+    """What all ranks are reported."""
 
     world: int
     port: int

@@ -21,13 +21,13 @@ def view(batch, **options) -> Any:
 
 
 @pytest.mark.parametrize("multiple", [1, 16])
-@pytest.mark.parametrize("told", TOLD, ids="+".join)
-def test_takes_documents_in_order_and_tells_their_borders_anew(told, multiple):
-    batch = forms.documents(EXAMPLES, multiple=multiple, told=told)
-    before = forms.documents(EXAMPLES, multiple=multiple, told=told)
+@pytest.mark.parametrize("entries", TOLD, ids="+".join)
+def test_takes_documents_in_order_and_tells_their_borders_anew(entries, multiple):
+    batch = forms.documents(EXAMPLES, multiple=multiple, entries=entries)
+    before = forms.documents(EXAMPLES, multiple=multiple, entries=entries)
     assert len(view(batch)) == 4
     for chosen in ([3, 0], [1, 2], [2], [0, 1, 2, 3]):
-        expected = forms.documents([EXAMPLES[i] for i in chosen], multiple=multiple, told=told)
+        expected = forms.documents([EXAMPLES[i] for i in chosen], multiple=multiple, entries=entries)
         assert forms.same(view(batch).take(chosen), expected)
     assert forms.same(batch, before)
 
@@ -98,13 +98,13 @@ def test_a_single_token_at_the_end_is_padding_unless_it_differs_or_carries_a_lab
 
 
 def test_positions_without_a_mask_make_a_line_also_of_one_document():
-    samples = view(forms.documents(EXAMPLES[:1], multiple=8, told=("position_ids",)))
+    samples = view(forms.documents(EXAMPLES[:1], multiple=8, entries=("position_ids",)))
     assert samples.tokens.tolist() == [2]
     assert samples.take([0])["input_ids"].tolist() == [[1, 2, 3, 0, 0, 0, 0, 0]]
 
 
 def test_a_mask_tells_the_padding():
-    batch = forms.documents(EXAMPLES, multiple=16, told=("position_ids",))
+    batch = forms.documents(EXAMPLES, multiple=16, entries=("position_ids",))
     batch["attention_mask"] = (torch.arange(16) < 10)[None].long()
     samples = batches.view(batch)
     assert samples.tokens.tolist() == [2, 0, 1, 3]
@@ -115,7 +115,7 @@ def test_a_mask_tells_the_padding():
 
 
 def test_positions_may_begin_at_another_number():
-    batch = forms.documents(EXAMPLES, start=2, told=("position_ids",))
+    batch = forms.documents(EXAMPLES, start=2, entries=("position_ids",))
     assert view(batch).take([2, 0])["position_ids"].tolist() == [[2, 3, 2, 3, 4]]
 
 
@@ -170,7 +170,7 @@ def test_masks_of_attention_are_refused(indexer):
 
 
 def test_positions_that_do_not_fit_are_refused():
-    batch = {**forms.documents(EXAMPLES, told=()), "position_ids": torch.arange(9)[None]}
+    batch = {**forms.documents(EXAMPLES, entries=()), "position_ids": torch.arange(9)[None]}
     with pytest.raises(ValueError, match=r"`batch\['position_ids'\]` has shape \(1, 9\)"):
         batches.view(batch)
 
@@ -225,8 +225,8 @@ def trl_batch(examples, **options) -> Any:
 def test_what_trl_flattens(multiple):
     batch = trl_batch(EXAMPLES, padding_free=True, pad_to_multiple_of=multiple)
     assert batch.keys() >= {"input_ids", "labels", "position_ids"}
-    told = forms.documents(EXAMPLES, multiple=multiple or 1)
-    assert forms.same(batch, {name: told[name] for name in batch})  # an older TRL tells positions alone
+    entries = forms.documents(EXAMPLES, multiple=multiple or 1)
+    assert forms.same(batch, {name: entries[name] for name in batch})  # an older TRL tells positions alone
     expected = trl_batch([EXAMPLES[3], EXAMPLES[0]], padding_free=True, pad_to_multiple_of=multiple)
     assert forms.same(view(batch).take([3, 0]), expected)
 

@@ -16,7 +16,7 @@ ROWS = [[[1, 2, 3], [4, 5]], [[6, 7, 8, 9, 10]], [[11, 12], [13, 14], [15, 16, 1
 DOCUMENTS = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for row in ROWS for ids in row]
 
 
-def packed(rows, *, mask, padding="zero", told=("position_ids",)) -> Any:
+def packed(rows, *, mask, padding="zero", entries=("position_ids",)) -> Any:
     """Each row holds documents one after the other, padded on the right."""
     time = max(sum(map(len, row)) for row in rows)
     batch = {"input_ids": [], "labels": [], "attention_mask": [], "position_ids": [], "seq_idx": []}
@@ -30,7 +30,7 @@ def packed(rows, *, mask, padding="zero", told=("position_ids",)) -> Any:
         batch["position_ids"].append([place for ids in row for place in range(len(ids))] + padded[padding])
         index = [number for number, ids in enumerate(row) for _ in ids]
         batch["seq_idx"].append(index + [index[-1]] * more)
-    left_out = {"position_ids", "seq_idx", "attention_mask"} - {*told, *(["attention_mask"] if mask else [])}
+    left_out = {"position_ids", "seq_idx", "attention_mask"} - {*entries, *(["attention_mask"] if mask else [])}
     return {name: torch.tensor(values) for name, values in batch.items() if name not in left_out}
 
 
@@ -56,12 +56,12 @@ def test_documents_of_masked_rows_are_samples_at_every_number_of_rows(padding):
     assert single == EXPECTED
 
 
-@pytest.mark.parametrize("told", [("position_ids",), ("seq_idx",), ("position_ids", "seq_idx")], ids="+".join)
-def test_documents_of_unmasked_rows_are_samples_at_every_number_of_rows(told):
+@pytest.mark.parametrize("entries", [("position_ids",), ("seq_idx",), ("position_ids", "seq_idx")], ids="+".join)
+def test_documents_of_unmasked_rows_are_samples_at_every_number_of_rows(entries):
     rows = [ROWS[0], [[6, 7, 8, 9, 10]], [[11, 12], [15, 16, 17]]]  # of one length
     expected = [(ids, ids[1:]) for row in rows for ids in row]
-    assert samples_of(packed(rows, mask=False, told=told)) == expected
-    assert [sample for row in rows for sample in samples_of(packed([row], mask=False, told=told))] == expected
+    assert samples_of(packed(rows, mask=False, entries=entries)) == expected
+    assert [sample for row in rows for sample in samples_of(packed([row], mask=False, entries=entries))] == expected
 
 
 @pytest.mark.parametrize("rows", [1, 2])

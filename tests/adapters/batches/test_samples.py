@@ -17,13 +17,13 @@ FORMS = {
     "right": lambda examples, more: forms.rows(examples, more=more),
     "left": lambda examples, more: forms.rows(examples, left=True, more=more),
     "documents": lambda examples, more: forms.documents(examples, multiple=8 * more + 1),
-    "positions": lambda examples, more: forms.documents(examples, multiple=8 * more + 1, told=("position_ids",)),
+    "positions": lambda examples, more: forms.documents(examples, multiple=8 * more + 1, entries=("position_ids",)),
 }
 AS_WIDE = {
     "right": forms.rows_as_wide,
     "left": lambda examples, got: forms.rows_as_wide(examples, got, left=True),
     "documents": forms.documents_as_wide,
-    "positions": lambda examples, got: forms.documents_as_wide(examples, got, told=("position_ids",)),
+    "positions": lambda examples, got: forms.documents_as_wide(examples, got, entries=("position_ids",)),
 }
 form = st.sampled_from(sorted(FORMS))
 
@@ -124,9 +124,9 @@ def test_the_collators_alignment_survives(examples, name, multiple, data):
     if name in ("right", "left"):
         batch = forms.rows(examples, left=name == "left", more=-longest % multiple)
     else:
-        told = ("position_ids",) if name == "positions" else ("position_ids", "cu_seq_lens", "seq_idx")
+        entries = ("position_ids",) if name == "positions" else ("position_ids", "cu_seq_lens", "seq_idx")
         assume(whole % multiple or multiple == 16)  # a row without padding tells of 16 alone
-        batch = forms.documents(examples, multiple=multiple, told=told)
+        batch = forms.documents(examples, multiple=multiple, entries=entries)
     chosen = data.draw(st.lists(st.integers(0, len(examples) - 1), min_size=1, unique=True))
     samples = batches.view(batch)
     parts = [samples.take(chosen), *(part.batch for part in samples.split(2))]
@@ -221,8 +221,8 @@ def test_joining_what_is_read_and_written():
 def test_documents_are_joined_in_one_line():
     parts = [forms.documents(EXAMPLES[:3], multiple=16), forms.documents(EXAMPLES[3:])]
     assert forms.same(batches.join(parts), forms.documents(EXAMPLES))
-    parts = [forms.documents(part, told=("position_ids",)) for part in (EXAMPLES[:1], EXAMPLES[1:])]
-    assert forms.same(batches.join(parts), forms.documents(EXAMPLES, told=("position_ids",)))
+    parts = [forms.documents(part, entries=("position_ids",)) for part in (EXAMPLES[:1], EXAMPLES[1:])]
+    assert forms.same(batches.join(parts), forms.documents(EXAMPLES, entries=("position_ids",)))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_documents_are_joined_in_one_line():
         ([], "at least one batch to join, got none"),
         ([tiny.batch(2), {"input_ids": torch.zeros(1, 2)}], "must have the same entries to be joined, got .*'labels'"),
         (
-            [forms.documents(EXAMPLES, told=("seq_idx",)), {**tiny.batch(2), "seq_idx": torch.zeros(2, 9)}],
+            [forms.documents(EXAMPLES, entries=("seq_idx",)), {**tiny.batch(2), "seq_idx": torch.zeros(2, 9)}],
             "the same entries|all padded rows, or all one row of documents",
         ),
         (

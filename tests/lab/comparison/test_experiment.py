@@ -36,9 +36,9 @@ def compared(task, plan, folder, *, policies=("random", "uds"), seeds=(0, 1), **
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, task, plan):
     """The runs of two policies and two seeds."""
-    folder, told = tmp_path_factory.mktemp("compare"), []
-    results = compared(task, plan, folder, progress=lambda *step: told.append(step))
-    assert told == [(p, s, n) for s in (0, 1) for p in ("random", "uds") for n in (1, 2, 3, 4)]
+    folder, reported = tmp_path_factory.mktemp("compare"), []
+    results = compared(task, plan, folder, progress=lambda *step: reported.append(step))
+    assert reported == [(p, s, n) for s in (0, 1) for p in ("random", "uds") for n in (1, 2, 3, 4)]
     assert [(run.policy, run.seed) for run in results] == [("random", 0), ("uds", 0), ("random", 1), ("uds", 1)]
     return folder
 
@@ -115,9 +115,9 @@ def test_an_interrupted_run_is_made_anew(tmp_path, task, plan, results):
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path, task, plan, results):
-    told = []
-    side_by_side = compared(task, plan, tmp_path, jobs=2, progress=lambda *step: told.append(step))
-    assert sorted(told) == [(p, s, n) for p in ("random", "uds") for s in (0, 1) for n in (1, 2, 3, 4)]
+    reported = []
+    side_by_side = compared(task, plan, tmp_path, jobs=2, progress=lambda *step: reported.append(step))
+    assert sorted(reported) == [(p, s, n) for p in ("random", "uds") for s in (0, 1) for n in (1, 2, 3, 4)]
     assert [(run.policy, run.seed) for run in side_by_side] == [(run.policy, run.seed) for run in results]
     for ours, theirs in zip(side_by_side, results, strict=True):
         assert ours.selected == theirs.selected

@@ -1,4 +1,4 @@
-"""Processes that train: their errors are told, their ends survived, and Ctrl-C leaves what can be gone on with."""
+"""Processes that train: their errors are reported, their ends survived, and Ctrl-C leaves what can be gone on with."""
 
 import os
 import signal
@@ -32,15 +32,15 @@ def script(tmp_path, monkeypatch, body):
     monkeypatch.setattr(workers.subprocess, "Popen", lambda command, **o: real([command[0], str(file)], **o))
 
 
-EACH = "for line in sys.stdin:\n    told = json.loads(line)\n"
+EACH = "for line in sys.stdin:\n    reported = json.loads(line)\n"
 
 
 def test_each_pair_is_handed_out_once_and_progress_is_told(tmp_path, monkeypatch):
     script(tmp_path, monkeypatch, EACH + "    say(step=1)\n    say(step=2)\n    say(done=True)\n")
     pairs = [(policy, seed) for seed in range(3) for policy in ("a", "b")]
-    told = []
-    workers.train(pairs, folder=tmp_path, number=3, progress=lambda *step: told.append(step))
-    assert sorted(told) == sorted((*pair, step) for pair in pairs for step in (1, 2))
+    reported = []
+    workers.train(pairs, folder=tmp_path, number=3, progress=lambda *step: reported.append(step))
+    assert sorted(reported) == sorted((*pair, step) for pair in pairs for step in (1, 2))
 
 
 def test_what_policies_need_is_made_by_one_before_all_else(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_what_policies_need_is_made_by_one_before_all_else(tmp_path, monkeypatch
 
 
 def test_an_error_is_told_as_it_is_and_ends_the_others(tmp_path, monkeypatch):
-    body = "    say(error='mend the data') if told['policy'] == 'bad' else time.sleep(60)\n"
+    body = "    say(error='mend the data') if reported['policy'] == 'bad' else time.sleep(60)\n"
     script(tmp_path, monkeypatch, EACH + body)
     began = time.monotonic()
     with pytest.raises(LabError, match="mend the data"):
@@ -91,9 +91,9 @@ def test_each_process_sees_one_gpu(tmp_path, monkeypatch, visible, expected):
 def test_a_worker_trains_and_says_what_is_wrong(source, tmp_path):
     plan, runs = Plan(source=source, settings=SETTINGS, seed=0), Runs(tmp_path / "out")
     runs.claim(plan, overwrite=False)
-    told = []
-    workers.train([("random", 0)], folder=runs.folder, number=1, progress=lambda *step: told.append(step))
-    assert told == [("random", 0, 1), ("random", 0, 2)]
+    reported = []
+    workers.train([("random", 0)], folder=runs.folder, number=1, progress=lambda *step: reported.append(step))
+    assert reported == [("random", 0, 1), ("random", 0, 2)]
     assert runs.finished("random", 0) is not None
     with pytest.raises(LabError, match="unknown policy 'best'"):
         workers.train([("best", 0)], folder=runs.folder, number=1, progress=lambda *_: None)

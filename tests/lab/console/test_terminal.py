@@ -1,4 +1,4 @@
-"""One console; machines and people are told apart."""
+"""One console; machines and people get output of their own."""
 
 import json
 
@@ -16,8 +16,8 @@ def test_people_read_stdout_and_machines_nothing(capsys):
 
 def test_with_json_one_object_stands_alone_on_stdout(capsys):
     with telling(machine=True) as tell:
-        with bar("working", total=2) as told:
-            told(2)
+        with bar("working", total=2) as reported:
+            reported(2)
         console.print("hello")
         tell({"a": 1})
     out, err = capsys.readouterr()
@@ -35,6 +35,6 @@ def test_a_bar_appears_with_the_first_progress(capsys):
     with pytest.raises(ValueError, match=r"^$"):
         fail()
     assert capsys.readouterr() == ("", "")
-    with bar("working", total=2) as told:
-        told(2)
+    with bar("working", total=2) as reported:
+        reported(2)
     assert "working" in capsys.readouterr().out

@@ -54,8 +54,8 @@ def test_near_duplicates_are_left_out_byte_for_byte(tmp_path):
     assert rows["chosen"] == [original is None for original in rows["near_duplicate_of"]]
     kept = (tmp_path / "kept.jsonl").read_bytes()
     assert kept == b"".join(line + b"\r\n" for line in lines[:40]) + lines[43] + b"\n"
-    told = json.loads(result.stdout)
-    assert (told["records"], told["near_duplicates"], told["equal"], told["kept"]) == (44, 3, 2, 41)
+    reported = json.loads(result.stdout)
+    assert (reported["records"], reported["near_duplicates"], reported["equal"], reported["kept"]) == (44, 3, 2, 41)
 
 
 def all_pairs(sketches, threshold):

@@ -50,9 +50,9 @@ class Ticks:
 def test_predictions_are_of_batches_as_long_as_those_of_the_data(task):
     measured = Phases(task, Settings(threads=1), policy="maxloss", seed=0)
     Ticks(measured)
-    told = []
-    found = measured.predict([8], repeats=4, progress=told.append)
-    assert told == [1, 2, 3, 4, 5]
+    reported = []
+    found = measured.predict([8], repeats=4, progress=reported.append)
+    assert reported == [1, 2, 3, 4, 5]
     assert [(p.candidates, p.keep, p.kept) for p in found] == [(8, 0.125, 1), (8, 0.25, 2), (8, 0.5, 4)]
     case = measured._case(8, 4)
     for p in found:
@@ -94,12 +94,12 @@ def test_the_command(source):
     options = ["--model", source.model, "--data", source.data, "--threads", 1, "--candidates", 4, "--repeats", 1]
     result = uds("profile", *options, "--check", "--check-steps", 1, "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert [(p["candidates"], p["kept"]) for p in told["predictions"]] == [(4, 1), (4, 2)]
-    for p in told["predictions"]:
+    reported = json.loads(result.stdout)
+    assert [(p["candidates"], p["kept"]) for p in reported["predictions"]] == [(4, 1), (4, 2)]
+    for p in reported["predictions"]:
         assert p["of_full"] == pytest.approx(sum(p["selecting"].values()) / sum(p["full"].values()))
-    assert [one["policy"] for one in told["check"]] == ["full", "random", "uds"]
-    assert all(one["error"] == pytest.approx(one["predicted"] / one["measured"] - 1) for one in told["check"])
+    assert [one["policy"] for one in reported["check"]] == ["full", "random", "uds"]
+    assert all(one["error"] == pytest.approx(one["predicted"] / one["measured"] - 1) for one in reported["check"])
     assert "Selection " in " ".join(result.stderr.split())
     assert "Peak of memory" in result.stderr
     assert uds("profile", "--help").exit_code == 0

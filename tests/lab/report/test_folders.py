@@ -59,8 +59,8 @@ def test_the_command_writes_the_page_anew(folder):
 
 def test_json_is_all_that_machines_read(folder, tmp_path):
     result = uds("report", folder, "--output", tmp_path / "page.html", "--json")
-    told = json.loads(result.stdout)
-    assert told["bytes"] == (tmp_path / "page.html").stat().st_size
+    reported = json.loads(result.stdout)
+    assert reported["bytes"] == (tmp_path / "page.html").stat().st_size
     assert "Report:" in result.stderr
 
 
@@ -74,11 +74,13 @@ def test_a_page_that_was_named_is_not_written_over_unasked(folder, tmp_path):
 
 def test_several_folders_are_joined(folder, tmp_path):
     other = reports.write(tmp_path / "two", policies=("random",), seeds=(0,), records=60, steps=6)
-    told = []
-    page = write([folder, other], tmp_path / "both.html", after=lambda done, total: told.append((done, total)))
+    reported = []
+    page = write([folder, other], tmp_path / "both.html", after=lambda done, total: reported.append((done, total)))
     text = page.read_text(encoding="utf-8")
     together, one, two = views(text)
-    assert told == [(n, 8) for n in range(1, 9)]  # two policies of the one leave an audit, for two seeds, in two views
+    assert reported == [
+        (n, 8) for n in range(1, 9)
+    ]  # two policies of the one leave an audit, for two seeds, in two views
     assert [one["name"], two["name"]] == ["one", "two"]
     assert together["policies"] == [*(f"one: {policy}" for policy in reports.POLICIES), "two: random"]
     assert "the same records" in together["verdict"][0]

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from uds_adapters.lab.demo import scenario
-from uds_adapters.lab.report.map import atlas, flat
+from uds_adapters.lab.report.map import flat, place_records
 from uds_adapters.lab.training.task import prepare
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     sizes = scenario.Sizes(train=40, heldout=8, texts=60, pretraining_steps=1)
-    return prepare(scenario.make(tmp_path_factory.mktemp("atlas"), sizes=sizes, seed=0), seed=0)
+    return prepare(scenario.make(tmp_path_factory.mktemp("place_records"), sizes=sizes, seed=0), seed=0)
 
 
 def test_every_record_has_a_place(task):
-    told = []
-    made = atlas(task, seed=0, after=told.append)
-    assert told == [16, 32, 40]
+    reported = []
+    made = place_records(task, seed=0, after=reported.append)
+    assert reported == [16, 32, 40]
     assert made is not None
     assert sorted(made["record"]) == list(range(40))
     assert len(made["x"]) == len(made["y"]) == 40
@@ -25,8 +25,8 @@ def test_every_record_has_a_place(task):
 
 
 def test_some_of_many_records_are_drawn_by_the_seed(task):
-    one, other = atlas(task, seed=0, limit=10), atlas(task, seed=1, limit=10)
-    assert one == atlas(task, seed=0, limit=10)
+    one, other = place_records(task, seed=0, limit=10), place_records(task, seed=1, limit=10)
+    assert one == place_records(task, seed=0, limit=10)
     assert one is not None
     assert other is not None
     assert len(set(one["record"])) == 10
@@ -34,13 +34,15 @@ def test_some_of_many_records_are_drawn_by_the_seed(task):
 
 
 def test_another_seed_draws_the_same_picture(task):
-    pictures = [made for seed in (0, 1) if (made := atlas(task, seed=seed))]  # another sketch, and in other batches
+    pictures = [
+        made for seed in (0, 1) if (made := place_records(task, seed=seed))
+    ]  # another sketch, and in other batches
     one, other = ([x for _, x in sorted(zip(made["record"], made["x"], strict=True))] for made in pictures)
     assert abs(np.corrcoef(one, other)[0, 1]) > 0.95  # left and right may be exchanged
 
 
 def test_two_records_have_no_plane(task):
-    assert atlas(task, seed=0, limit=2) is None
+    assert place_records(task, seed=0, limit=2) is None
 
 
 def test_the_plane_holds_what_differs_most():

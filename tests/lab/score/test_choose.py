@@ -39,10 +39,10 @@ def test_rounds_are_the_policy_with_its_memory():
         picked = [left[i] for i in selection.indices.tolist()]
         expected |= dict.fromkeys(picked, number)
         left = [i for i in left if i not in picked]
-    told = []
-    choice = choose(policy, pool, best=7, rounds=3, progress=told.append)
+    reported = []
+    choice = choose(policy, pool, best=7, rounds=3, progress=reported.append)
     assert {int(i): int(choice.rounds[i]) for i in np.flatnonzero(choice.rounds)} == expected
-    assert told == [1, 2, 3]
+    assert reported == [1, 2, 3]
     first = choice.rounds == 1
     assert (choice.columns["diversity"][first] == 0).all()  # nothing was remembered
     assert (choice.columns["diversity"][~first] > 0).all()

@@ -66,9 +66,9 @@ def test_every_record_has_its_numbers(source, tmp_path):
     assert all(value is not None for name in ("score", "utility", "diversity") for value in columns[name])
     assert sum(columns["chosen"]) == 12
     assert [number is not None for number in columns["round"]] == columns["chosen"]
-    told = json.loads(result.stdout)
-    assert told["records"] == told["scored"] == RECORDS
-    assert (told["chosen"], told["left_out"], told["subset"]) == (12, 0, None)
+    reported = json.loads(result.stdout)
+    assert reported["records"] == reported["scored"] == RECORDS
+    assert (reported["chosen"], reported["left_out"], reported["subset"]) == (12, 0, None)
     assert not (tmp_path / "scores.parquet.parts").exists()
     about = json.loads(pq.read_schema(tmp_path / "scores.parquet").metadata[b"uds"])
     assert (about["policy"], about["max_length"]) == ("uds", 128)
@@ -207,12 +207,12 @@ def test_two_processes_share_the_work(source, tmp_path):
     _, alone = scored(source, tmp_path, name="alone")
     options = ["--model", source.model, "--data", source.data, "--window", 16, "--max-length", 128]
     arguments = ["score", *options, "--output", tmp_path / "two", "--subset", tmp_path / "best"]
-    told = spawned.all_well(
+    reported = spawned.all_well(
         spawned.run(shared_job, 2, tmp_path / "ranks", arguments=[str(argument) for argument in arguments])
     )
-    assert [code for code, _ in told] == [0, 0], told
-    assert "share of process 1 of 2" in told[0][1]
-    assert told[1][1] == ""
+    assert [code for code, _ in reported] == [0, 0], reported
+    assert "share of process 1 of 2" in reported[0][1]
+    assert reported[1][1] == ""
     two = pq.read_table(tmp_path / "two").to_pydict()
     assert two["utility"] == pytest.approx(alone["utility"], rel=1e-6)
     assert two["chosen"] == alone["chosen"]

@@ -250,10 +250,10 @@ def test_documents_that_trl_packs(source, tmp_path, form):
 
 def test_an_epoch_of_packed_rows_is_one_pass(source, tmp_path):
     options = ["--epochs", 1, "--batch-size", 2, "--trl", "packing=true", "--max-length", 128, "--json", "--no-audit"]
-    told = json.loads(trained(*source, *options, "--output", tmp_path / "out").stdout)
+    reported = json.loads(trained(*source, *options, "--output", tmp_path / "out").stdout)
     log = read_json(tmp_path / "out" / "training.json")["log"]
     assert 0.8 < max(row["epoch"] for row in log if "epoch" in row) < 1.3
-    assert told["steps"] < 36 // 2
+    assert reported["steps"] < 36 // 2
     assert "rows that training examples are packed into" in refused(
         *source, *options[2:], "--max-length", 4096, "--output", tmp_path / "few"
     )

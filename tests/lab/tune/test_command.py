@@ -45,10 +45,10 @@ class Known:
         return {"loss": loss, "losses": [loss * 10] * 20, "heldout_tokens": [10] * 20}
 
 
-def searched(known, tmp_path, *, halving=None, told=lambda *_: None, text="weight=0..4,memory=16..4096:log"):
+def searched(known, tmp_path, *, halving=None, reported=lambda *_: None, text="weight=0..4,memory=16..4096:log"):
     space = read(text, policy="uds", settings=known.settings)
     return search(
-        known, space, halving or Halving(trials=27, seeds=3), storage=tmp_path / "optuna.jsonl", progress=told
+        known, space, halving or Halving(trials=27, seeds=3), storage=tmp_path / "optuna.jsonl", progress=reported
     )
 
 
@@ -71,9 +71,9 @@ def test_it_does_not_take_noise_for_a_finding(tmp_path):
 
 
 def test_halving_as_it_was_asked_for(tmp_path):
-    known, told = Known(bowl=0.05, noise=0.0), []
+    known, reported = Known(bowl=0.05, noise=0.0), []
     halving = Halving(trials=18, reduction=3, rungs=3, seeds=2, seed=5)
-    outcome = searched(known, tmp_path, halving=halving, told=lambda rung, done: told.append((rung, done)))
+    outcome = searched(known, tmp_path, halving=halving, reported=lambda rung, done: reported.append((rung, done)))
     runs = {rung: [] for rung in range(3)}
     for one in [*outcome.configurations, outcome.default]:
         for run in one.runs:
@@ -84,7 +84,7 @@ def test_halving_as_it_was_asked_for(tmp_path):
     first = {one.number: one.runs[0]["loss"] for one in outcome.configurations}
     assert {number for number, _ in runs[1]} - {0} == set(sorted(first, key=first.__getitem__)[:6])
     assert {share for _, share, _ in known.made} == {1 / 9, 1 / 3, 1.0}
-    assert [max(done for rung, done in told if rung == r) for r in range(3)] == [19, 7, 6]
+    assert [max(done for rung, done in reported if rung == r) for r in range(3)] == [19, 7, 6]
 
 
 def test_a_search_is_repeated_exactly_and_its_journal_is_optunas(tmp_path):

@@ -56,7 +56,7 @@ def describe(
     flags
         See `Flags`.
     chart
-        Of `atlas`.
+        Of `place_records`.
     """
     kind, _ = RunBudget.parse(plan.settings.budget)
     summaries, found = summarise(results, flags=flags), comparisons(results, budget=kind)

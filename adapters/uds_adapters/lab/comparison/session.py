@@ -14,7 +14,7 @@ import torch
 
 from ..console.terminal import bar, bars, console, counted
 from ..errors import Interrupted, LabError
-from ..report.map import LIMIT, atlas
+from ..report.map import LIMIT, place_records
 from ..system import threads
 from ..training.run_result import RunResult
 from ..training.settings import Settings
@@ -79,7 +79,7 @@ def finish(
         bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as drawn,
         threads(plan.settings.threads),
     ):
-        chart = atlas(task, seed=plan.seed, after=drawn)
+        chart = place_records(task, seed=plan.seed, after=drawn)
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
     with counted("drawing the report") as drawn:
         report = save(found, runs.folder, after=drawn)

@@ -15,14 +15,14 @@ from ...scoring.scorer import Scorer
 from ..models import load_model, quiet
 from ..training.task import Task
 
-__all__ = ["LIMIT", "atlas", "flat"]
+__all__ = ["LIMIT", "flat", "place_records"]
 
 LIMIT = 400  # records on a map
 
 _BATCH = 16  # records in a forward pass
 
 
-def atlas(
+def place_records(
     task: Task, /, *, seed: int, limit: int = LIMIT, after: Callable[[int], None] | None = None
 ) -> dict[str, list[Any]] | None:
     """Return the positions of at most `limit` records, drawn by `seed`: close together if their sketches are similar.

@@ -7,7 +7,7 @@ import math
 __all__ = ["aligned", "alignment", "row_alignment"]
 
 _CAP = 16  # of a width without excess: tensor cores and 8-bit formats ask for 16, and more would train more padding
-_LEAST = 16  # of a row without excess
+_ROW_CAP = 128  # of a row of documents with excess
 
 
 def alignment(width: int, excess: int, /, *, cap: int = _CAP) -> int:
@@ -45,8 +45,8 @@ def row_alignment(width: int, excess: int, /) -> int:
     A row is as wide as its documents are together, so that a fixed width cannot stay without all of them.
     """
     if not excess:
-        return _LEAST if width % _LEAST == 0 else 1
-    return math.gcd(width, _CAP)
+        return _CAP if width % _CAP == 0 else 1
+    return math.gcd(width, _ROW_CAP)
 
 
 def aligned(first: int, last: int, width: int, step: int, /) -> tuple[int, int]:

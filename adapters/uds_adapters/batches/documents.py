@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import gcd
 from typing import Any
 
 import torch
@@ -177,7 +176,9 @@ class DocumentView:
             values = [part[name] for part in parts]
             replaced = name in _ENDS or name in _LONGEST
             joined[name] = values[0] if replaced else entries.joined(name, values, samples if time is None else time)
-        first, step = views[0], gcd(*(view._step for view in views))
+        # a row without padding does not show its alignment, one with padding does
+        steps = [view._step for view in views if all(other._time % view._step == 0 for other in views)]
+        first, step = views[0], max(steps, default=1)
         joined = first._finished(joined, [length for some in lengths for length in some], step=step)
         return entries.same_kind(first.batch, joined)
 

@@ -78,7 +78,7 @@ def paired_sketch(logits, mask, *, dim, seed):
     right = fold(vocab, buckets, seed) @ signs(seed, 1, 0, (buckets, dim))
     out = []
     for sample, m in zip(logits, mask, strict=True):
-        left = np.stack([signs(seed, 0, p // 512, (512, dim))[p % 512] for p in position(m)])
+        left = np.reshape([signs(seed, 0, p // 512, (512, dim))[p % 512] for p in position(m)], (-1, dim))
         out.append((left * (scored_rows(sample, m) @ right)).sum(axis=0) / np.sqrt(dim))
     return np.array(out)
 

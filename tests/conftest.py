@@ -105,10 +105,13 @@ BACKENDS = _backends()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Laws with many examples are slow on JAX, which compiles anew for each shape; all else runs on it, too."""
+    """Mark as slow on JAX, which compiles anew for each shape, laws with many examples and what one policy promises."""
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
-        if isinstance(given, Backend) and given.name == "jax" and getattr(item.obj, "is_hypothesis_test", False):  # type: ignore[attr-defined]
+        if not isinstance(given, Backend) or given.name != "jax":
+            continue
+        of_one_policy = item.path.parent.name == "policies" and item.path.name != "test_laws.py"
+        if of_one_policy or getattr(item.obj, "is_hypothesis_test", False):  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
 
 

@@ -108,10 +108,11 @@ NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if 
 
 
 def marks(name, exempt, backend="numpy"):
-    """Skipped, with the reason, if exempt; slow if another form of the policy runs on a library that is slow."""
+    """Skipped, with the reason, if exempt; slow where JAX compiles, and for other forms on slow libraries."""
     skipped = [pytest.mark.skip(reason=exempt[name])] if exempt and name in exempt else []
-    is_form = " " in name and backend in ("jax", "strict:device1", "strict:no_float64")
-    return [*skipped, pytest.mark.slow] if is_form else skipped
+    compiled = backend == "jax" and name not in ("uds", "entropy", "predicted")
+    is_form = " " in name and backend in ("strict:device1", "strict:no_float64")
+    return [*skipped, pytest.mark.slow] if compiled or is_form else skipped
 
 
 def law(exempt: dict[str, str] | None = None):

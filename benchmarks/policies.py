@@ -101,7 +101,7 @@ def rows(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str, dic
     """Costs of each policy, with a frozen head and with one that trains, in forward passes."""
     pool = Pool(model, batch)
     found: dict[str, dict[str, float]] = {}
-    for name in options.policy or uds.names():
+    for name in options.policy or [name for name in uds.names() if name != "targeted"]:  # needs a target
         policy = uds.get(name)() if name == "full" else uds.get(name)(count=options.keep)
         # forwards beside each policy: what slows the machine down slows both
         forward = measure.seconds(pool.forward, repeat=options.repeat)

@@ -51,3 +51,9 @@ def test_values_that_python_cannot_hold(value):
         parse(f"uds:alpha={value}")
     with pytest.raises(LabError, match="`--trl` x: "):
         pair(f"x={value}", option="--trl")
+
+
+@pytest.mark.parametrize("spec", ["targeted", "targeted:keep=0.5", "fresh:targeted"])
+def test_a_target_cannot_come_from_a_command_line(spec):
+    with pytest.raises(LabError, match="needs samples of a target, which a command line cannot give"):
+        make_policy(spec, keep=0.5, seed=0)

@@ -36,7 +36,13 @@ def make_policy(spec: str, /, *, keep: float, seed: int, provided: Mapping[str, 
     LabError
         Where there is no such policy or option, or a value does not fit.
     """
-    options = parse(spec)[1]
+    name, options = parse(spec)
+    if "targeted" in (name, options.get("policy")) and "target" not in (provided or {}):
+        msg = (
+            f"policy {spec!r}: targeted needs samples of a target, which a command line cannot give: use "
+            "uds_core.Targeted(target=uds_core.ngram_counts(token_ids)) in a training script"
+        )
+        raise LabError(msg)
     try:
         return uds.make_policy(spec, keep=keep, seed=seed, **(provided or {}))
     except (ImportError, TypeError, ValueError) as error:

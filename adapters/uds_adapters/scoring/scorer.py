@@ -99,11 +99,6 @@ class Scorer:
         """The module that computes logits."""
         return self._reader.module
 
-    @property
-    def frozen(self) -> bool:
-        """Whether no parameter of the head trains."""
-        return self._reader.frozen
-
     def transformation(self, samples: batches.SampleView) -> tuple[After, int, torch.Tensor] | None:
         """Return what the model does to its head's output, the size of its vocabulary, and the head's input.
 

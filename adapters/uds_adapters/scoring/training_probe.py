@@ -22,7 +22,7 @@ __all__ = ["TrainingProbe"]
 _LOGITS = 2**21  # of one sample, that are measured where a few of its rows are enough
 _FEWEST_ROWS = 8
 _EVERY = 10  # steps between two exact passes where the head is not seen
-_REUSES = 50  # measurements with one preparation of a head that trains
+_REUSES = 50  # measurements with one preparation of the head
 
 
 class TrainingProbe:
@@ -232,8 +232,8 @@ class TrainingProbe:
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[2])), given
 
     def _head(self, hidden: torch.Tensor, after: After, vocab: int) -> uds.Head:
-        """Return the head; what is prepared of one that trains serves some measurements."""
-        if self._prepared is None or self._prepared[1] >= _REUSES or self._scorer.frozen:
+        """Return the head; what is prepared of it serves some measurements, also while it trains."""
+        if self._prepared is None or self._prepared[1] >= _REUSES:
             self._prepared = self._scorer.head_at(hidden[:, -1:], after, vocab), 0
         head, uses = self._prepared
         self._prepared = head, uses + 1

@@ -131,10 +131,10 @@ class Candidates:
         further.extra = {**self.extra, **extra}
         return further
 
-    def with_tokens(self, *, glance: Array | None = None, ngrams: Array | None = None) -> "Candidates":
-        """Return the same candidates with what is known of their tokens."""
+    def with_tokens(self, **read: Array) -> "Candidates":
+        """Return the same candidates with what is known of their tokens: `glance`, `ngrams` or `ngram_counts`."""
         further = copy.copy(self)
-        further._tokens = {"glance": glance, "ngrams": ngrams}
+        further._tokens = {**self._tokens, **read}
         return further
 
     def layer(self, number: int, /) -> Array:

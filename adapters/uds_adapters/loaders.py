@@ -79,7 +79,7 @@ def _length(found: Sequence[Any]) -> int | None:
         for data in (getattr(one, "data_source", None), getattr(one, "dataset", None)):
             try:
                 return len(data)  # type: ignore[arg-type] - None has no length either
-            except (TypeError, NotImplementedError):
+            except (TypeError, NotImplementedError):  # a stream, or nothing, has no length
                 continue
     return None
 

@@ -50,7 +50,7 @@ OPTIONS: dict[str, list[Any]] = {
 }
 FITS = {("reference", "alpha"): [0.0, 0.7]}
 BUDGETS: list[dict[str, Any]] = [{"keep": 0.5}, {"keep": 0.1}, {"count": 1}, {"count": 3}, {"tokens": 4}, {}]
-# greedy choices of these depend on sums whose order the libraries choose, and equals cannot be told from their scores
+# greedy choices of these depend on sums whose order the libraries choose, and scores do not show which are equal
 IN_TURN = ("greats", "divbs")
 
 

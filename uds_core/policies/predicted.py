@@ -157,7 +157,8 @@ class Predicted(TokenBudgeted):
     def learn(self, state: PredictedState, scores: Array, /) -> PredictedState:
         """Return the state after the exact scores (pending,) of the samples chosen since the last call.
 
-        In the order in which they were chosen, NaN for unknown ones. O(pending width^2).
+        In the order in which they were chosen, NaN for unknown ones; of any array library and device, as they are
+        brought to the state's. O(pending width^2).
 
         Raises
         ------
@@ -167,7 +168,7 @@ class Predicted(TokenBudgeted):
         if tuple(scores.shape) != (self.pending(state),):
             msg = f"`scores` must have one for each of {self.pending(state)} chosen samples, got {tuple(scores.shape)}"
             raise ValueError(msg)
-        labels, expected = _compressed(scores), to_numpy(state.expected)
+        labels, expected = _compressed(_like(to_numpy(scores), state.glances)), to_numpy(state.expected)
         drawn = expected[:, 2] > 0
         pairs = state.pairs.add(*(side[drawn] - expected[drawn, 1] for side in (expected[:, 0], to_numpy(labels))))
         learner = self.learner.learn(state.learner, state.glances, labels)

@@ -21,6 +21,7 @@ __all__ = [
     "as_json",
     "atomic",
     "check_model",
+    "check_outputs",
     "check_records",
     "claim",
     "disk_full",
@@ -169,6 +170,31 @@ def check_model(folder: Path, /) -> None:
         raise LabError(msg)
     if not (folder / "config.json").is_file():
         msg = f"{folder} holds no config.json: expected a model folder as `save_pretrained` writes it"
+        raise LabError(msg)
+
+
+def check_outputs(data: Path, output: Path, subset: Path | None, /, *, overwrite: bool) -> None:
+    """Raise unless the files of a command that reads `data` can be written.
+
+    Raises
+    ------
+    LabError
+        If a file is a folder, is in none, is the data set, exists without `overwrite`, or if both are the same.
+    """
+    for name, path in (("output", output), ("subset", subset)):
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():
+            msg = f"`{name}` {path} is no name for a file: expected one in a folder that is there"
+            raise LabError(msg)
+        if path.exists() and data.exists() and path.samefile(data):
+            msg = f"`{name}` {path} is the data set itself: name another file"
+            raise LabError(msg)
+        if path.exists() and not overwrite:
+            msg = f"`{name}` {path} is already there: name another file, or replace it with `--overwrite`"
+            raise LabError(msg)
+    if subset is not None and subset.resolve() == output.resolve():
+        msg = f"`subset` and `output` are the same file, {output}: name two"
         raise LabError(msg)
 
 

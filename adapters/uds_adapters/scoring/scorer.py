@@ -153,13 +153,19 @@ class Scorer:
 
     def _features(self, piece: batches.SampleView, policy: uds.Policy) -> list[uds.Features]:
         """Return the features of one forward pass."""
-        read = TokenReader(self._bare, policy.needs)(piece)
+        return self._examined(self._candidates(piece, _DENSE_BYTES, policy.needs.layers), piece, policy)
+
+    def _examined(
+        self, parts: Iterator[uds.Candidates], samples: batches.SampleView, policy: uds.Policy
+    ) -> list[uds.Features]:
+        """Return the features of candidates that are some of `samples` at a time, in order."""
+        read = TokenReader(self._bare, policy.needs)(samples)
         features, first = [], 0
-        for candidates in self._candidates(piece, _DENSE_BYTES, policy.needs.layers):
-            number = candidates.shape[0]
-            part = {name: rows[first : first + number].to(candidates.like.device) for name, rows in read.items()}
-            features.append(examined(candidates.with_tokens(**part), policy))
-            first += number
+        for candidates in parts:
+            last = first + candidates.shape[0]
+            known = {name: rows[first:last].to(candidates.like.device) for name, rows in read.items()}
+            features.append(examined(candidates.with_tokens(**known), policy))
+            first = last
         return features
 
     def _halve_batch_size(self, size: int) -> None:

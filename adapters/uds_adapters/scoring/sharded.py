@@ -16,7 +16,7 @@ from . import models
 from .head_probe import HeadProbe, undisturbed
 from .heads import After, Linear
 from .layer_probe import LayerProbe
-from .scorer import Scorer, check_whole, examined
+from .scorer import Scorer, check_whole
 
 __all__ = ["ShardedScorer"]
 
@@ -97,7 +97,7 @@ class ShardedScorer(Scorer):
                 through = head(samples.arrange(hidden))
                 states = {number: samples.arrange(output) for number, output in layer_probe.states.items()}
                 pieces = self._pieces_of(samples, through, self._after.cap, states)
-                features.append(uds.pool([examined(candidates, policy) for candidates in pieces]))
+                features.append(uds.pool(self._examined(pieces, samples, policy)))
                 self._release(head)
             return linear
 

@@ -19,8 +19,7 @@ def learn(policy: Any, history: History, scores: torch.Tensor, /) -> None:
     """Give a policy the exact scores (n,) of the samples that it awaits; fewer are those of the latest."""
     if number := history.pending(policy):
         unknown = scores.new_full((max(0, number - len(scores)),), torch.nan)
-        known = torch.cat([unknown, scores])[-number:]
-        history.state = policy.learn(history.state, known.to(history.state.glances.device))
+        history.state = policy.learn(history.state, torch.cat([unknown, scores])[-number:])
 
 
 def expected(

@@ -34,6 +34,7 @@ CASES = {
     "frozen, a group of its own": {"frozen": True, "own_group": True},
     "micro-batches": {"score_batch_size": 2},
     "loss": {"policy": uds.MaxLoss(keep=0.5)},
+    "fresh": {"policy": uds.Fresh(uds.MaxLoss(keep=0.5))},
 }
 
 

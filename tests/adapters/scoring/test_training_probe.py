@@ -251,3 +251,29 @@ def test_adapters_of_peft_in_autocast_and_accelerate_are_measured(name):
         loss.backward()
     assert [len(scores) for scores in given] == [3, 3]
     assert all(scores.isfinite().all() for scores in given)
+
+
+TARGET = uds.ngram_counts(tiny.batch(6, seed=99)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: uds.Fresh(uds.Predicted("maxloss", count=3, warmup=2, forget=1.0)),
+        lambda: uds.Targeted(uds.Predicted("maxloss", count=3, warmup=2, forget=1.0), target=TARGET),
+    ],
+    ids=["fresh", "targeted"],
+)
+def test_a_predicted_score_inside_of_another_policy_learns_and_is_resumed(make):
+    model = tiny.llama()
+    selector: Any = BatchSelector(model, make())
+    for step in range(6):
+        model(**selector(tiny.batch(8, seed=step))).loss.backward()
+    state = selector.state_dict()
+    resumed: Any = BatchSelector(model, make())
+    resumed.load_state_dict(state)
+    for one in (selector, resumed):
+        one(tiny.batch(8, seed=9))
+    assert selector.last_indices == resumed.last_indices
+    # near-duplicates, and what is not drawn, are empty samples to the policy inside, and teach nothing
+    assert 4 * 3 < float(selector.history.state.policy.learner.weight) <= 2 * 8 + 4 * 3

@@ -63,7 +63,7 @@ def dedup(
     if not 0.0 < threshold <= 1.0:
         msg = f"`threshold` must be a fraction in (0, 1], got {threshold}: 0.5 is half of the n-grams in common"
         raise LabError(msg)
-    _check_paths(data, output, subset, overwrite=overwrite)
+    storage.check_outputs(data, output, subset, overwrite=overwrite)
     names = Fields(prompt=prompt_field, completion=completion_field, messages=messages_field, text=text_field)
     every = windows(data, size=_WINDOW, limit=limit)
     total, began = every[-1].record + every[-1].records, time.perf_counter()
@@ -87,24 +87,6 @@ def _report(found: "Duplicates") -> dict[str, Any]:
     if near < 0.02 * total:
         console.print("A policy against near-duplicates, such as fresh, has little to gain here.")
     return {"records": total, "near_duplicates": near, "equal": equal, "kept": total - near, "rate": near / total}
-
-
-def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:
-    for name, path in (("output", output), ("subset", subset)):
-        if path is None:
-            continue
-        if path.is_dir() or not path.parent.is_dir():
-            msg = f"`{name}` {path} is no name for a file: expected one in a folder that exists"
-            raise LabError(msg)
-        if path.exists() and path.samefile(data):
-            msg = f"`{name}` {path} is the data set itself: name another file"
-            raise LabError(msg)
-        if path.exists() and not overwrite:
-            msg = f"`{name}` {path} exists: name another file, or replace it with `--overwrite`"
-            raise LabError(msg)
-    if subset is not None and subset.resolve() == output.resolve():
-        msg = f"`subset` and `output` are the same file, {output}: name two"
-        raise LabError(msg)
 
 
 def _write(

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from .. import storage
 from ..console import options
 from ..console.options import Json, grouped, option
 from ..console.terminal import console, hint_at_allocator, rated, telling
@@ -73,13 +74,13 @@ def score(
         window=window,
     )
     chosen_by = scoring.make_policy()
-    _check_paths(source.data, output, subset, overwrite=overwrite)
+    storage.check_outputs(source.data, output, subset, overwrite=overwrite)
     every = Reader(source.data).windows(size=window, limit=source.limit)
     total = every[-1].record + every[-1].records
     choosing.check(chosen_by, choosing.number_of(keep, total), total)
     with telling(machine=json) as tell, lab.process() as process, _locked(process, output, subset):
         if process.rank == 0:  # another command may have written them since
-            _check_paths(source.data, output, subset, overwrite=overwrite)
+            storage.check_outputs(source.data, output, subset, overwrite=overwrite)
             hint_at_allocator()
         parts, seconds = _score_all(
             source, scoring, process, every, output=output, overwrite=overwrite, threads=threads
@@ -128,24 +129,6 @@ def _choose(
         choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
-
-
-def _check_paths(data: Path, output: Path, subset: Path | None, *, overwrite: bool) -> None:
-    for name, path in (("output", output), ("subset", subset)):
-        if path is None:
-            continue
-        if path.is_dir() or not path.parent.is_dir():
-            msg = f"`{name}` {path} is no name for a file: expected one in a folder that is there"
-            raise LabError(msg)
-        if path.exists() and data.exists() and path.samefile(data):
-            msg = f"`{name}` {path} is the data set itself: name another file"
-            raise LabError(msg)
-        if path.exists() and not overwrite:
-            msg = f"`{name}` {path} is already there: name another file, or replace it with `--overwrite`"
-            raise LabError(msg)
-    if subset is not None and subset.resolve() == output.resolve():
-        msg = f"`subset` and `output` are the same file, {output}: name two"
-        raise LabError(msg)
 
 
 def _score_all(

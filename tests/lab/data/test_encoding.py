@@ -1,11 +1,14 @@
 """Labels on the completion only, cut and padded."""
 
+import json
+
 import pytest
 import torch
 
 from uds_adapters.batches import IGNORE
 from uds_adapters.lab.data.encoding import Collator, Encoder, pad_id
 from uds_adapters.lab.data.records import Record
+from uds_adapters.lab.data.summary import Summary
 from uds_adapters.lab.demo.tiny_llama import build_tokenizer
 from uds_adapters.lab.errors import LabError
 
@@ -141,3 +144,19 @@ def test_what_a_tokenizer_raises_has_file_and_line():
 
     with pytest.raises(LabError, match=r"d\.jsonl:1: the tokenizer cannot encode the text: 'w'"):
         Encoder(tokenizer=Broken())([record(completion="w")])
+
+
+def test_the_summary_counts_what_is_cut_and_says_where_records_were_left_out(tokenizer):
+    texts = ["w" * size for size in (1, 30, 40)]
+    given = [Record(where=f"d:{n}", line=n, raw={}, completion=text) for n, text in enumerate(texts, start=1)]
+    empty = [Record(where=f"d:{n}", line=n, raw={}, prompt="p") for n in range(4, 9)]
+    encoder = Encoder(tokenizer=tokenizer, max_length=8)
+    found = encoder.encode([*given, *empty])
+    whole = Encoder(tokenizer=tokenizer, max_length=1000)(given)[0]
+    assert found.lengths == [len(example["input_ids"]) for example in whole]
+    assert found.summary.cut == 2
+    assert found.summary.places == {"empty": ("d:4", "d:5", "d:6")}
+    assert "Cut off after 8 tokens (`--max-length`): the end of 2 records." in found.summary.notes()
+    parts = [encoder.encode(part).summary for part in (given, empty[:2], empty[2:])]
+    assert Summary.joined(parts) == found.summary
+    assert Summary.joined([Summary.of_json(json.loads(json.dumps(part.as_json()))) for part in parts]) == found.summary

@@ -9,10 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from uds_adapters.lab.cli import app
-from uds_adapters.lab.data.jsonl import windows
-from uds_adapters.lab.data.records import Fields
-from uds_adapters.lab.dedup import search as searching
-from uds_adapters.lab.dedup import sketches as sketching
+from uds_adapters.lab.data.records import read
+from uds_adapters.lab.duplicates import search as searching
+from uds_adapters.lab.duplicates import sketches as sketching
 
 
 def dedup(folder, records, *arguments, name="data.jsonl"):
@@ -80,7 +79,8 @@ def test_the_search_finds_what_a_comparison_of_all_pairs_finds(tmp_path):
     random.Random(0).shuffle(texts)
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     path = tmp_path / "data.jsonl"
-    sketches = sketching.read(path, windows(path, size=64), fields=Fields())
+    records = read(path)
+    sketches = sketching.joined([sketching.sketched(records[:200]), sketching.sketched(records[200:])])
     found = searching.search(sketches, threshold=0.5)
     expected = all_pairs(sketches, 0.5)
     assert 60 < sum(original >= 0 for original in expected) < 160
@@ -174,3 +174,15 @@ def test_files_are_not_overwritten_unasked(tmp_path):
     for other in (tmp_path / "data.jsonl", tmp_path / "out.parquet"):
         assert dedup(tmp_path, records, "--overwrite", "--subset", other)[0].exit_code == 2
     assert (tmp_path / "data.jsonl").read_bytes() == b'{"text": "a b c"}\n'
+
+
+def test_other_files_and_formats_than_jsonl(tmp_path):
+    same = {"question": "What has a trunk and never forgets anything?", "answer": "An elephant, they say."}
+    records = [same, {"question": "Which town is it?", "answer": "Lima."}, same]
+    columns = ["--columns", "prompt=question", "--columns", "completion=answer"]
+    content = json.dumps(records, indent=1).encode()
+    result, rows = dedup(tmp_path, content, *columns, "--subset", tmp_path / "rest.jsonl", name="data.json")
+    assert result.exit_code == 0, result.output
+    assert rows["near_duplicate_of"] == [None, None, 0]
+    assert rows["line"] == [2, 6, 10]
+    assert [json.loads(line) for line in (tmp_path / "rest.jsonl").read_text("utf-8").splitlines()] == records[:2]

@@ -38,6 +38,8 @@ class Encoded(NamedTuple):
     labels: list[int]
     left_out: str | None
     """One of `REASONS`, or None."""
+    length: int = 0
+    """Number of tokens before any is cut off."""
 
 
 class EncodedRecords(NamedTuple):
@@ -47,6 +49,8 @@ class EncodedRecords(NamedTuple):
     records: list[Record]
     left_out: list[str | None]
     """For each record that was given, one of `REASONS`, or None."""
+    lengths: list[int]
+    """Number of tokens of each example before any is cut off."""
     summary: Summary
 
 
@@ -108,9 +112,12 @@ class Encoder:
             examples=[Example(index=n, input_ids=e.ids, labels=e.labels) for n, (e, _) in enumerate(kept)],
             records=[record for _, record in kept],
             left_out=left_out,
+            lengths=[e.length for e, _ in kept],
             summary=Summary(
                 length=self.max_length,
                 left_out=Counter(reason for reason in left_out if reason is not None),
+                places=Summary.first_places(zip(left_out, (record.where for record in records), strict=True)),
+                cut=sum(e.length > len(e.ids) for e, _ in kept),
                 replaced=sum(record.replaced > 0 for record in records),
                 unread=frozenset(unread),
                 unused=frozenset(name for record in records for name in self._unused(record)),
@@ -167,7 +174,7 @@ class Encoder:
                 "model, or name the tokenizer that it was trained with"
             )
             raise LabError(msg)
-        return Encoded(ids, labels, None)
+        return Encoded(ids, labels, None, len(before) + len(after))
 
     def _texts(self, record: Record) -> tuple[str, str, bool]:
         """Prompt, completion, and whether the special tokens of beginning and end are still to be added."""

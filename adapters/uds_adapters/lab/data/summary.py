@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["REASONS", "Summary"]
 
 _SHOWN = 12  # names
+_PLACES = 3  # of each reason
 REASONS = {
     "empty": "with an empty completion",
     "long": "whose prompt alone fills {length} tokens",
@@ -27,6 +28,10 @@ class Summary:
     """Maximum tokens of a sample."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Reason, of `REASONS` -> number of records."""
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reason -> file and line of the first records that were left out for it."""
+    cut: int = 0
+    """Records that are longer than that, whose end is cut off."""
     replaced: int = 0
     """Records with characters that were replaced."""
     unread: frozenset[str] = frozenset()
@@ -43,18 +48,32 @@ class Summary:
         """Return one summary of several."""
         parts = list(parts)
         left_out, formats = Counter[str](), Counter[str]()
+        places: dict[str, tuple[str, ...]] = {}
         for part in parts:
+            for reason, more in part.places.items():
+                places[reason] = (*places.get(reason, ()), *more)[:_PLACES]
             left_out.update(part.left_out)
             formats.update(part.formats)
         return cls(
             length=parts[0].length,
             left_out=left_out,
+            places=places,
+            cut=sum(part.cut for part in parts),
             replaced=sum(part.replaced for part in parts),
             unread=frozenset(name for part in parts for name in part.unread),
             unused=frozenset(name for part in parts for name in part.unused),
             formats=formats,
             dropped=sum(part.dropped for part in parts),
         )
+
+    @staticmethod
+    def first_places(reasons: Iterable[tuple[str | None, str]], /) -> dict[str, tuple[str, ...]]:
+        """Return the first places of each reason, of pairs of a reason, or None, and a place."""
+        found: dict[str, tuple[str, ...]] = {}
+        for reason, place in reasons:
+            if reason is not None and len(known := found.get(reason, ())) < _PLACES:
+                found[reason] = (*known, place)
+        return found
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any], /) -> Summary:
@@ -91,6 +110,8 @@ class Summary:
             notes.append(f"Read as {', '.join(self.formats if len(counted) == 1 else counted)}.")
         if names := sorted(self.unused):
             notes.append(f"Not part of the text: {'the field ' if len(names) == 1 else ''}{_listed(names)}.")
+        if self.cut:
+            notes.append(f"Cut off after {self.length} tokens (`--max-length`): the end of {_records(self.cut)}.")
         if self.dropped:
             notes.append(f"In {_records(self.dropped)}, messages after the assistant's last were left out.")
         if self.replaced:

@@ -9,12 +9,14 @@ from .. import storage
 from ..console import options
 from ..console.options import Json, option
 from ..console.terminal import console, rated, telling
-from ..data.records import Fields
+from ..data.fields import FORMATS, Fields
+from ..data.files import check
 from ..errors import LabError
 
 if TYPE_CHECKING:
-    from .search import Duplicates
-    from .sketches import Sketches
+    from ..data.reader import Reader
+    from ..duplicates.search import Duplicates
+    from ..duplicates.sketches import Sketches
 
 __all__ = ["dedup"]
 
@@ -27,17 +29,25 @@ def _data(text: str, /, *names: str, **more: Any) -> Any:
 
 def dedup(
     *,
-    data: Annotated[Path, _data("JSONL; a record holds prompt and completion, or messages, or text.")],
+    data: Annotated[
+        Path,
+        _data("JSONL, JSON, CSV or Parquet; or a folder or a pattern of such files, or a folder that datasets saved."),
+    ],
     limit: Annotated[int | None, _data("Use only the first N records.")] = None,
     prompt_field: Annotated[str, _data("Field of the prompt.")] = "prompt",
     completion_field: Annotated[str, _data("Field of the completion.")] = "completion",
     messages_field: Annotated[str, _data("Field of the messages.")] = "messages",
     text_field: Annotated[str, _data("Field of the text.")] = "text",
+    data_format: Annotated[
+        str, _data(f"Format of the records: {', '.join(FORMATS)}.", "--format", show_default="each record's own")
+    ] = "auto",
+    columns: Annotated[list[str], _data("name=field, such as context=passage; several times.")] = [],  # noqa: B006
     threshold: Annotated[
         float, option("Fraction of n-grams in common from which records are near-duplicates.", panel="Search")
     ] = 0.5,
     subset: Annotated[
-        Path | None, options.output("Write the records without near-duplicates here: their own lines, in their order.")
+        Path | None,
+        options.output("Write the records without near-duplicates here, as JSONL; lines of JSONL stay as they are."),
     ] = None,
     output: Annotated[Path, options.output("The Parquet file.")] = Path("duplicates.parquet"),
     overwrite: Annotated[bool, options.output("Replace existing files.", "--overwrite")] = False,
@@ -55,23 +65,30 @@ def dedup(
     """
     import time
 
-    from ..data.jsonl import windows
-    from .search import search
-    from .sketches import read
+    from ..data.reader import Reader
+    from ..data.records import parse
+    from ..duplicates.search import search
+    from ..duplicates.sketches import joined, sketched
 
-    storage.check_records(data)
+    check(data)
     if not 0.0 < threshold <= 1.0:
         msg = f"`threshold` must be a fraction in (0, 1], got {threshold}: 0.5 is half of the n-grams in common"
         raise LabError(msg)
     storage.check_outputs(data, output, subset, overwrite=overwrite)
-    names = Fields(prompt=prompt_field, completion=completion_field, messages=messages_field, text=text_field)
-    every = windows(data, size=_WINDOW, limit=limit)
-    total, began = every[-1].record + every[-1].records, time.perf_counter()
+    names = Fields(
+        format=data_format, prompt=prompt_field, completion=completion_field, messages=messages_field, text=text_field
+    ).mapped(columns)
+    began, reader = time.perf_counter(), Reader(data)
+    every = reader.windows(size=_WINDOW, limit=limit)
+    parts = []
     with telling(machine=json) as tell:
-        with rated("reading", total=total, unit="records") as progress:
-            sketches = read(data, every, fields=names, progress=progress)
+        with rated("reading", total=every[-1].record + every[-1].records, unit="records") as progress:
+            for window in every:
+                parts.append(sketched([parse(line, path=data, fields=names) for line in reader.read(window)]))
+                progress(window.record + window.records)
+        sketches = joined(parts)
         found = search(sketches, threshold=threshold)
-        _write(data, every, sketches, found, threshold=threshold, output=output, subset=subset)
+        _write(reader, every, sketches, found, threshold=threshold, output=output, subset=subset)
         tell({**_report(found), "output": str(output), "subset": None if subset is None else str(subset)}
              | {"seconds": time.perf_counter() - began})  # fmt: skip
 
@@ -90,7 +107,7 @@ def _report(found: "Duplicates") -> dict[str, Any]:
 
 
 def _write(
-    data: Path,
+    reader: "Reader",
     every: Any,
     sketches: "Sketches",
     found: "Duplicates",
@@ -106,8 +123,6 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ..data import jsonl
-
     repeats = found.original >= 0
     rows = pa.table(
         {
@@ -118,11 +133,11 @@ def _write(
             "similarity": pa.array(found.similarity, mask=~repeats),
             "chosen": pa.array(~repeats),
         }
-    ).replace_schema_metadata({"uds": json.dumps({"data": str(data), "threshold": threshold})})
+    ).replace_schema_metadata({"uds": json.dumps({"data": str(reader.path), "threshold": threshold})})
     if subset is not None:
         with storage.atomic(subset) as stream:
             for window in every:
-                for line in jsonl.read(data, window):
+                for line in reader.read(window):
                     if not repeats[line.record]:
                         stream.write(line.content + (line.end or b"\n"))
     with storage.atomic(output) as stream:

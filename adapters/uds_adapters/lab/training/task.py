@@ -19,7 +19,7 @@ from ..evaluation.heldout import HeldOut
 from ..models import context, load_model, load_tokenizer, quiet, vocabulary
 from .settings import Settings
 
-__all__ = ["Task", "prepare"]
+__all__ = ["Task", "encoder_of", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +95,7 @@ def prepare(source: Source, /, *, seed: int) -> Task:
     train, heldout = _records(source, seed)
     train, aside = data.split(train, holdout=source.aside, seed=seed) if source.aside else (train, [])
     with quiet():
-        tokenizer = load_tokenizer(source.model)
-        encoder = Encoder(
-            tokenizer=tokenizer,
-            template=source.template,
-            max_length=source.max_length,
-            context=context(source.model),
-            vocabulary=vocabulary(source.model),
-        )
+        encoder = encoder_of(source)
         parts = [
             _encoded(name, records, encoder)
             for name, records in (("training", train), ("held-out", heldout), ("set-aside", aside))
@@ -110,15 +103,32 @@ def prepare(source: Source, /, *, seed: int) -> Task:
     _warn_of_overlap(parts[0].examples, parts[1].examples)
     return Task(
         model=source.model,
-        tokenizer=tokenizer,
+        tokenizer=encoder.tokenizer,
         encoder=encoder,
-        collator=Collator(pad_id(tokenizer)),
+        collator=Collator(pad_id(encoder.tokenizer)),
         train=parts[0].examples,
         heldout=parts[1].examples,
         aside=parts[2].examples,
         records=parts[0].records,
         heldout_records=parts[1].records,
         summary=Summary.joined(part.summary for part in parts),
+    )
+
+
+def encoder_of(source: Source, /) -> Encoder:
+    """Return what makes examples of a source's records: the tokenizer in the model's folder, without the model.
+
+    Raises
+    ------
+    LabError
+        If the folder holds no tokenizer.
+    """
+    return Encoder(
+        tokenizer=load_tokenizer(source.model),
+        template=source.template,
+        max_length=source.max_length,
+        context=context(source.model),
+        vocabulary=vocabulary(source.model),
     )
 
 

@@ -1,23 +1,20 @@
-"""Sketches of the words of every record of a file, a window of records at a time."""
+"""Sketches of the words of records."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 import uds_core as uds
 
-from ..data import jsonl, records
-from ..data.jsonl import Window
-from ..data.records import Fields, Record
+from ..data.records import Record
 
-__all__ = ["DIM", "Sketches", "read", "words"]
+__all__ = ["DIM", "Sketches", "joined", "sketched", "words"]
 
 DIM = 128
 _MOST = 4096  # words of a record that are compared: its beginning
@@ -29,7 +26,7 @@ _PARTS = re.compile(f"[{_LETTERS}]|[^{_LETTERS}]+")
 
 
 class Sketches(NamedTuple):
-    """What is known of the records of a file."""
+    """What is compared of records."""
 
     line: np.ndarray  # (n,) int64, from 1
     words: np.ndarray  # (n,) int32: number of words
@@ -37,49 +34,21 @@ class Sketches(NamedTuple):
     numbers: np.ndarray  # (n, DIM) int32: sketches of their n-grams
 
 
-def read(
-    path: Path,
-    every: Sequence[Window],
-    /,
-    *,
-    fields: Fields,
-    progress: Callable[[int], None] | None = None,
-) -> Sketches:
-    """Return the sketches of all records in the windows `every`.
+def sketched(records: Sequence[Record], /) -> Sketches:
+    """Return the sketches of records, in their order. Holds 4 * DIM bytes for each."""
+    every = [words(_text(record)) for record in records]
+    hashed = [[zlib.crc32(word.encode("utf-8", "surrogatepass")) >> 1 for word in own[:_MOST]] for own in every]
+    return Sketches(
+        np.array([record.line for record in records], np.int64),
+        np.array([len(own) for own in every], np.int32),
+        np.array([_digest(own) for own in every], np.uint64),
+        _numbers(hashed),
+    )
 
-    Parameters
-    ----------
-    path
-        A JSONL file.
-    every
-        Its windows, in order.
-    fields
-        Names of the fields of a record.
-    progress
-        Called with the number of records done.
 
-    Raises
-    ------
-    LabError
-        If a line is no record.
-
-    Notes
-    -----
-    Holds one window of records and 4 * DIM bytes for each record of the file.
-    """
-    total = every[-1].record + every[-1].records
-    line, count = np.zeros(total, np.int64), np.zeros(total, np.int32)
-    exact, numbers = np.zeros(total, np.uint64), np.zeros((total, DIM), np.int32)
-    for window in every:
-        texts: list[list[int]] = []
-        for place, found in enumerate(jsonl.read(path, window), start=window.record):
-            own = words(_text(records.parse(found, path=path, fields=fields)))
-            line[place], count[place], exact[place] = found.line, len(own), _digest(own)
-            texts.append([zlib.crc32(word.encode("utf-8", "surrogatepass")) >> 1 for word in own[:_MOST]])
-        numbers[window.record : window.record + window.records] = _sketched(texts)
-        if progress is not None:
-            progress(window.record + window.records)
-    return Sketches(line, count, exact, numbers)
+def joined(parts: Sequence[Sketches], /) -> Sketches:
+    """Return the sketches of all parts, one after the other."""
+    return Sketches(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def words(text: str, /) -> list[str]:
@@ -102,7 +71,7 @@ def _digest(own: Sequence[str]) -> int:
     return int.from_bytes(whole.digest(), "little")
 
 
-def _sketched(texts: Sequence[Sequence[int]]) -> np.ndarray:
+def _numbers(texts: Sequence[Sequence[int]]) -> np.ndarray:
     """Return the sketches (n, DIM) of lists of hashed words; records of nearly equal length are sketched together."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     sketches = np.zeros((len(texts), DIM), np.int32)

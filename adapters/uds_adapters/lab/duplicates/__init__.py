@@ -1,0 +1,1 @@
+"""Near-duplicates: sketches of records, and the search among them."""

@@ -1,6 +1,6 @@
 """Files that changed are distinguished from those that did not."""
 
-from uds_adapters.lab import storage
+from uds_adapters.lab import model_paths, storage
 
 
 def test_of_a_file(tmp_path):
@@ -20,8 +20,8 @@ def test_of_a_model(tmp_path):
         if place is not None:
             data[place] += 1
         weights.write_bytes(data)
-        seen.add(storage.of_model(tmp_path))
+        seen.add(model_paths.fingerprint(tmp_path))
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    seen.add(storage.of_model(tmp_path))
+    seen.add(model_paths.fingerprint(tmp_path))
     assert len(seen) == 4
-    assert storage.of_model(tmp_path) in seen
+    assert model_paths.fingerprint(tmp_path) in seen

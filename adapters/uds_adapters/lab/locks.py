@@ -26,7 +26,7 @@ import filelock
 from . import storage
 from .errors import LabError
 
-__all__ = ["locked_file", "locked_folder"]
+__all__ = ["locked_file", "locked_folder", "one_at_a_time"]
 
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 _ATTEMPTS = 5  # the last owner may delete the file between its opening and locking
@@ -65,6 +65,23 @@ def locked_file(path: Path, /) -> Iterator[None]:
     lock = path.with_name(f"{path.name}.lock")
     with _locked(lock, lock.with_name(f"{lock.name}.json"), subject=path):
         yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path, /) -> Iterator[None]:
+    """Wait until no other process is inside the block with the same file; where there are no locks, do not wait."""
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""Models and tokenizers from local folders, for full or LoRA fine-tuning; nothing is downloaded."""
+"""Models and tokenizers from folders, for full or LoRA fine-tuning."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import torch
 import transformers
 
 from .errors import LabError, LabWarning
-from .storage import check_model, disk_full
+from .library_logs import quiet
+from .model_paths import adapter_base, check_model, hub_name, is_adapter
+from .storage import disk_full
 from .weights import check_weights, reason
 
 __all__ = [
@@ -33,14 +36,21 @@ __all__ = [
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # not given, it asks on the terminal
 
 
-def load_model(folder: Path, /) -> Any:
+def load_model(folder: Path, /, *, lora: bool = False) -> Any:
     """Load the causal language model in `folder`, its weights in float32, all of them from the files there.
+
+    LoRA adapters in `folder` are merged into their base; with `lora` they are put on it and train, as `with_lora` would
+    put new ones.
 
     Raises
     ------
     LabError
         If it cannot be loaded, or if its weights do not match it.
     """
+    check_model(folder)
+    if is_adapter(folder):
+        model = with_adapter(load_model(adapter_base(folder)), folder, trains=lora)
+        return model if lora else model.merge_and_unload().requires_grad_(True)
     config = _config(folder)
     text = config.get_text_config()
     if not _inside(text.pad_token_id, text.vocab_size):  # an embedding refuses it
@@ -63,8 +73,11 @@ def load_tokenizer(folder: Path, /) -> Any:
     """Load the tokenizer in `folder`.
 
     If its padding token is beyond the model's embedding, as when it was added without resizing, another token pads.
+    LoRA adapters without a tokenizer have that of their base.
     """
     check_model(folder)
+    if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        return load_tokenizer(adapter_base(folder))
     with _explained("tokenizer", folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
     size = vocabulary(folder)
@@ -93,6 +106,7 @@ def vocabulary(folder: Path, /) -> int | None:
 
 def _config(folder: Path) -> Any:
     check_model(folder)
+    folder = adapter_base(folder) if is_adapter(folder) else folder
     with _explained("configuration", folder):
         return transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
 
@@ -114,9 +128,13 @@ def _explained(what: str, folder: Path) -> Iterator[None]:
 def with_lora(model: Any, /, *, rank: int, seed: int) -> Any:
     """`model` with low-rank adapters on all its linear layers but the head; only they train.
 
-    Their first values depend on `seed` alone, and the global generator is left as it was.
+    Their first values depend on `seed` alone, and the global generator is left as it was. A model that has adapters
+    already keeps those, whatever their rank.
     """
     import peft
+
+    if hasattr(model, "peft_config"):
+        return model
 
     if rank < 1:
         msg = f"`lora_rank` must be at least 1, got {rank}"
@@ -127,8 +145,8 @@ def with_lora(model: Any, /, *, rank: int, seed: int) -> Any:
         return peft.get_peft_model(model, config)
 
 
-def with_adapter(model: Any, folder: Path, /) -> Any:
-    """`model` with the adapters that PEFT saved in `folder`."""
+def with_adapter(model: Any, folder: Path, /, *, trains: bool = False) -> Any:
+    """`model` with the adapters that PEFT saved in `folder`; `trains`: only they train, else nothing does."""
     import peft
 
     if not (folder / "adapter_config.json").is_file():
@@ -137,7 +155,7 @@ def with_adapter(model: Any, folder: Path, /) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="(?s).*Found missing adapter keys")
-            return peft.PeftModel.from_pretrained(model, folder, local_files_only=True)
+            return peft.PeftModel.from_pretrained(model, folder, is_trainable=trains, local_files_only=True)
     except Exception as error:
         msg = f"the adapters in {folder} do not fit the model: {reason(error, folder)}"
         raise LabError(msg) from error
@@ -149,24 +167,6 @@ def trainable(model: Any, /) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No log lines, progress bars and notices on future versions of transformers; as before afterwards."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Saved:
     """What was saved, and where."""
@@ -174,7 +174,7 @@ class Saved:
     kind: Literal["adapters", "model"]
     folder: Path
     base: Path
-    """The model that training began with, which adapters need."""
+    """The model that adapters need."""
     parameters: int
     """Numbers that were saved: of the adapters, or of the whole model."""
     size: int
@@ -206,11 +206,16 @@ def save(model: Any, /, *, tokenizer: Any, base: Path, folder: Path) -> Saved:
         Where it cannot be written.
     """
     kind: Literal["adapters", "model"] = "adapters" if hasattr(model, "peft_config") else "model"
+    base = adapter_base(base) if is_adapter(base) else base
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = str(base.absolute())
     target, unfinished = folder / kind, folder / f"{kind}.tmp"
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        if kind == "adapters" and (name := hub_name(base)):
+            _name_base(unfinished / "adapter_config.json", name)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.replace(target)
     except Exception as error:
@@ -223,6 +228,12 @@ def save(model: Any, /, *, tokenizer: Any, base: Path, folder: Path) -> Saved:
     trained = [p.numel() for p in model.parameters() if kind == "model" or p.requires_grad]
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     return Saved(kind=kind, folder=target, base=base, parameters=sum(trained), size=size)
+
+
+def _name_base(file: Path, name: str) -> None:
+    """Write the name of the base in place of its path, which PEFT needs for saving."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**config, "base_model_name_or_path": name}, indent=2), encoding="utf-8")
 
 
 def _bytes(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Output files and folders, checks of input files, and content hashes of data and models."""
+"""Output files and folders, checks of input files, and content hashes of files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ __all__ = [
     "OWNER",
     "as_json",
     "atomic",
-    "check_model",
     "check_outputs",
     "check_records",
     "claim",
     "disk_full",
     "folder",
     "of_file",
-    "of_model",
+    "of_weights",
     "user_error",
     "write",
 ]
@@ -135,7 +134,7 @@ def user_error(error: OSError, path: Path, /) -> LabError:
     return LabError(f"cannot write {path} ({error.strerror}): name a folder that you may write to with `--output`")
 
 
-_PART = 1 << 20  # bytes: of weights, which may be gigabytes, only the beginning and the end are read
+_PART = 1 << 20  # bytes that are read at once
 
 
 def of_file(path: Path, /) -> str:
@@ -147,30 +146,14 @@ def of_file(path: Path, /) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_model(folder: Path, /) -> str:
-    """Return the hash of a model folder: names, sizes, and the first and last MiB of each file."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_PART))
-            stream.seek(max(0, size - _PART))
-            digest.update(stream.read())
+def of_weights(path: Path, /) -> str:
+    """Return the hash of a file that may have gigabytes: of its size, its first and its last MiB."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        digest = hashlib.sha256(str(size).encode() + stream.read(_PART))
+        stream.seek(max(0, size - _PART))
+        digest.update(stream.read())
     return digest.hexdigest()[:16]
-
-
-def check_model(folder: Path, /) -> None:
-    """Raise an error if `folder` is no model folder."""
-    if not folder.is_dir():
-        msg = (
-            f"no folder {folder}: `--model` takes a local folder with a model and its tokenizer, and nothing is "
-            "downloaded here. Fetch one first: `hf download NAME --local-dir FOLDER`"
-        )
-        raise LabError(msg)
-    if not (folder / "config.json").is_file():
-        msg = f"{folder} holds no config.json: expected a model folder as `save_pretrained` writes it"
-        raise LabError(msg)
 
 
 def check_outputs(data: Path, output: Path, subset: Path | None, /, *, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..console import options
-from ..console.options import Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, training
+from ..console.options import MODEL, Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, located, training
 from ..console.terminal import hint_at_allocator, telling
 from ..data.source import Source
 from ..locks import locked_folder
@@ -35,7 +35,9 @@ def compare(
     reference_model: Annotated[
         Path | None,
         training(
-            "Folder of the reference model of rholoss.", show_default="the model, trained on the records set aside"
+            "Reference model of rholoss, named as --model is.",
+            show_default="the model, trained on the records set aside",
+            **MODEL,
         ),
     ] = None,
     jobs: Jobs = None,
@@ -66,10 +68,11 @@ def compare(
 
     with telling(machine=json) as tell, locked_folder(output):
         every = range(seed, seed + seeds)
+        reference = None if reference_model is None else located(reference_model)
         settings, number = side_by_side(settings, jobs)
         check(policies, seeds=every, settings=settings)
-        share = set_aside(policies, fraction=aside, reference_model=reference_model)
-        plan = Plan(source=replace(source, aside=share, reference_model=reference_model), settings=settings, seed=seed)
+        share = set_aside(policies, fraction=aside, reference_model=reference)
+        plan = Plan(source=replace(source, aside=share, reference_model=reference), settings=settings, seed=seed)
         task = prepare(plan.source, seed=seed)
         settings.total_steps(len(task.train))
         task.measure(settings)

@@ -14,6 +14,7 @@ import torch
 from ...batches import IGNORE
 from .. import storage
 from ..data.duplicates import duplicates
+from ..model_paths import hub_name
 from ..report.folders import write as write_report
 from ..training.budget import RunBudget
 from ..training.run_result import RunResult
@@ -84,6 +85,7 @@ def _configuration(task: Task, results: Sequence[RunResult], plan: Plan) -> dict
     planned = plan.as_json()
     return {
         **planned["source"],
+        "model": hub_name(plan.source.model) or planned["source"]["model"],
         **planned["settings"],
         "fingerprints": planned["fingerprints"],
         "steps": plan.settings.total_steps(len(task.train)),

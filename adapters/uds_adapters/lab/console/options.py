@@ -18,13 +18,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import storage
 from ..data.fields import FORMATS, Fields
 from ..data.files import check
 from ..data.source import DEFAULT_TEMPLATE, Source
+from ..model_paths import as_path_or_name, check_model, locate
 from ..training.settings import Settings
 
 __all__ = [
+    "MODEL",
     "NAMES",
     "Jobs",
     "Json",
@@ -34,6 +35,7 @@ __all__ = [
     "Seed",
     "Seeds",
     "grouped",
+    "located",
     "option",
     "output",
     "settings",
@@ -60,6 +62,9 @@ _data = functools.partial(option, panel="Data")
 training = functools.partial(option, panel="Training")
 output = functools.partial(option, panel="Output")
 
+MODEL: dict[str, Any] = {"parser": as_path_or_name, "metavar": "MODEL"}
+"""Of an option that names a model; see `located`."""
+
 Seed = Annotated[int, training("Seed of the candidates' order, adapters and held-out split; with --seeds, the first.")]
 Seeds = Annotated[int, training("Number of seeds; every policy runs once per seed.")]
 Policies = Annotated[
@@ -79,9 +84,23 @@ Jobs = Annotated[
 Json = Annotated[bool, output("Print one JSON object on stdout; text for people goes to stderr.", "--json")]
 
 
+def located(model: Path | str, /) -> Path:
+    """Return the folder of the model that an option names, checked; say on stderr what is unpacked."""
+    folder = locate(model, notice=lambda text: typer.echo(text, err=True))
+    check_model(folder)
+    return folder
+
+
 def source(
     *,
-    model: Annotated[Path, _data("Folder of a model and its tokenizer; nothing is downloaded.")],
+    model: Annotated[
+        Path,
+        _data(
+            "Folder of a model, or of LoRA adapters, which are merged into their base; GGUF file; name on the Hugging "
+            "Face Hub; or smollm2.",
+            **MODEL,
+        ),
+    ],
     data: Annotated[
         Path,
         _data("JSONL, JSON, CSV or Parquet; or a folder or a pattern of such files, or a folder that datasets saved."),
@@ -112,12 +131,12 @@ def source(
     max_length: Annotated[int, _data("Maximum tokens of a sample; the rest is cut off.")] = 512,
 ) -> Source:
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
-    storage.check_model(model)
+    folder = located(model)
     for file in (data, eval_data):
         if file is not None:
             check(file)
     return Source(
-        model=model,
+        model=folder,
         data=data,
         eval_data=eval_data,
         holdout=holdout,
@@ -150,8 +169,10 @@ def settings(
     learning_rate: Annotated[
         float | None, training("Peak learning rate.", show_default="2e-4 with --lora, else 5e-5")
     ] = None,
-    lora: Annotated[bool, training("Train low-rank adapters in place of all weights.", "--lora")] = False,
-    lora_rank: Annotated[int, training("Rank of the adapters.")] = 8,
+    lora: Annotated[
+        bool, training("Train low-rank adapters in place of all weights: new ones, or those in --model.", "--lora")
+    ] = False,
+    lora_rank: Annotated[int, training("Rank of new adapters.")] = 8,
     bf16: Annotated[bool, training("Compute in bfloat16; the weights stay in float32.", "--bf16")] = False,
     eval_every: Annotated[int | None, training("Steps between evaluations.", show_default="about 8 a run")] = None,
     metrics: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import storage
+from .. import model_paths
 from ..errors import LabError
 from .fields import Fields
 from .files import fingerprint
@@ -21,7 +21,7 @@ class Source:
     Parameters
     ----------
     model
-        Folder of the model and its tokenizer.
+        Folder of the model and its tokenizer, or of LoRA adapters; see `locate`.
     data, eval_data
         Files, folders or patterns; without the second, a fraction `holdout` of the first is held out (0: nothing is).
     limit, eval_limit
@@ -68,5 +68,5 @@ class Source:
         models = {"model": self.model, "reference_model": self.reference_model}
         return {
             **{name: fingerprint(file) for name, file in files.items() if file is not None},
-            **{name: storage.of_model(folder) for name, folder in models.items() if folder is not None},
+            **{name: model_paths.fingerprint(folder) for name, folder in models.items() if folder is not None},
         }

@@ -80,7 +80,7 @@ class Phases:
         arguments = transformers.TrainingArguments(
             output_dir="unused", learning_rate=0.0, use_cpu=not _has_accelerator(), report_to=[]
         )
-        model = load_model(task.model)
+        model = load_model(task.model, lora=settings.lora_rank is not None)
         if settings.lora_rank is not None:
             model = with_lora(model, rank=settings.lora_rank, seed=seed)
         self.device: torch.device = arguments.device

@@ -18,7 +18,7 @@ import uds_core as uds
 from ... import batches
 from ...ranks import Ranks
 from ...scoring.batch_scorer import BatchScorer
-from .. import storage
+from .. import model_paths
 from ..data import records as data
 from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
 from ..data.files import fingerprint
@@ -289,7 +289,7 @@ def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
     folders = {"model": source.model, "adapter": scoring.adapter}
     there = {name: folder for name, folder in folders.items() if folder is not None and folder.is_dir()}
     return {
-        **{name: storage.of_model(folder) for name, folder in there.items()},
+        **{name: model_paths.fingerprint(folder) for name, folder in there.items()},
         "data": fingerprint(source.data),
         **{name: getattr(source, name) for name in ("limit", "template", "max_length")},
         "fields": asdict(source.fields),

@@ -97,7 +97,7 @@ class Job:
         settings = replace(settings, steps=_steps(task, settings, trainer_options))
         with quiet():
             check(settings, trainer_options, policy=made, seed=seed, folder=folder, max_length=source.max_length)
-        model = task.load_model()
+        model = task.load_model(lora=settings.lora_rank is not None)
         fingerprints = source.fingerprints()
         if resume:
             _check_source(folder, fingerprints)

@@ -94,7 +94,8 @@ def train_once(
     accumulate = 1 if trainer_options is None else trainer_options.accumulate
     steps = settings.total_steps(len(task.train), accumulate=accumulate)
     budget = _budget(settings, train=task.train, steps=steps, accumulate=accumulate, seed=seed)
-    model = task.load_model() if model is None else model
+    lora = settings.lora_rank is not None
+    model = task.load_model(lora=lora) if model is None else model
     if settings.lora_rank is not None:
         model = with_lora(model, rank=settings.lora_rank, seed=seed)
     given: dict[str, Any] = {

@@ -33,7 +33,7 @@ class Settings:
     learning_rate
         The peak: the rate rises over the first twentieth of the budget and falls linearly to 0.
     lora_rank
-        Rank of the LoRA adapters; None: full fine-tuning.
+        Rank of the LoRA adapters, where the model has none yet; None: full fine-tuning.
     bf16
         Compute in bfloat16 (autocast); the weights stay in float32.
     eval_every

@@ -54,8 +54,8 @@ class Task:
         sentence = "; ".join([text, *([reasons] if reasons else []), *clauses]) + "."
         return " ".join([sentence, *self.summary.notes()])
 
-    def load_model(self) -> Any:
-        """Load the model in its folder, checked.
+    def load_model(self, *, lora: bool = False) -> Any:
+        """Load the model in its folder, checked; with `lora`, LoRA adapters there are not merged, but train.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Task:
             If it cannot be loaded, or if its weights do not match it.
         """
         with quiet():
-            return load_model(self.model)
+            return load_model(self.model, lora=lora)
 
     def measure(self, settings: Settings | None = None, /) -> HeldOut | None:
         """Return the measurement of the held-out loss and the metrics asked for; None where nothing is held out.

@@ -287,3 +287,17 @@ def test_windows_of_another_run_are_refused_when_they_are_read(source, tmp_path)
 def one_row():
     values = {name: np.ones(1, dtype=np.int64) for name in ScoredRecords._fields}
     return ScoredRecords(**{**values, "left_out": np.array([""])})
+
+
+def test_all_answers_are_scored_with_train_on_all(source, tmp_path):
+    turns = [
+        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("user", "r"), ("assistant", "no"))
+    ]
+    data = tmp_path / "chats.jsonl"
+    data.write_text(f"{json.dumps({'messages': turns})}\n" * 4, encoding="utf-8")
+    options = ["--data", data, "--policy", "longest", "--keep", "0.5"]
+    _, last = scored(source, tmp_path, *options, name="last.parquet")
+    _, every = scored(source, tmp_path, *options, "--train-on", "all", name="all.parquet")
+    assert every["tokens"] == last["tokens"]
+    assert all(a > b for a, b in zip(every["trained_tokens"], last["trained_tokens"], strict=True))
+    assert "must be last or all" in uds("score", "--model", source.model, *options, "--train-on", "first").output

@@ -1,9 +1,11 @@
 """A source becomes training and held-out examples, or a sentence that says why not."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from uds_adapters.batches import IGNORE
 from uds_adapters.lab.demo import scenario
 from uds_adapters.lab.errors import LabError, LabWarning
 from uds_adapters.lab.training.task import prepare
@@ -62,3 +64,18 @@ def test_held_out_records_that_are_training_records_are_counted(source, tmp_path
     with pytest.warns(LabWarning, match=r"^3 of 8 held-out records are training records too"):
         prepare(source, seed=0)
     prepare(replace(source, limit=17), seed=0)  # which are not trained on
+
+
+def test_all_answers_reach_the_labels_of_training_and_held_out_examples(source, tmp_path):
+    data = tmp_path / "chats.jsonl"
+    turns = [
+        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("user", "r"), ("assistant", "no"))
+    ]
+    data.write_text(f"{json.dumps({'messages': turns})}\n" * 8, encoding="utf-8")
+    source = replace(source, data=data, eval_data=None, holdout=0.5)
+    with pytest.warns(LabWarning):
+        last, every = (prepare(replace(source, train_on=which), seed=0) for which in ("last", "all"))
+    decode = last.tokenizer.decode
+    for found, words in ((last, "no</s>"), (every, " yesno</s>")):
+        for example in (*found.train, *found.heldout):
+            assert decode([label for label in example["labels"] if label != IGNORE]) == words

@@ -114,7 +114,7 @@ def source(
     prompt_field: Annotated[str, _data("Field of the prompt.")] = "prompt",
     completion_field: Annotated[str, _data("Field of the completion, which is trained on.")] = "completion",
     messages_field: Annotated[
-        str, _data("Field of the messages; the last, the assistant's, is trained on.")
+        str, _data("Field of the messages, of which the assistant's are trained on.")
     ] = "messages",
     text_field: Annotated[str, _data("Field of the text, all of which is trained on.")] = "text",
     choices_field: Annotated[str, _data("Field of the choices, a list of strings, for --metric accuracy.")] = "choices",
@@ -128,6 +128,9 @@ def source(
     template: Annotated[
         str, _data(r"How prompt and completion are joined; {field} is any field of the record, \n a new line.")
     ] = _SHOWN_TEMPLATE,
+    train_on: Annotated[
+        str, _data("last: the last answer of a conversation carries loss; all: all of the assistant's.")
+    ] = "last",
     max_length: Annotated[int, _data("Maximum tokens of a sample; the rest is cut off.")] = 512,
 ) -> Source:
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
@@ -151,6 +154,7 @@ def source(
             format=data_format,
         ).mapped(columns),
         template=template.replace(r"\n", "\n"),
+        train_on=train_on,
         max_length=max_length,
     )
 

@@ -6,60 +6,128 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import LabError
+from .answers import THOUGHT, Span, has_marks, located, marked, thinking, trained_places, training_template
 from .messages import Turn
 from .records import Record
 
-__all__ = ["Rendered", "render", "unread"]
+__all__ = ["Chat", "Rendered", "render", "unread"]
 
 _ALWAYS_READ = frozenset({"role", "content", "tool_calls", "weight", "loss_weight"})
+_WORD = re.compile(r"\w+")
 
 
 class Rendered(NamedTuple):
-    """A conversation as text."""
+    """A record as text."""
 
     prompt: str
-    completion: str  # what the last message adds
+    completion: str  # from the last answer on
     special: bool  # whether the text has its special tokens already
+    spans: tuple[Span, ...]  # of prompt and completion together: what carries loss
+    cut: bool = False  # whether the chat template leaves thinking out of what is trained on
 
 
-def render(record: Record, /, *, tokenizer: Any) -> Rendered:
-    """Return the text of a conversation, in two parts: up to the assistant's last message, and that message.
+@dataclass(frozen=True)
+class Chat:
+    """Renders conversations.
 
-    Chat templates differ in what they expect of a message with tool calls: arguments as an object or as JSON, no
-    content as an empty text or as null. The first of these is taken that shows every call with its arguments.
-
-    Raises
-    ------
-    LabError
-        If the chat template fails, drops a tool call, or does not begin with the conversation without its last message.
+    Parameters
+    ----------
+    tokenizer
+        With a chat template, or without.
+    train_on
+        ``last`` or ``all``: the last answer carries loss, or all of the assistant's messages.
     """
-    if not tokenizer.chat_template:
-        return _plain(record)
-    failed: str | None = None
-    for turns in _variants(record.messages):
-        try:
-            prompt, whole = _templated(turns, record, tokenizer)
-            missing = _dropped(turns, record, tokenizer)
-        except Exception as error:  # a template is a program, which may raise anything
-            failed = failed or f"the tokenizer's chat template refuses the conversation: {_words(error)}"
-            continue
-        if missing is not None:
-            failed = failed or (
-                f"the tokenizer's chat template does not show the tool call {missing!r} with its arguments: use a "
-                "model whose template supports tools, or write the call into 'content'"
-            )
-        elif whole.startswith(prompt):
-            return Rendered(prompt, whole[len(prompt) :], special=True)
-        else:
-            failed = failed or (
-                "the tokenizer's chat template does not continue the conversation without its last turn, so it is not "
-                "known which words are the completion; give prompt and completion instead"
-            )
-    msg = f"{record.where}: {failed}"
-    raise LabError(msg)
+
+    tokenizer: Any
+    train_on: str = "last"
+
+    @cached_property
+    def _training(self) -> str | None:
+        """Return TRL's form of the chat template."""
+        return training_template(self.tokenizer)
+
+    def __call__(self, record: Record, /) -> Rendered:
+        """Return the text of a conversation, in two parts: up to the assistant's last message, and from there on.
+
+        Chat templates differ in what they expect of a message: content as text or in parts, and with tool calls
+        arguments as an object or as JSON, no content as an empty text or as null. The first of these is taken that
+        shows every answer, and every call with its arguments.
+
+        Raises
+        ------
+        LabError
+            If the chat template fails, drops a tool call, or does not show where an answer begins and ends.
+        """
+        if not self.tokenizer.chat_template:
+            return _plain(record, self.train_on)
+        failed: str | None = None
+        for turns in _variants(record.messages):
+            try:
+                rendered = self._rendered(turns, record)
+                missing = _dropped(turns, record, self.tokenizer)
+            except Exception as error:  # a template is a program, which may raise anything
+                failed = failed or f"the tokenizer's chat template refuses the conversation: {_words(error)}"
+                continue
+            if missing is not None:
+                failed = failed or (
+                    f"the tokenizer's chat template does not show the tool call {missing!r} with its arguments: use a "
+                    "model whose template supports tools, or write the call into 'content'"
+                )
+            elif rendered is not None:
+                return rendered
+            else:
+                failed = failed or (
+                    "the tokenizer's chat template does not show the words of an answer, or not where they begin and "
+                    "end; give prompt and completion instead"
+                )
+        msg = f"{record.where}: {failed}"
+        raise LabError(msg)
+
+    def _rendered(self, turns: Sequence[Turn], record: Record) -> Rendered | None:
+        """Return the text with the spans of what is trained on; None: they are not known."""
+        template = self.tokenizer.get_chat_template(None, list(record.tools) or None)
+        if self.train_on == "last":
+            found = self._by_prefixes(turns, record, template)
+            if found is None or not found.cut or self._training is None:
+                return found
+            return self._by_prefixes(turns, record, self._training) or found
+        marks = template if has_marks(template) else self._training
+        found = None if marks is None else self._by_marks(turns, record, marks)
+        return self._by_prefixes(turns, record, template) if found is None else found
+
+    def _by_marks(self, turns: Sequence[Turn], record: Record, template: str) -> Rendered | None:
+        answers = trained_places(record.messages, "all")
+        text, spans = marked(turns, template=template, tools=record.tools, tokenizer=self.tokenizer)
+        every = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+        if not spans or (len(spans) != len(every) and len(answers) != len(every)):
+            return None  # which of them has weight 0 is not known
+        kept = [spans[every.index(place)] for place in answers] if len(spans) == len(every) else spans
+        return _of(text, kept, [record.messages[place] for place in answers], start=spans[-1].start)
+
+    def _by_prefixes(self, turns: Sequence[Turn], record: Record, template: str) -> Rendered | None:
+        def chat(some: Sequence[Turn], **more: Any) -> str:
+            return _chat(some, record, self.tokenizer, chat_template=template, **more)
+
+        whole = chat(turns)
+        places = trained_places(record.messages, self.train_on)
+        spans = [located(turns, p, whole=whole, chat=chat, tokenizer=self.tokenizer) for p in places]
+        known = [span for span in spans if span is not None]
+        if len(known) < len(places):
+            return None
+        last = len(turns) - 1
+        own = known[-1] if places and places[-1] == last else None
+        own = own or located(turns, last, whole=whole, chat=chat, tokenizer=self.tokenizer)
+        return None if own is None else _of(whole, known, [record.messages[p] for p in places], start=own.start)
+
+
+def render(record: Record, /, *, tokenizer: Any, train_on: str = "last") -> Rendered:
+    """Return the text of a conversation; see `Chat`."""
+    return Chat(tokenizer, train_on)(record)
 
 
 def unread(record: Record, /, *, tokenizer: Any) -> set[str]:
@@ -70,16 +138,25 @@ def unread(record: Record, /, *, tokenizer: Any) -> set[str]:
         return names - {"tools"}
     template = tokenizer.chat_template
     source = " ".join(template.values()) if isinstance(template, dict) else template
-    return names - set(re.findall(r"\w+", source))
+    return names - _named(source)
 
 
-def _templated(turns: Sequence[Turn], record: Record, tokenizer: Any) -> tuple[str, str]:
-    whole = _chat(turns, record, tokenizer)
-    if len(turns) > 1:
-        return _chat(turns[:-1], record, tokenizer, add_generation_prompt=True), whole
-    # templates do not render an empty conversation: what precedes the only message's own words is its prompt
-    own = (turns[0]["content"] or "").strip()
-    return whole[: whole.find(own)] if own and own in whole else "", whole
+@lru_cache(maxsize=8)
+def _named(source: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", source))
+
+
+def _of(text: str, spans: Sequence[Span], turns: Sequence[Turn], *, start: int) -> Rendered | None:
+    """Return the text with the spans of the messages `turns`; None: it does not show them.
+
+    The last answer begins at `start`.
+    """
+    shown = "".join(text[span.start : span.end] for span in spans)
+    first = (_WORD.search((turn["content"] or "").rpartition(THOUGHT)[2]) for turn in turns)
+    if any(word is not None and word[0] not in shown for word in first):
+        return None
+    cut = any(thinking(turn) not in shown for turn in turns)
+    return Rendered(text[:start], text[start:], special=True, spans=tuple(spans), cut=cut)
 
 
 def _chat(turns: Sequence[Turn], record: Record, tokenizer: Any, **more: Any) -> str:
@@ -89,9 +166,10 @@ def _chat(turns: Sequence[Turn], record: Record, tokenizer: Any, **more: Any) ->
 def _variants(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
     if not any(turn.get("tool_calls") for turn in turns):
         yield turns
-        return
-    for empty, as_text in itertools.product(("", None), (False, True)):
-        yield [_called(turn, empty=empty, as_text=as_text) if turn.get("tool_calls") else turn for turn in turns]
+    else:
+        for empty, as_text in itertools.product(("", None), (False, True)):
+            yield [_called(turn, empty=empty, as_text=as_text) if turn.get("tool_calls") else turn for turn in turns]
+    yield [{**turn, "content": [{"type": "text", "text": turn["content"] or ""}]} for turn in turns]
 
 
 def _called(turn: Turn, *, empty: str | None, as_text: bool) -> Turn:
@@ -122,11 +200,18 @@ def _shows(text: str, name: str, arguments: Mapping[str, Any]) -> bool:
     return name in text and keys and not any(one in text for one in wrong)
 
 
-def _plain(record: Record) -> Rendered:
-    *before, last = record.messages
-    tools = f"tools: {_json(list(record.tools))}\n" if record.tools else ""
-    prompt = tools + "".join(f"{turn['role']}: {_spoken(turn)}\n" for turn in before) + "assistant: "
-    return Rendered(prompt, _spoken(last), special=False)
+def _plain(record: Record, train_on: str) -> Rendered:
+    text = f"tools: {_json(list(record.tools))}\n" if record.tools else ""
+    places, spans, last = trained_places(record.messages, train_on), [], len(record.messages) - 1
+    for place, turn in enumerate(record.messages):
+        text += f"{'assistant' if place == last else turn['role']}: "
+        start, text = len(text), text + _spoken(turn)
+        if place in places:
+            spans.append(Span(start, len(text)))
+        if place == last:
+            return Rendered(text[:start], text[start:], special=False, spans=tuple(spans))
+        text += "\n"
+    raise AssertionError
 
 
 def _spoken(turn: Turn) -> str:

@@ -1,23 +1,25 @@
-"""Encoding of records: token ids, labels on the completion only, padded batches."""
+"""Encoding of records: token ids, labels on answers only, padded batches."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypedDict
-from unicodedata import category
 
 import torch
 
 from ...batches import IGNORE
 from ..errors import LabError
 from . import chat
-from .messages import trained
+from .answers import Span
+from .chat import Rendered
 from .records import Record
+from .rendering import Renderer
 from .summary import Summary
-from .template import DEFAULT_TEMPLATE, Template
+from .template import DEFAULT_TEMPLATE
+from .tokens import Piece, Tokens, pad_id, tokenize
 
 __all__ = ["Collator", "EncodedRecords", "Encoder", "Example", "pad_id"]
 
@@ -29,17 +31,6 @@ class Example(TypedDict):
     """Its place in the data set."""
     input_ids: list[int]
     labels: list[int]
-
-
-class Encoded(NamedTuple):
-    """Token ids and labels of one record, or the reason why it is left out."""
-
-    ids: list[int]
-    labels: list[int]
-    left_out: str | None
-    """One of `REASONS`, or None."""
-    length: int = 0
-    """Number of tokens before any is cut off."""
 
 
 class EncodedRecords(NamedTuple):
@@ -65,6 +56,8 @@ class Encoder:
     template
         How prompt and completion are joined; see `Template`. Messages go through the tokenizer's chat template, or
         through ``role: content`` lines where it has none.
+    train_on
+        ``last`` or ``all``: of a conversation, the last answer carries loss, or all of the assistant's.
     max_length
         Tokens after which an example is cut.
     context
@@ -75,19 +68,21 @@ class Encoder:
 
     tokenizer: Any
     template: str = DEFAULT_TEMPLATE
+    train_on: str = "last"
     max_length: int = 512
     context: int | None = None
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
-        _ = self._template
+        _ = self.rendered
         if self.max_length < 2:
             msg = f"`max_length` must be at least 2 tokens, got {self.max_length}"
             raise LabError(msg)
 
     @cached_property
-    def _template(self) -> Template:
-        return Template(self.template)
+    def rendered(self) -> Renderer:
+        """Makes texts of records."""
+        return Renderer(self.tokenizer, self.template, self.train_on)
 
     def __call__(self, records: Iterable[Record], /) -> tuple[list[Example], list[Record]]:
         """Return examples, and the records they come from; as `encode`."""
@@ -104,62 +99,77 @@ class Encoder:
             chat template or the template fails.
         """
         records = list(records)
-        encoded = [self._encoded(record) for record in records]
-        kept = [(e, record) for e, record in zip(encoded, records, strict=True) if e.left_out is None]
-        unread = set[str]().union(*(chat.unread(record, tokenizer=self.tokenizer) for record in records))
-        left_out = [e.left_out for e in encoded]
+        left_out = [self.rendered.left_out(record) for record in records]
+        texts = {n: self.rendered(record) for n, record in enumerate(records) if left_out[n] is None}
+        examples, lengths = list[Example](), list[int]()
+        for n, tokens in zip(texts, self._tokenized([*texts.values()], [records[n] for n in texts]), strict=True):
+            cut = Tokens(tokens.ids[: self.max_length], tokens.labels[: self.max_length])
+            if all(label == IGNORE for label in cut.labels[1:]):
+                left_out[n] = "long" if any(label != IGNORE for label in tokens.labels[1:]) else "untrained"
+                continue
+            self._check(cut.ids, records[n])
+            examples.append(Example(index=len(examples), input_ids=cut.ids, labels=cut.labels))
+            lengths.append(len(tokens.ids))
         return EncodedRecords(
-            examples=[Example(index=n, input_ids=e.ids, labels=e.labels) for n, (e, _) in enumerate(kept)],
-            records=[record for _, record in kept],
+            examples=examples,
+            records=[record for record, reason in zip(records, left_out, strict=True) if reason is None],
             left_out=left_out,
-            lengths=[e.length for e, _ in kept],
+            lengths=lengths,
             summary=Summary(
                 length=self.max_length,
                 left_out=Counter(reason for reason in left_out if reason is not None),
                 places=Summary.first_places(zip(left_out, (record.where for record in records), strict=True)),
-                cut=sum(e.length > len(e.ids) for e, _ in kept),
+                cut=sum(length > self.max_length for length in lengths),
                 replaced=sum(record.replaced > 0 for record in records),
-                unread=frozenset(unread),
+                unread=frozenset(name for r in records for name in chat.unread(r, tokenizer=self.tokenizer)),
                 unused=frozenset(name for record in records for name in self._unused(record)),
                 formats=Counter(record.format for record in records),
                 dropped=sum(record.dropped > 0 for record in records),
+                unthought=sum(text.cut for text in texts.values()),
             ),
         )
 
     def text(self, record: Record, /) -> str:
-        """What the model reads of `record`, as people read it."""
-        prompt, completion, _ = self._texts(record)
-        return prompt + completion
+        """Return what the model reads of `record`, as people read it."""
+        found = self.rendered(record)
+        return found.prompt + found.completion
 
     def completion(self, record: Record, /) -> str:
-        """What is trained on."""
-        return self._texts(record)[1]
+        """Return the last answer."""
+        return self.rendered(record).completion
 
     def prompt_ids(self, record: Record, /) -> list[int]:
-        """The tokens before the completion; at least one, for generation to begin with."""
-        prompt, _, specials = self._texts(record)
+        """Return the tokens before the last answer; at least one, for generation to begin with."""
+        found = self.rendered(record)
         begin = self.tokenizer.bos_token_id
-        ids = [begin] * (specials and begin is not None) + self._tokens(prompt, record)
-        return ids or [pad_id(self.tokenizer)]
+        ((ids, _),) = tokenize([Piece(found.prompt, (), record.where)], tokenizer=self.tokenizer)
+        return [begin] * (not found.special and begin is not None) + ids or [pad_id(self.tokenizer)]
 
     def _unused(self, record: Record) -> set[str]:
         """Return the fields of a record that are not part of its text."""
-        named = self._template.names if record.prompt is not None else set[str]()
+        named = self.rendered.parsed.names if record.prompt is not None else set[str]()
         return record.raw.keys() - record.used - named
 
-    def _encoded(self, record: Record) -> Encoded:
-        if (reason := _nothing_to_train(record)) is not None:
-            return Encoded([], [], reason)
-        prompt, completion, specials = self._texts(record)
+    def _tokenized(self, texts: Sequence[Rendered], records: Sequence[Record]) -> Iterator[Tokens]:
+        """Yield the tokens of each text, special ones included, whatever its length."""
+        pieces: list[Piece] = []  # two a text, so that no token straddles a prompt and its answer
+        for text, record in zip(texts, records, strict=True):
+            size = len(text.prompt)
+            pieces.append(Piece(text.prompt, text.spans, record.where))
+            pieces.append(Piece(text.completion, [Span(s - size, e - size) for s, e in text.spans], record.where))
+        found = iter(tokenize(pieces, tokenizer=self.tokenizer))
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        before, after = self._tokens(prompt, record), self._tokens(completion, record)
-        if specials:
-            before = before if begin is None else [begin, *before]
-            after = after if end is None else [*after, end]
-        ids = (before + after)[: self.max_length]
-        labels = ([IGNORE] * len(before) + after)[: self.max_length]
-        if all(label == IGNORE for label in labels[1:]):
-            return Encoded([], [], "long" if len(before) >= self.max_length else "untrained")
+        for text, before, after in zip(texts, found, found, strict=True):
+            first = [begin] if begin is not None and not text.special else []
+            last = [end] if end is not None and not text.special else []
+            ends = bool(text.spans) and text.spans[-1].end == len(text.prompt) + len(text.completion)
+            yield Tokens(
+                [*first, *before.ids, *after.ids, *last],
+                [*[IGNORE] * len(first), *before.labels, *after.labels, *(last if ends else [IGNORE] * len(last))],
+            )
+
+    def _check(self, ids: Sequence[int], record: Record) -> None:
+        """Raise an error if the model has no position or no embedding for one of the tokens."""
         if self.context is not None and len(ids) > self.context:
             msg = (
                 f"{record.where}: a sample of {len(ids)} tokens, and the model has positions for {self.context}: cut "
@@ -174,42 +184,6 @@ class Encoder:
                 "model, or name the tokenizer that it was trained with"
             )
             raise LabError(msg)
-        return Encoded(ids, labels, None, len(before) + len(after))
-
-    def _texts(self, record: Record) -> tuple[str, str, bool]:
-        """Prompt, completion, and whether the special tokens of beginning and end are still to be added."""
-        if record.messages:
-            rendered = chat.render(record, tokenizer=self.tokenizer)
-            return rendered.prompt, rendered.completion, not rendered.special
-        if record.prompt is None:
-            return "", record.completion, True
-        named = self._template.names
-        beside = [text for name, text in record.context.items() if name not in named]
-        prompt = "\n".join(text for text in (record.prompt, *beside) if text)
-        before, after = self._template.fill(record.raw, prompt=prompt, where=record.where)
-        return before, record.completion + after, True
-
-    def _tokens(self, text: str, record: Record) -> list[int]:
-        if not text:
-            return []
-        try:
-            # apart, so that no token straddles prompt and completion
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        except Exception as error:
-            msg = f"{record.where}: the tokenizer cannot encode the text: {' '.join(str(error).split())}"
-            raise LabError(msg) from None
-
-
-def _nothing_to_train(record: Record) -> str | None:
-    """Return why nothing of a record could be trained on, whatever the tokenizer."""
-    last = record.messages[-1] if record.messages else None
-    if last is not None and not trained(last):
-        return "weight"
-    if last is not None and last.get("tool_calls"):
-        return None
-    text = record.completion if last is None else last["content"]
-    # white space, and characters of no width, are no answer
-    return None if any(not c.isspace() and category(c) not in {"Cf", "Cc"} for c in text) else "empty"
 
 
 @dataclass(frozen=True)
@@ -232,8 +206,3 @@ class Collator:
             "labels": rows("labels", IGNORE),
             "index": torch.tensor([example["index"] for example in examples]),
         }
-
-
-def pad_id(tokenizer: Any, /) -> int:
-    """The id that fills; any would do, since the mask covers it."""
-    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)

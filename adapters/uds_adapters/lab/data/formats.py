@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import LabError
 from .fields import Fields
-from .messages import Turn, conversation, tools_of
+from .messages import conversation, tools_of
+from .record import Record
 
-__all__ = ["Parts", "parts"]
+__all__ = ["record"]
 
 _CONVERSATIONS = "conversations"
 _PREFERENCE = ("chosen", "rejected")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What is read of a record."""
-
-    format: str
-    used: frozenset[str]
-    """Fields that were read."""
-    prompt: str | None = None
-    """None: there is none."""
-    context: Mapping[str, str] = field(default_factory=dict)
-    """Field -> text that follows the prompt."""
-    completion: str = ""
-    messages: tuple[Turn, ...] = ()
-    """Empty, or a conversation that ends with the assistant."""
-    dropped: int = 0
-    """Messages after the assistant's last."""
-    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +28,28 @@ class _Pair:
     system: str | None = None
 
 
-def parts(raw: Mapping[str, Any], /, *, fields: Fields, choices: tuple[str, ...], where: str) -> Parts:
-    """Return the parts of a record, whichever format it has.
+def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields) -> Record:
+    """Return the record with the fields `raw`, whichever format it has and whatever it was read from.
 
     Raises
     ------
     LabError
         If it has none of the formats, not the one in `fields`, or a field has a value that does not fit.
     """
+    choices = _choices(raw.get(fields.choices))
+    used = frozenset({fields.choices} if choices else ())
+    bare = Record(where=where, line=number, raw=raw, choices=choices, used=used)
     for name in _FORMATS if fields.format == "auto" else (fields.format,):
         if name in ("messages", "sharegpt"):
             key = _messages_field(raw, name, fields)
             if key is not None:
-                return _conversation(raw, key, name=name, fields=fields, where=where)
+                return _conversation(bare, key, raw[key], name=name, fields=fields)
         elif name == "text":
             if fields.text in raw:
                 text = _text(raw, fields.text, where)
-                return Parts(format=name, used=frozenset({fields.text}), completion=text)
+                return replace(bare, format=name, used=used | {fields.text}, completion=text)
         elif (pair := _pair(raw, name, fields)) is not None:
-            return _prompted(raw, pair, name=name, fields=fields, choices=choices, where=where)
+            return _prompted(bare, pair, name=name, fields=fields)
     raise LabError(_unknown(raw, fields, where))
 
 
@@ -109,30 +94,29 @@ def _messages_field(raw: Mapping[str, Any], name: str, fields: Fields) -> str | 
     return None
 
 
-def _prompted(
-    raw: Mapping[str, Any], pair: _Pair, *, name: str, fields: Fields, choices: tuple[str, ...], where: str
-) -> Parts:
+def _prompted(bare: Record, pair: _Pair, *, name: str, fields: Fields) -> Record:
+    raw, where = bare.raw, bare.where
     names = (pair.prompt, pair.completion, pair.context, pair.history, pair.system)
-    used = {name for name in names if name is not None and name in raw}
+    bare = replace(bare, used=bare.used | {name for name in names if name is not None and name in raw})
     if isinstance(raw[pair.prompt], list):
         answer = raw[pair.completion]
         turns = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
-        both = {"messages": [*raw[pair.prompt], *turns], "tools": raw.get(fields.tools or "tools")}
-        found = _conversation(both, "messages", name="messages", fields=fields, where=where)
-        return Parts(**{**vars(found), "format": name, "used": frozenset(used | {fields.tools or "tools"})})
+        return _conversation(bare, pair.prompt, [*raw[pair.prompt], *turns], name=name, fields=fields)
     context = _optional(raw, pair.context, where)
-    before = [_optional(raw, pair.system, where), *_history(raw, pair.history, where), _text(raw, pair.prompt, where)]
-    return Parts(
+    return replace(
+        bare,
         format=name,
-        used=frozenset(used),
-        prompt="\n".join(text for text in before[:-1] if text) + "\n" * any(before[:-1]) + before[-1],
+        prompt=_text(raw, pair.prompt, where),
+        system=_optional(raw, pair.system, where),
+        history=_history(raw, pair.history, where),
         context={pair.context: context} if pair.context and context else {},
-        completion=_completion(raw, pair.completion, where, choices),
+        completion=_completion(bare, pair.completion),
     )
 
 
-def _conversation(raw: Mapping[str, Any], key: str, *, name: str, fields: Fields, where: str) -> Parts:
-    turns = conversation(raw[key], where=where, field=key, role=fields.role, content=fields.content)
+def _conversation(bare: Record, key: str, value: Any, *, name: str, fields: Fields) -> Record:
+    raw, where = bare.raw, bare.where
+    turns = conversation(value, where=where, field=key, role=fields.role, content=fields.content)
     kept = turns
     while kept and kept[-1]["role"] != "assistant":
         kept = kept[:-1]
@@ -143,42 +127,49 @@ def _conversation(raw: Mapping[str, Any], key: str, *, name: str, fields: Fields
     system, tools = fields.system or "system", fields.tools or "tools"
     if (text := _optional(raw, system, where)) and kept[0]["role"] != "system":
         kept = ({"role": "system", "content": text}, *kept)
-    return Parts(
+    return replace(
+        bare,
         format=name,
-        used=frozenset({key, system, tools, "functions"}),
+        used=bare.used | {key, system, tools, "functions"},
         messages=kept,
         dropped=dropped,
         tools=tools_of(raw, where=where, field=tools),
     )
 
 
-def _history(raw: Mapping[str, Any], name: str | None, where: str) -> list[str]:
-    """Return the texts of earlier turns, in order."""
+def _history(raw: Mapping[str, Any], name: str | None, where: str) -> tuple[tuple[str, str], ...]:
+    """Return earlier turns, in order."""
     value = raw.get(name) if name else None
     if value in (None, []):
-        return []
+        return ()
     sound = isinstance(value, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in value
     )
     if not sound:
         msg = f"{where}: the field {name!r} must be a list of pairs of texts, an earlier prompt and its completion"
         raise LabError(msg)
-    return [text for pair in value for text in pair]
+    return tuple((pair[0], pair[1]) for pair in value)
 
 
 def _optional(raw: Mapping[str, Any], name: str | None, where: str) -> str:
     return _text(raw, name, where) if name is not None and raw.get(name) is not None else ""
 
 
-def _completion(raw: Mapping[str, Any], name: str, where: str, choices: tuple[str, ...]) -> str:
+def _completion(bare: Record, name: str) -> str:
     """Return the text; or, as in MMLU, the choice at a place that counts from 0."""
-    value = raw[name]
+    value, choices, where = bare.raw[name], bare.choices, bare.where
     if isinstance(value, int) and not isinstance(value, bool) and choices:
         if 0 <= value < len(choices):
             return choices[value]
         msg = f"{where}: the field {name!r} is {value}, and there are {len(choices)} choices, from 0 on"
         raise LabError(msg)
-    return _text(raw, name, where)
+    return _text(bare.raw, name, where)
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    """Of a field that only some metrics read: what is no list of strings is none."""
+    sound = isinstance(value, list) and all(isinstance(choice, str) for choice in value)
+    return tuple(value) if sound else ()
 
 
 def _text(raw: Mapping[str, Any], name: str, where: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 from ..errors import LabError
 
-__all__ = ["Turn", "conversation", "tools_of", "trained"]
+__all__ = ["Turn", "conversation", "is_blank", "says_something", "tools_of", "trained"]
 
 Turn = Mapping[str, Any]
 """A message: `role`, `content` (text, or None beside tool calls), and maybe `tool_calls` and other keys."""
@@ -75,8 +76,18 @@ def _named(raw: Mapping[str, Any], role: str | None, content: str | None) -> dic
 
 
 def trained(turn: Turn, /) -> bool:
-    """Return whether a message is trained on where it is the last: not if its weight is 0."""
+    """Return whether a message may be trained on: not if its weight is 0."""
     return all(turn.get(name, 1) for name in _WEIGHTS)
+
+
+def says_something(turn: Turn, /) -> bool:
+    """Return whether a message has words or tool calls."""
+    return bool(turn.get("tool_calls")) or not is_blank(turn["content"] or "")
+
+
+def is_blank(text: str, /) -> bool:
+    """Return whether a text is no answer: white space, and characters of no width."""
+    return all(c.isspace() or category(c) in {"Cf", "Cc"} for c in text)
 
 
 def tools_of(raw: Mapping[str, Any], /, *, where: str, field: str = "tools") -> tuple[Mapping[str, Any], ...]:

@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import LabError
 from . import jsonl
 from .fields import Fields
-from .formats import parts
+from .formats import record
 from .jsonl import Line
-from .messages import Turn
 from .reader import Reader
+from .record import Record
 
 __all__ = ["Fields", "Record", "parse", "read", "record", "split"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One sample in one of three forms: prompt and completion, messages, or text alone."""
-
-    where: str
-    """File and line."""
-    line: int
-    prompt: str | None = None
-    """None: there is none, and the completion is a text alone."""
-    context: Mapping[str, str] = field(default_factory=dict)
-    """Field -> text that follows the prompt, unless the template names the field."""
-    completion: str = ""
-    messages: tuple[Turn, ...] = ()
-    """Empty, or a conversation that ends with the assistant."""
-    dropped: int = 0
-    """Messages after the assistant's last."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """That a conversation may call."""
-    choices: tuple[str, ...] = ()
-    """The answers that the completion is one of; empty where the record does not offer any."""
-    raw: Mapping[str, Any]
-    """The whole record, with fields that training does not read."""
-    format: str = "prompt-completion"
-    """As it was recognised."""
-    used: frozenset[str] = frozenset()
-    """Fields that were read."""
-    replaced: int = 0
-    """Characters that were no text and became U+FFFD."""
 
 
 def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = None) -> list[Record]:
@@ -100,17 +69,3 @@ def parse(line: Line, /, *, path: Path, fields: Fields) -> Record:
     parsed = jsonl.parse(line, where=where)
     found = record(parsed.fields, where=where, number=line.line, fields=fields)
     return replace(found, replaced=parsed.replaced)
-
-
-def record(raw: Mapping[str, Any], /, *, where: str, number: int, fields: Fields) -> Record:
-    """Return the record with the fields `raw`, whatever they were read from."""
-    choices = _choices(raw.get(fields.choices))
-    found = parts(raw, fields=fields, choices=choices, where=where)
-    used = found.used | ({fields.choices} if choices else set())
-    return Record(where=where, line=number, raw=raw, choices=choices, **{**vars(found), "used": used})
-
-
-def _choices(value: Any) -> tuple[str, ...]:
-    """Of a field that only some metrics read: what is no list of strings is none."""
-    sound = isinstance(value, list) and all(isinstance(choice, str) for choice in value)
-    return tuple(value) if sound else ()

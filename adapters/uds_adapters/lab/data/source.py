@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import model_paths
 from ..errors import LabError
+from .answers import check_train_on
 from .fields import Fields
 from .files import fingerprint
 from .template import DEFAULT_TEMPLATE, Template
@@ -31,6 +32,8 @@ class Source:
         Names of the fields of a record.
     template
         How prompt and completion are joined; see `Template`.
+    train_on
+        ``last`` or ``all``: of a conversation, the last answer carries loss, or all of the assistant's.
     max_length
         Tokens after which a sample is cut.
     aside
@@ -47,6 +50,7 @@ class Source:
     eval_limit: int | None = None
     fields: Fields = field(default_factory=Fields)
     template: str = DEFAULT_TEMPLATE
+    train_on: str = "last"
     max_length: int = 512
     aside: float = 0.0
     reference_model: Path | None = None
@@ -58,6 +62,7 @@ class Source:
                 msg = f"`{name}` must be at least 1, got {value}"
                 raise LabError(msg)
         Template(self.template)
+        check_train_on(self.train_on)
         if not 0.0 <= self.aside < 1.0:
             msg = f"`aside` must be a fraction in [0, 1), got {self.aside}: 0.1 sets aside a tenth of the records"
             raise LabError(msg)

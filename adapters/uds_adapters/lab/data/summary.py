@@ -16,6 +16,7 @@ REASONS = {
     "long": "whose prompt alone fills {length} tokens",
     "untrained": "without a token to predict",
     "weight": "whose last message has weight 0",
+    "weights": "whose answers all have weight 0",
 }
 """Why a record is left out -> in words."""
 
@@ -42,6 +43,8 @@ class Summary:
     """Format -> number of records."""
     dropped: int = 0
     """Conversations with messages after the assistant's last."""
+    unthought: int = 0
+    """Conversations of which the chat template leaves thinking out of what is trained on."""
 
     @classmethod
     def joined(cls, parts: Iterable[Summary], /) -> Summary:
@@ -64,6 +67,7 @@ class Summary:
             unused=frozenset(name for part in parts for name in part.unused),
             formats=formats,
             dropped=sum(part.dropped for part in parts),
+            unthought=sum(part.unthought for part in parts),
         )
 
     @staticmethod
@@ -114,6 +118,11 @@ class Summary:
             notes.append(f"Cut off after {self.length} tokens (`--max-length`): the end of {_records(self.cut)}.")
         if self.dropped:
             notes.append(f"In {_records(self.dropped)}, messages after the assistant's last were left out.")
+        if self.unthought:
+            notes.append(
+                f"In {_records(self.unthought)}, the tokenizer's chat template leaves thinking out of answers that are "
+                "trained on."
+            )
         if self.replaced:
             notes.append(
                 f"In {_records(self.replaced)}, halves of surrogate pairs, which are no text, were replaced by U+FFFD."

@@ -37,6 +37,7 @@ class MultipleChoice:
         self._right = [_right(record) for record in records]
         self._sizes = [len(record.choices) for record in records]
         offered = [_answered(record, choice) for record in records for choice in record.choices]
+        encoder = replace(encoder, train_on="last")  # the choice alone, not answers before it
         encoded = encoder.encode(offered)
         if len(encoded.records) < len(offered):
             place = next(place for place, reason in enumerate(encoded.left_out) if reason is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class ExactMatch:
     def __init__(
         self, records: Sequence[Record], /, *, encoder: Encoder, new_tokens: int, batch_size: int = 16
     ) -> None:
+        encoder = replace(encoder, train_on="last")
         self._tokenizer, self._new_tokens = encoder.tokenizer, new_tokens
         self._prompts = [encoder.prompt_ids(record) for record in records]
         self._expected = [encoder.completion(record) for record in records]

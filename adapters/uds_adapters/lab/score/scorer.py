@@ -156,6 +156,7 @@ class WindowScorer:
         self.encoder = Encoder(
             tokenizer=tokenizer,
             template=source.template,
+            train_on=source.train_on,
             max_length=source.max_length,
             context=context(source.model),
             vocabulary=vocabulary(source.model),
@@ -291,7 +292,7 @@ def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
     return {
         **{name: model_paths.fingerprint(folder) for name, folder in there.items()},
         "data": fingerprint(source.data),
-        **{name: getattr(source, name) for name in ("limit", "template", "max_length")},
+        **{name: getattr(source, name) for name in ("limit", "template", "train_on", "max_length")},
         "fields": asdict(source.fields),
         **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},
     }

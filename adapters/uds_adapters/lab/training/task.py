@@ -126,6 +126,7 @@ def encoder_of(source: Source, /) -> Encoder:
     return Encoder(
         tokenizer=load_tokenizer(source.model),
         template=source.template,
+        train_on=source.train_on,
         max_length=source.max_length,
         context=context(source.model),
         vocabulary=vocabulary(source.model),

@@ -12,6 +12,7 @@ import torch
 from ...batches import IGNORE
 from ...scoring.scorer import evaluating
 from ..data.encoding import Collator, Example
+from .logit_blocks import LogitBlocks
 
 __all__ = ["HeldOut", "Likelihood", "Measured"]
 
@@ -108,18 +109,13 @@ class Likelihood:
     def __call__(self, model: Any, /) -> list[float]:
         """Return one number an example, of `model` in evaluation mode; its modes are restored."""
         device = next(model.parameters()).device
+        blocks = LogitBlocks(model)
         found: list[float] = []
         with evaluating(model):
             for batch in self._batches:
-                targets = batch["labels"][:, 1:].to(device)
-                inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-                logits = model(**inputs, use_cache=False).logits[:, :-1]
-                scored = targets != IGNORE  # the vocabulary is wide: only rows that count are made float32
-                losses = torch.zeros(targets.shape, dtype=torch.float64, device="cpu")
-                losses[scored.cpu()] = (
-                    torch.nn.functional.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
-                    .cpu()
-                    .double()
-                )
+                scored = batch["labels"][:, 1:] != IGNORE
+                inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
+                losses = torch.zeros(scored.shape, dtype=torch.float64, device="cpu")
+                losses[scored] = blocks.losses(inputs).cpu().double()
                 found += losses.sum(1).tolist()
         return [value for _, value in sorted(zip(self._order, found, strict=True))]

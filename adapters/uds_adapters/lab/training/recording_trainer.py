@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ from ... import batches
 from ...trainer_mixin import UDSTrainerMixin
 from ..data.candidate_order import CandidateOrder
 from .budget import RunBudget, learning_rate
+from .passes import TrainingPasses
 from .run_result import Evaluation
 
 __all__ = ["Clock", "RecordingMixin", "RecordingTrainer"]
@@ -74,7 +77,11 @@ class RecordingMixin(UDSTrainerMixin):
         Counts: in the candidates, forwarded for scoring, forwarded for training, and trained on (rows with loss).
     evaluations
         So far.
+    bounded
+        Whether the training passes are those of `TrainingPasses`.
     """
+
+    bounded = True
 
     def __init__(self, *args: Any, budget: RunBudget, steps: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,12 +103,32 @@ class RecordingMixin(UDSTrainerMixin):
             seconds=self.clock.elapsed() if self.budget.kind == "seconds" else 0.0,  # reading it waits for the device
         )
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward and backward, timed."""
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward, timed, in pieces where a batch would need much memory."""
         began = self.clock.now()
-        loss = super().training_step(*args, **kwargs)
+        losses = []
+        for piece in self._pieces(inputs, num_items_in_batch):
+            with self._bounded(piece):
+                losses.append(super().training_step(model, piece, num_items_in_batch))
         self.clock.forward_backward += self.clock.now() - began
-        return loss
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    @functools.cached_property
+    def _passes(self) -> TrainingPasses:
+        return TrainingPasses(self.model)
+
+    def _pieces(self, inputs: Any, num_items: Any) -> list[Any]:
+        """Return the batch, or its pieces; a policy that is given measurements of whole batches needs these."""
+        if not self.bounded or num_items is None or self.selector.policy.needs.training_pass:
+            return [inputs]
+        pieces = self._passes.pieces(inputs)
+        if len(pieces) > 1:
+            self._uds_chosen_ids.compare(inputs)  # the ids of the batch, before those of pieces would be
+        return pieces
+
+    def _bounded(self, piece: Any) -> contextlib.AbstractContextManager[None]:
+        other = self.compute_loss_func is not None or self.label_smoother is not None  # computed from the logits
+        return self._passes.bounded(piece) if self.bounded and not other else contextlib.nullcontext()
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
         """Select the step's batches, timed and counted."""

@@ -19,7 +19,9 @@ __all__ = ["RecordingSFTTrainer", "packed_rows", "sft_trainer"]
 
 
 class RecordingSFTTrainer(RecordingMixin, SFTTrainer):
-    """`trl.SFTTrainer` with a policy and a record."""
+    """`trl.SFTTrainer` with a policy and a record; it computes its loss without logits of its own accord."""
+
+    bounded = False
 
 
 def sft_trainer(given: dict[str, Any], /, *, plain: bool) -> RecordingSFTTrainer:

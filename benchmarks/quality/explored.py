@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 import uds_core as uds
+from uds_core.glance import COUNTS
 
-__all__ = ["Guarded", "LowLoss", "Matching", "Spared", "Turned", "Uncertain"]
+__all__ = ["Guarded", "LowLoss", "Matching", "PerCost", "Spared", "Turned", "Uncertain"]
 
 
 @uds.register("matching")
@@ -149,3 +150,16 @@ class Spared(uds.Random):
         scores = drawn.scores - sure.to(drawn.scores.dtype)
         indices = uds.top_k(scores, features["length"], budget=self.budget, groups=groups)
         return uds.Selection(indices=indices, scores=scores), state
+
+
+@uds.register("percost")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PerCost(uds.Progress):
+    """Learning progress above the pool's lowest, over the tokens processed, which the glance has as logarithms."""
+
+    def worth(self, state: Any, features: uds.Features, predicted: Any, /) -> Any:
+        """(batch,) progress per token."""
+        gain = uds.Progress.worth(self, state, features, predicted)
+        glance = features["glance"]
+        processed = glance[:, -COUNTS].expm1() + glance[:, 1 - COUNTS].expm1()
+        return (gain - gain.min()) / processed.clamp(min=1.0)

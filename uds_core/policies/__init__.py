@@ -8,6 +8,7 @@ from .head_gradient import GREATS, DivBS, MaxGrad
 from .loss import MaxLoss, RHOLoss
 from .loss_history import LossDrop, LossEMA
 from .predicted import Predicted
+from .progress import Progress
 from .reference import Reference, isometric_alpha, published_alpha
 from .selective_backprop import SelectiveBackprop
 from .targeted import Targeted
@@ -29,6 +30,7 @@ __all__ = [
     "MaxLoss",
     "NuclearOnly",
     "Predicted",
+    "Progress",
     "Quadrants",
     "RHOLoss",
     "Random",

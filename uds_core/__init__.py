@@ -20,6 +20,7 @@ from .ngrams import jaccard, ngram_counts, ngram_sketch
 from .policies import (
     GREATS,
     UDS,
+    Cascade,
     DivBS,
     DiversityOnly,
     Entropy,
@@ -58,6 +59,7 @@ __all__ = [
     "Array",
     "Budget",
     "Candidates",
+    "Cascade",
     "Distortion",
     "DivBS",
     "DiversityOnly",

@@ -36,6 +36,8 @@ class Needs:
         Number of first choices whose candidates run through the model; None: all.
     training_pass
         Whether the chosen samples are measured while they are trained: `Policy` then has the methods of `Learning`.
+    shortlist
+        Whether only candidates of a shortlist run through the model: `Policy` then has the methods of `Shortlisting`.
     row_means
         Whether each feature is a mean over scored rows, so that a few of a sample's rows estimate it.
     """
@@ -51,6 +53,7 @@ class Needs:
     ngram_counts: bool = False
     scored_choices: int | None = None
     training_pass: bool = False
+    shortlist: bool = False
     row_means: bool = False
 
     @property
@@ -102,4 +105,17 @@ class Learning(Policy, Protocol):
 
     def learn(self, state: Any, scores: Array, /) -> Any:
         """Return the state after the exact scores of the samples chosen since the last call, NaN for unknown ones."""
+        ...
+
+
+@runtime_checkable
+class Shortlisting(Policy, Protocol):
+    """A policy that examines a shortlist of its candidates (`Needs.shortlist`)."""
+
+    def shortlist(self, state: Any, features: Features, /) -> Features:
+        """Return the features of candidates without logits, and `shortlist` (batch,): 0 for those not to examine."""
+        ...
+
+    def measure(self, candidates: Candidates, /) -> Array:
+        """Return the exact score (batch,) of the shortlist, given as candidates with logits: the feature `exact`."""
         ...

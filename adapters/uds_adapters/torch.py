@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from . import batches, checkpoints
 from .audit import Audit
 from .batches.loss import weighted_loss
 from .loaders import describe
-from .ranks import Ended, GatheredPool, RankError, Ranks
+from .ranks import Ended, GatheredPool, Ranks
 from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
@@ -157,9 +158,7 @@ class BatchSelector:
         """
         checks.check_weights_applied(self._returned)
         chosen, _ = self.select_step([batch], step=step)
-        if self._ended:
-            msg = "another process has no batch left, but this one has: use `iterate(loader)`, which ends all of them"
-            raise RankError(msg)
+        checks.check_not_ended(self._ended)
         self._returned = checks.only_batch(chosen)
         return self._returned
 
@@ -286,7 +285,8 @@ class BatchSelector:
             policy = self.schedule.policy(self.policy, step)
             features, scores = {}, None
             if policy is not None:
-                features = self._batch_scorer.features(policy, views, choice=self.history.steps)
+                restored = partial(self.history.restored, self.policy)
+                features = self._batch_scorer.features(policy, views, choice=self.history.steps, state=restored)
                 scores = self._batch_scorer.collect(always=self.ranks.size > 1)
         scored = StepCandidates(views, ids, policy, step)
         options, data, entries = checkpoints.describe(self.policy), describe(loader), sorted(views[0].batch)
@@ -300,8 +300,7 @@ class BatchSelector:
         )
         if scores is not None:
             with outside_autocast(pool.features["length"]):
-                self.history.restore(self.policy, pool.features)
-                learning.learn(self.policy, self.history, pool.measured)
+                learning.learn(self.policy, self.history, pool.measured, like=pool.features)
         return scored, pool
 
     def _assign(self, scored: StepCandidates, pool: GatheredPool, *, most: int, fill: bool) -> Assignment:
@@ -332,9 +331,9 @@ class BatchSelector:
         length = pool.features["length"]
         apart = self.ranks.size > 1 and self.ranks.placement == "rank"
         with outside_autocast(length):
-            self.history.restore(self.policy, pool.features)
+            state = self.history.restored(self.policy, pool.features)
             groups = pool.owners.to(length.device) if apart else None
-            selection, self.history.state = policy.choose(self.history.state, pool.features, groups=groups)
+            selection, self.history.state = policy.choose(state, pool.features, groups=groups)
         return selection
 
     def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:

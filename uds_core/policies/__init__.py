@@ -2,6 +2,7 @@
 
 from .ablations import DiversityOnly, Frobenius, NuclearOnly
 from .baselines import Full, Longest, Random, Shortest
+from .cascade import Cascade
 from .entropy import Entropy, Quadrants
 from .fresh import Fresh
 from .head_gradient import GREATS, DivBS, MaxGrad
@@ -17,6 +18,7 @@ from .uds import UDS
 __all__ = [
     "GREATS",
     "UDS",
+    "Cascade",
     "DivBS",
     "DiversityOnly",
     "Entropy",

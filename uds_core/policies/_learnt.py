@@ -112,7 +112,7 @@ class Learnt(TokenBudgeted):
         score = self.worth(state, features, predicted)
         known = self.policy.from_label(score, glances[:, :-COUNTS], length)
         rating = self.policy.rate(state.rated, known)
-        order = self._order(state, rating.scores, groups)
+        order = self.order(state, rating.scores, self.random_fraction(state), groups=groups)
         indices = top_k(_like(order.priority, rating.scores), length, budget=self.budget, groups=groups)
         explored = _like(order.explored(_of_each_group(indices, groups)), predicted)
         indices = self.scored_only(indices, rating.scores)
@@ -174,6 +174,10 @@ class Learnt(TokenBudgeted):
         """Return the predicted labels (batch,)."""
         return self.learner.predict(learner, glances)
 
+    def unbiased(self, features: Features, /) -> np.ndarray[Any, Any]:
+        """Return which samples (batch,) with exact scores were not chosen by their predictions: all of them."""
+        return np.ones(features["length"].shape[0], dtype=bool)
+
     def worth(self, state: LearntState, features: Features, predicted: Array, /) -> Array:
         """Return the scores (batch,) by which the wrapped policy chooses: exact ones where there are any."""
         return features.get("exact", stretched(predicted))
@@ -188,19 +192,15 @@ class Learnt(TokenBudgeted):
         known = np.isfinite(guess)
         pairs = state.pairs
         if known.any() and np.ptp(guess[known]) > 0:  # before the first label all predictions are the same
-            pairs = pairs.add(guess - guess[known].mean(), truth - guess[known].mean())
+            some, level = self.unbiased(features), guess[known].mean()
+            pairs = pairs.add(guess[some] - level, truth[some] - level)
         learner = self.taught(state.learner, features["glance"], labels)
         return self._watched(state._replace(learner=learner, pairs=pairs))
 
-    def _order(self, state: LearntState, scores: Array, groups: Array | None) -> Mixed:
-        """Mix the order by score, of each group, with a random one."""
-        return mixed(
-            to_numpy(scores),
-            self.random_fraction(state),
-            groups=None if groups is None else to_numpy(groups),
-            seed=self.seed,
-            step=state.step,
-        )
+    def order(self, state: LearntState, scores: Array, fraction: float, /, *, groups: Array | None = None) -> Mixed:
+        """Mix the order by score, of each group, with a random one that takes a fraction of the places."""
+        hosted = None if groups is None else to_numpy(groups)
+        return mixed(to_numpy(scores), fraction, groups=hosted, seed=self.seed, step=state.step)
 
     def _watched(self, state: LearntState) -> LearntState:
         """Return the state, with random choices where predictions do not rank; warn where that begins."""

@@ -82,6 +82,10 @@ class Wrapping(TokenBudgeted):
         """Return the exact scores (batch,) that the policy inside learns from (`Needs.training_pass`)."""
         return self.policy.measure(candidates)
 
+    def shortlist(self, state: Any, features: Features, /) -> Features:
+        """Return the features with the shortlist of the policy inside (`Needs.shortlist`)."""
+        return self.policy.shortlist(None if state is None else state.policy, features)
+
     def pending(self, state: Any, /) -> int:
         """Return the number of chosen samples whose exact scores the policy inside awaits."""
         return 0 if state is None or self.policy is None else self.policy.pending(state.policy)

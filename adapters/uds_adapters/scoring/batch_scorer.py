@@ -18,6 +18,7 @@ from .glances import TokenReader
 from .layouts import Layouts
 from .scorer import Scorer
 from .sharded import ShardedScorer
+from .shortlist import with_exact_scores
 from .training_probe import TrainingProbe
 
 __all__ = ["BatchScorer"]
@@ -89,8 +90,20 @@ class BatchScorer:
         """Checked at the first batch: weights may be sharded after the selector is constructed; the check is slow."""
         return models.is_sharded(self.model)
 
-    def features(self, policy: uds.Policy, views: Sequence[batches.SampleView], /, *, choice: int = 0) -> uds.Features:
-        """Return the policy's features of the samples of several batches, in order; `choice` is its number."""
+    def features(
+        self,
+        policy: uds.Policy,
+        views: Sequence[batches.SampleView],
+        /,
+        *,
+        choice: int = 0,
+        state: Callable[[uds.Features], Any] | None = None,
+    ) -> uds.Features:
+        """Return the policy's features of the samples of several batches, in order.
+
+        `choice`: its number. `state`: returns the policy's state, given features without logits; of the first choice
+        by default.
+        """
         if self._scorer is None or self._sharded is None or not policy.needs.forward_pass_at(choice):
             return uds.pool([self._without_logits(policy, samples) for samples in views])
         if self._is_sharded:
@@ -101,6 +114,8 @@ class BatchScorer:
                 msg = f"{type(self._scorer).__name__} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
+        if policy.needs.shortlist:
+            return uds.pool([self._of_shortlist(policy, samples, state) for samples in views])
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
     def collect(self, *, always: bool, refresh: bool = False) -> torch.Tensor | None:
@@ -110,6 +125,15 @@ class BatchScorer:
         if refresh:
             self.probe.refresh()
         return self.probe.collect(always=always)
+
+    def _of_shortlist(
+        self, policy: uds.Policy, samples: batches.SampleView, state: Callable[[uds.Features], Any] | None
+    ) -> uds.Features:
+        assert self._scorer is not None
+        features = self._without_logits(policy, samples)
+        before = None if state is None else state(features)
+        view = functools.partial(batches.view, indexer=self.indexer, layout=self.layout)
+        return with_exact_scores(features, samples, self._scorer.examine, view=view, policy=policy, state=before)
 
     def _without_logits(self, policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
         mask, labels = samples.mask, samples.labels

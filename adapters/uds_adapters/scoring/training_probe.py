@@ -16,6 +16,7 @@ from . import models
 from .head_probe import outside_autocast
 from .heads import After, capped
 from .scorer import Scorer
+from .shortlist import Measured
 
 __all__ = ["TrainingProbe"]
 
@@ -251,7 +252,7 @@ class TrainingProbe:
             )
         self._steps += 1
         if self._steps % _EVERY == 1:
-            measured: Any = _Measured(self.policy)
+            measured: Any = Measured(self.policy)
             for one in expected:
                 self._store(one, self._scorer.examine(self._view(one), measured)["exact"])
 
@@ -275,19 +276,6 @@ class _Expected(NamedTuple):
     batch: Any
     places: torch.Tensor  # (samples,) among those awaited, of all processes; negative for others
     beside: Mapping[str, torch.Tensor]  # what the policy needs beside the model's inputs
-
-
-class _Measured(NamedTuple):
-    """A policy that measures: its features are the exact scores."""
-
-    policy: Any
-
-    @property
-    def needs(self) -> uds.Needs:
-        return self.policy.needs
-
-    def examine(self, candidates: uds.Candidates) -> uds.Features:
-        return {"exact": self.policy.measure(candidates), "length": candidates.lengths()}
 
 
 def _backbone(model: torch.nn.Module) -> torch.nn.Module | None:

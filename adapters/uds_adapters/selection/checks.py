@@ -10,10 +10,11 @@ import uds_core as uds
 
 from .. import checkpoints
 from ..batches import LOSS_WEIGHTS, SampleView
-from ..ranks import Ended
+from ..ranks import Ended, RankError
 
 __all__ = [
     "check_id_field",
+    "check_not_ended",
     "check_policy",
     "check_weights_applied",
     "draws_weights",
@@ -114,6 +115,19 @@ def warn_of_lost(end: Ended) -> None:
             "the same number of batches (`drop_last=True` of the sampler, `even_batches=True` of accelerate)"
         )
         warnings.warn(msg, stacklevel=4)
+
+
+def check_not_ended(ended: bool, /) -> None:
+    """Raise an error where another process has no batch left.
+
+    Raises
+    ------
+    RankError
+        If `ended`.
+    """
+    if ended:
+        msg = "another process has no batch left, but this one has: use `iterate(loader)`, which ends all of them"
+        raise RankError(msg)
 
 
 def only_batch(chosen: Sequence[Any]) -> Any:

@@ -111,6 +111,11 @@ class History:
             raise ValueError(msg) from error
         self._loaded = self._about = None
 
+    def restored(self, policy: uds.Policy, features: uds.Features, /) -> Any:
+        """Return the state, after `restore`."""
+        self.restore(policy, features)
+        return self.state
+
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
     # one sum for each array: joining the bytes would copy a large state

@@ -15,8 +15,15 @@ from .history import History
 __all__ = ["expected", "learn"]
 
 
-def learn(policy: Any, history: History, scores: torch.Tensor, /) -> None:
-    """Give a policy the exact scores (n,) of the samples that it awaits; fewer are those of the latest."""
+def learn(
+    policy: Any, history: History, scores: torch.Tensor, /, *, like: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Give a policy the exact scores (n,) of the samples that it awaits; fewer are those of the latest.
+
+    `like`: features, where the state may have been loaded and not yet restored.
+    """
+    if like is not None:
+        history.restore(policy, like)
     if number := history.pending(policy):
         unknown = scores.new_full((max(0, number - len(scores)),), torch.nan)
         history.state = policy.learn(history.state, torch.cat([unknown, scores])[-number:])

@@ -44,6 +44,9 @@ POLICIES: dict[str, Any] = {
     "predicted": uds.Predicted("entropy", keep=0.5, warmup=1),
     "predicted uds": uds.Predicted(uds.UDS(memory=16, dim=16), keep=0.5, warmup=1),
     "predicted rholoss": uds.Predicted("rholoss", keep=0.5, warmup=1),
+    "progress": uds.Progress(keep=0.5, warmup=1),
+    "cascade": uds.Cascade(keep=0.5, shortlisted=0.5, warmup=1),
+    "fresh cascade": uds.Fresh(uds.Cascade("rholoss", keep=0.5, shortlisted=0.75, warmup=1)),
 }
 everyone = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 SELECTION: dict[str, Any] = {

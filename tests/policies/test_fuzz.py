@@ -46,9 +46,11 @@ OPTIONS: dict[str, list[Any]] = {
     "explore": [0.0, 0.25, 1.0],
     "least_correlation": [-1.0, 0.1],
     "forget": [0.5, 1.0],
+    "forget_long": [0.95, 1.0],
+    "shortlisted": [0.1, 0.5, 1.0],
     "penalty": [0.01, 1.0],
 }
-FITS = {("reference", "alpha"): [0.0, 0.7]}
+FITS = {("reference", "alpha"): [0.0, 0.7], ("progress", "forget"): [0.5, 0.9]}
 BUDGETS: list[dict[str, Any]] = [{"keep": 0.5}, {"keep": 0.1}, {"count": 1}, {"count": 3}, {"tokens": 4}, {}]
 # greedy choices of these depend on sums whose order the libraries choose, and scores do not show which are equal
 IN_TURN = ("greats", "divbs")
@@ -75,7 +77,7 @@ class Run:
         pool["reference_loss"] = numbers(rng, batch)
         pool["start_loss"] = numbers(rng, batch)
         pool["glance"], pool["measured"], pool["learns"] = numbers(rng, batch, 9), numbers(rng, 32), rng.random() < 0.7
-        pool["logits"] = self.name != "predicted" or rng.random() < 0.5
+        pool["logits"] = self.name not in ("predicted", "progress") or rng.random() < 0.5
         pool["ngram_counts"] = rng.integers(0, 3, size=(batch, 64)).astype(np.float32)
         pool["ngrams"] = rng.integers(0, 3, size=(batch, 9), dtype=np.int32)
         groups = rng.integers(0, 2, size=batch) if rng.random() < 0.3 else None
@@ -112,6 +114,8 @@ class Run:
         steps: list[Any] = []
         for pool in self.pools:
             features = policy.examine(self.candidates(library, pool))
+            if policy.needs.shortlist:
+                features = examined(policy, state, features, library)
             groups = None if pool["groups"] is None else library.array(pool["groups"], "int32")
             selection, state = policy.choose(state, features, groups=groups)
             if policy.needs.training_pass and pool["learns"]:
@@ -121,6 +125,13 @@ class Run:
             weights = None if selection.weights is None else selection.weights
             steps.append({"indices": selection.indices, "scores": selection.scores, "weights": weights})
         return steps
+
+
+def examined(policy: Any, state: Any, features: Any, library: Backend) -> Any:
+    """Return the features with exact scores of a shortlist alone."""
+    listed = policy.shortlist(state, features)
+    place, exact = library.numpy(listed["shortlist"]), library.numpy(features["exact"])
+    return {**listed, "exact": library.array(np.where(place > 0, exact, np.nan), str(exact.dtype))}
 
 
 def check_selection(run: Run, got: Outcome) -> None:

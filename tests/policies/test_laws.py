@@ -59,6 +59,8 @@ POLICIES: dict[str, Any] = {
     "uds drawn": uds.UDS(**SMALL, temperature=0.5),
     "predicted": uds.Predicted("entropy", keep=0.5, seed=3, least_correlation=-1.0),
     "predicted uds": uds.Predicted(uds.UDS(**SMALL), explore=0.5, least_correlation=-1.0),
+    "progress": uds.Progress(keep=0.5, warmup=1, seed=3, least_correlation=-1.0),
+    "cascade": uds.Cascade(keep=0.5, shortlisted=0.5, warmup=1, least_correlation=-1.0),
 }
 
 # Who is exempt from a law, by name, and why.
@@ -79,6 +81,7 @@ BY_PLACE = dict.fromkeys(
         "uds drawn",
         "predicted",
         "predicted uds",
+        "progress",
     ],
     "its noise, or its order, belongs to places in the pool, not to samples",
 )
@@ -97,6 +100,7 @@ NOT_BEST = dict.fromkeys(
         "divbs",
         "predicted",
         "predicted uds",
+        "progress",
         "fresh predicted",
         "targeted entropy",
         "fresh targeted",

@@ -57,8 +57,10 @@ def test_what_the_card_says_it_needs_it_needs(title):
     for name, word in words.items():
         said = word in card["Needs"] and not (name == "ids" and "Ledger" in card["Needs"])
         assert said is not examined(policy, name), name
-    always = policy.needs.logits and policy.needs.scored_choices is None
-    assert ("no forward pass" in card["Cost"]) is (examined(policy, "logits") and not policy.needs.logits)
+    needs = policy.needs
+    always = needs.logits and needs.scored_choices is None and not needs.shortlist
+    never = not needs.forward_pass_at(0)
+    assert ("no forward pass" in card["Cost"]) is (examined(policy, "logits") and never)
     assert examined(policy, "logits") is not always
 
 

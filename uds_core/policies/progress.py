@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .. import _options
-from .._array import Array
+from .._array import Array, array_namespace
 from ..candidates import Features
 from ..learner import Learner, LearnerState
 from ..policy import Needs
@@ -84,9 +84,13 @@ class Progress(Learnt):
         return self.long_learner.predict(learner.long, glances)
 
     def worth(self, state: LearntState, features: Features, predicted: Array, /) -> Array:
-        """Return the progress (batch,)."""
+        """Return the progress (batch,); NaN where an exact score is known not to be finite."""
         short = self.learner.predict(state.learner.short, features["glance"])
-        return stretched(predicted) - stretched(short)
+        progress = stretched(predicted) - stretched(short)
+        if "exact" not in features:
+            return progress
+        xp = array_namespace(progress)
+        return xp.where(xp.isfinite(features["exact"]), progress, xp.full_like(progress, xp.nan))
 
     def random_fraction(self, state: LearntState, /) -> float:
         """Return the fraction of what is kept that is drawn at random: all in the warm-up."""

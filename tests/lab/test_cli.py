@@ -75,7 +75,7 @@ def test_examples_stand_line_by_line():
     assert any(line.strip().startswith("uds compare --model") for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("command", ["demo", "profile", "compare", "train", "tune", "score", "dedup", "report"])
+@pytest.mark.parametrize("command", ["demo", "profile", "compare", "train", "tune", "score", "dedup", "report", "show"])
 def test_examples_of_the_help_are_not_wrapped(command):
     shown = [line.strip() for line in uds(command, "--help").output.splitlines()]
     text = inspect.getdoc(COMMANDS[command]) or ""

@@ -22,6 +22,7 @@ from .errors import Interrupted, LabError, LabWarning
 from .profile.command import profile
 from .report.command import report
 from .score.command import score
+from .show.command import show
 from .storage import disk_full
 from .train.command import train
 from .tune.command import tune
@@ -81,7 +82,7 @@ def _help(command: Callable[..., None]) -> str:
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
-for command in (demo, profile, compare, train, tune, score, dedup, report):
+for command in (demo, show, profile, compare, train, tune, score, dedup, report):
     app.command(help=_help(command))(command)
 
 

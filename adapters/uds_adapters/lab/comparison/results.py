@@ -15,6 +15,7 @@ from ...batches import IGNORE
 from .. import storage
 from ..data.duplicates import duplicates
 from ..model_paths import hub_name
+from ..preview.preview import preview
 from ..report.folders import write as write_report
 from ..training.budget import RunBudget
 from ..training.run_result import RunResult
@@ -72,6 +73,7 @@ def describe(
         "runs": [_run(result, runs) for result in results],
         "records": _records(task, flags or {}),
         "map": chart,
+        "preview": preview(task.records, task.train, task.summary, encoder=task.encoder).as_json(),
     }
 
 

@@ -112,10 +112,15 @@ class Summary:
         if self.formats:
             counted = [f"{name} ({number})" for name, number in self.formats.items()]
             notes.append(f"Read as {', '.join(self.formats if len(counted) == 1 else counted)}.")
-        if names := sorted(self.unused):
-            notes.append(f"Not part of the text: {'the field ' if len(names) == 1 else ''}{_listed(names)}.")
         if self.cut:
             notes.append(f"Cut off after {self.length} tokens (`--max-length`): the end of {_records(self.cut)}.")
+        return [*notes, *self.ignored()]
+
+    def ignored(self) -> list[str]:
+        """Return a sentence for each part of the data that is not read as it stands."""
+        notes = []
+        if names := sorted(self.unused):
+            notes.append(f"Not part of the text: {'the field ' if len(names) == 1 else ''}{_listed(names)}.")
         if self.dropped:
             notes.append(f"In {_records(self.dropped)}, messages after the assistant's last were left out.")
         if self.unthought:

@@ -87,6 +87,7 @@ def join(results: Mapping[str, Mapping[str, Any]], /) -> dict[str, Any]:
         "runs": [run if same else {**run, "selected": []} for run in _renamed(results, "runs", ("policy",))],
         "records": first.get("records") if same else [],
         "map": first.get("map") if same else None,
+        "preview": first.get("preview") if same else None,
     }
 
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from ..preview.preview import Preview
+from ..preview.section import section, style
 from .view import view
 
-__all__ = ["filled", "page"]
+__all__ = ["filled", "page", "preview_page"]
 
 # in this order: each script uses those before it
 _SCRIPTS = (
@@ -32,11 +34,21 @@ def filled(views: Sequence[Mapping[str, Any]], /) -> str:
     """Return the page of one view, or of several with a menu."""
     parts = {
         "verdict": html.escape(" ".join(views[0]["verdict"])),  # for readers without JavaScript
-        "style": _file("style.css"),
+        "style": _file("style.css") + style(),
         "scripts": "\n".join(map(_file, _SCRIPTS)),
         "data": json.dumps(views, allow_nan=False, ensure_ascii=False).replace("<", r"\u003c"),
     }
-    pieces = _file("page.html").split("@@")  # text and names of parts alternate
+    return _filled("page.html", parts)
+
+
+def preview_page(preview: Preview, /, *, title: str) -> str:
+    """Return the page of a preview alone."""
+    parts = {"title": html.escape(title), "style": _file("style.css") + style(), "preview": section(preview)}
+    return _filled("preview.html", parts)
+
+
+def _filled(name: str, parts: Mapping[str, str]) -> str:
+    pieces = _file(name).split("@@")  # text and names of parts alternate
     return "".join(piece if n % 2 == 0 else parts[piece] for n, piece in enumerate(pieces))
 
 

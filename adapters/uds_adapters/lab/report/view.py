@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..preview.preview import Preview
+from ..preview.section import section
 from . import choices, records
 from .curves import curves
 from .policies import explanations
@@ -47,6 +49,7 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
         "scores": scores.quantiles(),
         **_chosen(results, policies, scores),
         **records.listed(results, policies),
+        "preview": section(Preview.of_json(results["preview"])) if results.get("preview") else None,
         "facts": [[fact, _short(configuration[fact])] for fact in _FACTS if configuration.get(fact) is not None],
         "configuration": [[key, as_text(value)] for key, value in configuration.items()],
         "versions": [[key, as_text(value)] for key, value in (results.get("versions") or {}).items()],

@@ -48,6 +48,9 @@ function drawWords() {
       element("tr", {}, element("td", {}, words(title)), element("td", {}, value))));
     document.getElementById(name).parentElement.hidden = !view()[name].length;
   }
+  const preview = document.getElementById("preview");
+  preview.innerHTML = view().preview ?? ""; // escaped where it was made
+  preview.parentElement.hidden = !view().preview;
   const notes = document.getElementById("notes");
   notes.textContent = view().notes.join(" ");
   notes.hidden = !view().notes.length;

@@ -1,0 +1,1 @@
+"""Previews of data: records as the model reads them, and what is trained on."""

@@ -1,0 +1,1 @@
+"""`uds show`: records as the model will read them, before anything is trained."""

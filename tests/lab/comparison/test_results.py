@@ -36,7 +36,7 @@ def results(folder):
 def test_everything_is_there(results):
     assert list(results) == [
         *("schema", "command", "configuration", "versions", "verdict"),
-        *("summary", "comparisons", "runs", "records", "map"),
+        *("summary", "comparisons", "runs", "records", "map", "preview"),
     ]
     assert results["schema"] == 2
     configuration = results["configuration"]

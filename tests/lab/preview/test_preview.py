@@ -9,8 +9,9 @@ from uds_adapters.lab.data.encoding import Encoder
 from uds_adapters.lab.data.fields import Fields
 from uds_adapters.lab.data.records import record
 from uds_adapters.lab.demo.tiny_llama import build_tokenizer
-from uds_adapters.lab.preview.preview import Preview, preview
+from uds_adapters.lab.preview.preview import preview
 from uds_adapters.lab.preview.section import section
+from uds_adapters.lab.preview.values import Preview
 
 TOKENIZER = build_tokenizer(["some words to read and some to learn"], vocab=300)
 NAMES = "Ann Bob Cleo Dan Eve Finn Gus Hal Ida Jan Kai Leo".split()  # noqa: SIM905

@@ -10,7 +10,8 @@ from uds_adapters.lab.data.encoding import Encoder
 from uds_adapters.lab.data.fields import Fields
 from uds_adapters.lab.data.records import record
 from uds_adapters.lab.demo.tiny_llama import build_tokenizer
-from uds_adapters.lab.preview.sample import Piece, pieces, sample
+from uds_adapters.lab.preview.sample import pieces, sample
+from uds_adapters.lab.preview.values import Piece
 from uds_adapters.lab.preview.visible import shortened, visible
 
 TOKENIZER = build_tokenizer(["some words to read and some to learn"], vocab=300)

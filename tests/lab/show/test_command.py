@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from uds_adapters.lab.cli import app
 from uds_adapters.lab.demo.tiny_llama import build_tokenizer
-from uds_adapters.lab.preview.preview import Preview
 from uds_adapters.lab.preview.terminal import show as in_terminal
+from uds_adapters.lab.preview.values import Preview
 
 ALPACA = [
     {"instruction": f"Say {n}.", "input": f"word {n}" if n % 2 else "", "output": f"It is {n}."} for n in range(9)
@@ -51,11 +51,11 @@ def test_records_as_the_model_reads_them_and_what_carries_loss(model, data):
         "trained ┃ It is 0.</s>",
         "",
     ]
-    table = [line.split(None, 1) for line in lines if line[:5] in ("recor", "read ", "cut o", "near-")]
+    table = [line.split(maxsplit=1) for line in lines if line[:5] in ("recor", "read ", "cut o", "near-")]
     assert table == [
         ["records", "9"],
         ["read", "as               alpaca, from instruction, input, output"],
-        ["cut", "off           0  records, 0.0%, after 128 tokens"],
+        ["cut", "off            0  records, 0.0%, after 128 tokens"],
         ["near-duplicates", "0  records, 0.0%"],
     ]
     assert "\x1b" not in result.stdout

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from itertools import islice
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...batches import IGNORE
 from ..data.encoding import Encoder, Example
@@ -14,9 +13,10 @@ from ..data.records import Record
 from ..data.summary import REASONS, Summary
 from ..duplicates.search import search
 from ..duplicates.sketches import sketched
-from .sample import Piece, Sample, place, sample
+from .sample import place, sample
+from .values import Columns, LeftOut, Preview
 
-__all__ = ["Columns", "LeftOut", "Preview", "Repeat", "preview", "repeated"]
+__all__ = ["Repeat", "preview", "repeated"]
 
 THRESHOLD = 0.5  # of near-duplicates, as `uds dedup` has it
 
@@ -27,71 +27,6 @@ class Repeat(NamedTuple):
     original: int
     similarity: float  # fraction of n-grams in common
     equal: bool  # the same words
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Records of one format."""
-
-    format: str
-    records: int
-    used: tuple[str, ...]
-    """Fields that are read, in the order of the records."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """Records that are left out for one reason."""
-
-    reason: str
-    records: int
-    places: tuple[str, ...]
-    """File and line of the first ones."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preview:
-    """Statistics of the records that were read, and some of them."""
-
-    records: int
-    """Number of records that are trained on."""
-    more: bool
-    """Whether the data set holds others, which were not read."""
-    max_length: int
-    tokens: int
-    trained: int
-    """Tokens that carry loss."""
-    median: float
-    """Tokens of a record."""
-    longest: int
-    cut: int
-    """Records whose end is cut off."""
-    near_duplicates: int
-    """Records that repeat an earlier one, nearly or in the same words."""
-    equal: int
-    """Those in the same words."""
-    formats: tuple[Columns, ...]
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
-    samples: tuple[Sample, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the preview in values that JSON has."""
-        return asdict(self)
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any], /) -> Preview:
-        """Return the preview that `as_json` wrote."""
-        samples = [{**one, "pieces": tuple(Piece(**piece) for piece in one["pieces"])} for one in values["samples"]]
-        return cls(
-            **{
-                **values,
-                "formats": tuple(Columns(**{**one, "used": tuple(one["used"])}) for one in values["formats"]),
-                "left_out": tuple(LeftOut(**{**one, "places": tuple(one["places"])}) for one in values["left_out"]),
-                "notes": tuple(values["notes"]),
-                "samples": tuple(Sample(**one) for one in samples),
-            }
-        )
 
 
 def preview(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
 from typing import Any
@@ -13,38 +12,9 @@ from ...batches import IGNORE
 from ..data.encoding import Encoder
 from ..data.records import Record
 from ..data.summary import REASONS
+from .values import Piece, Sample
 
-__all__ = ["Piece", "Sample", "pieces", "place", "sample"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Consecutive tokens, as text, that all carry loss or all do not."""
-
-    text: str
-    trained: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A record, encoded and decoded again."""
-
-    place: str
-    """File and line."""
-    format: str
-    pieces: tuple[Piece, ...]
-    """Together all that the model reads, special tokens included."""
-    tokens: int
-    trained: int
-    """Tokens that carry loss."""
-    cut: int = 0
-    """Tokens that are cut off at the end."""
-    repeats: str | None = None
-    """File and line of the earlier record that it is a near-duplicate of."""
-    similarity: float = 0.0
-    """To that record, in [0, 1]."""
-    left_out: str | None = None
-    """Why it is not trained on, in words."""
+__all__ = ["pieces", "place", "sample"]
 
 
 def sample(record: Record, /, *, encoder: Encoder, repeats: str | None = None, similarity: float = 0.0) -> Sample:

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from importlib import resources
 
-from .preview import Preview
-from .sample import Piece, Sample
 from .tables import about, rows
+from .values import Piece, Preview, Sample
 from .visible import visible
 
 __all__ = ["section", "style"]

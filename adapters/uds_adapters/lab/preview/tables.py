@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .preview import Preview
-from .sample import Sample
+from .values import Preview, Sample
 
 __all__ = ["Row", "about", "rows"]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from .preview import Preview
-from .sample import Piece, Sample
 from .tables import about, rows
+from .values import Piece, Preview, Sample
 from .visible import shortened, visible
 
 __all__ = ["show"]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ..preview.preview import Preview
 from ..preview.section import section, style
+from ..preview.values import Preview
 from .view import view
 
 __all__ = ["filled", "page", "preview_page"]

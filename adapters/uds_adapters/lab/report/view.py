@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..preview.preview import Preview
 from ..preview.section import section
+from ..preview.values import Preview
 from . import choices, records
 from .curves import curves
 from .policies import explanations

@@ -15,7 +15,7 @@ from .layer_gradients import layer_products
 from .learner import Learner, LearnerState
 from .ledger import Ledger
 from .losses import cross_entropy, entropy
-from .memory import Memory, Reservoir, diversity
+from .memory import Memory, Reservoir, diversity, pool_part
 from .ngrams import jaccard, ngram_counts, ngram_sketch
 from .policies import (
     GREATS,
@@ -124,6 +124,7 @@ __all__ = [
     "parse_policy",
     "parse_value",
     "pool",
+    "pool_part",
     "published_alpha",
     "register",
     "restore",

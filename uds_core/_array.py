@@ -134,6 +134,41 @@ def smallest(x: Array, number: int, /) -> Array:
     return xp.sort(x, axis=1)[:, :number]
 
 
+def exponential_sums(block: Array, top: Array, /, *, moments: bool, overwrite: bool) -> tuple[Array, Array]:
+    """Return the sums over the last axis of e = exp(block - top) and of e (block - top): two arrays like `top`.
+
+    `top`: (...,), in `wide_dtype(block)`, which is computed in. Without `moments` the second is 0. `overwrite`: whether
+    `block` may be, which spares copies in PyTorch.
+    """
+    xp = array_namespace(block, top)
+    below = widen(block)
+    if array_api_compat.is_torch_namespace(xp) and not (block.requires_grad or top.requires_grad):
+        overwrite = overwrite or below is not block
+        below = below.sub_(top[..., None]) if overwrite else below - top[..., None]
+        if not moments:
+            total = below.exp_().sum(dim=-1)
+            return total, xp.zeros_like(total)
+        weights = below.exp()
+        # one dot product for each row: the products are not written
+        moment = (weights[..., None, :] @ below[..., :, None])[..., 0, 0]
+        return weights.sum(dim=-1), moment
+    below = below - top[..., None]
+    weights = xp.exp(below)
+    total = xp.sum(weights, axis=-1)
+    return total, xp.sum(weights * below, axis=-1) if moments else xp.zeros_like(total)
+
+
+def multiplies_half(x: Array, /) -> bool:
+    """Return whether the device of `x` multiplies matrices in its dtype, a half float, and does not emulate it."""
+    if is_accelerator(x):
+        return True
+    if not array_api_compat.is_torch_array(x):
+        return False
+    xp = array_namespace(x)
+    known = xp.ops.mkldnn
+    return bool(known._is_mkldnn_bf16_supported() if x.dtype == xp.bfloat16 else known._is_mkldnn_fp16_supported())
+
+
 def check_device(name: str, x: Array, /, *, like: Array, like_name: str) -> None:
     """Raise where `x` and `like` lie on different devices; nothing is moved silently."""
     here, there = device(x), device(like)

@@ -13,6 +13,7 @@ from ._array import (
     check_device,
     device,
     is_traced,
+    multiplies_half,
     qr_triangle,
     wide_dtype,
     widen,
@@ -93,6 +94,11 @@ class Head:
     def columns(self) -> int:
         """Columns of the augmented head: the width, and one more for a bias."""
         return self.width + (self.bias is not None)
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether a row is subtracted from each row of the weight."""
+        return self._offset is not None
 
     @property
     def like(self) -> Array:
@@ -226,6 +232,27 @@ class HeadLogits:
         for start, block in self.head.blocks(block_items(rows.shape[0] * rows.shape[1], block_bytes)):
             yield start, rows @ xp.matrix_transpose(xp.astype(block, self.dtype, copy=False))
 
+    def products(self, columns: int, /) -> Iterator[tuple[int, Array]]:
+        """Yield blocks (batch, time, columns) of the logits, each with its first column's index, to be overwritten.
+
+        In the model's own precision: half floats are multiplied as such where the device does that, and a product is
+        rounded to half after its sum in float32. Rows outside the mask hold anything that is finite.
+        """
+        xp, head = array_namespace(self.hidden), self.head
+        if self.common is not None or head.has_offset:
+            yield from self.blocks(block_bytes=8 * self.shape[0] * self.shape[1] * columns)
+            return
+        half = self.hidden.dtype == head.weight.dtype != self.dtype and multiplies_half(self.hidden)
+        rows = clean_rows(self.hidden if half else xp.astype(widen(self.hidden), self.dtype, copy=False), self.mask)
+        for start in range(0, head.vocab, columns):
+            here = slice(start, min(start + columns, head.vocab))
+            weight = head.weight[here, ...]
+            weight = weight if half else xp.astype(widen(weight), self.dtype, copy=False)
+            block = rows @ xp.matrix_transpose(weight)
+            if head.bias is not None:
+                block = widen(block) + xp.astype(head.bias[here], self.dtype, copy=False)
+            yield start, block if head.scale == 1.0 else widen(block) * head.scale
+
     def compact(self) -> Array:
         """Return (batch, time, columns) with the same singular values, and the same products of rows."""
         return self.rows @ array_namespace(self.hidden).astype(self.head.factor, self.dtype, copy=False)
@@ -244,6 +271,21 @@ class HeadLogits:
     def scored(self, mask: Array | None) -> HeadLogits:
         """Return the logits with zero rows outside `mask`."""
         return replace(self, mask=both_masks(self.mask, check_mask(mask, self.shape[:2], like=self.like)))
+
+    def flat(self, place: Array | None, /) -> HeadLogits:
+        """Return the rows at `place` (n,) of all samples joined, or all, as one sample (1, n, vocab)."""
+        xp = array_namespace(self.hidden)
+        batch, time, width = self.hidden.shape
+        hidden = xp.reshape(self.hidden, (1, batch * time, width))
+        mask = None if self.mask is None else xp.reshape(self.mask, (1, batch * time))
+        if place is None:
+            return replace(self, hidden=hidden, mask=mask)
+        return replace(self, hidden=xp.take(hidden, place, axis=1), mask=None)
+
+    def part(self, rows: slice, /) -> HeadLogits:
+        """Return some rows of each sample."""
+        mask = None if self.mask is None else self.mask[:, rows]
+        return replace(self, hidden=self.hidden[:, rows, :], mask=mask)
 
     def samples(self, start: int, stop: int, /) -> HeadLogits:
         """Return samples `start` to `stop` alone."""

@@ -1,10 +1,11 @@
 """Per-sample losses and entropies, block by block of the vocabulary, from dense logits or through a head."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ._array import Array, array_namespace, check_device, device
 from .logits import Logits, as_logits
-from .rows import BLOCK_BYTES, IGNORE, check_vocabulary
+from .rows import BLOCK_BYTES, IGNORE
+from .softmax import row_sums
 
 
 def cross_entropy(
@@ -51,7 +52,8 @@ def cross_entropy(
     """
     _check_reduction(reduction)
     logits, targets = _with_targets(logits, labels, mask)
-    return _reduced(_walk(logits, targets, block_bytes, moments=False).loss, logits.mask, reduction)
+    sums = row_sums(logits, targets, moments=False, block_bytes=block_bytes)
+    return _reduced(sums.loss, logits.mask, reduction)
 
 
 def entropy(
@@ -94,7 +96,8 @@ def entropy(
     """
     _check_reduction(reduction)
     logits = as_logits(logits).scored(mask)
-    return _reduced(_walk(logits, None, block_bytes).entropy, logits.mask, reduction)
+    sums = row_sums(logits, None, moments=True, block_bytes=block_bytes)
+    return _reduced(sums.entropy, logits.mask, reduction)
 
 
 def loss_and_entropy(
@@ -102,51 +105,8 @@ def loss_and_entropy(
 ) -> tuple[Array, Array]:
     """Return token means of `cross_entropy` and `entropy` (batch,) over rows with a target, at the cost of one."""
     logits, targets = _with_targets(logits, labels, mask)
-    rows = _walk(logits, targets, block_bytes)
-    return _reduced(rows.loss, logits.mask, "mean"), _reduced(rows.entropy, logits.mask, "mean")
-
-
-class _Rows(NamedTuple):
-    """Of each row (batch, time): the highest logit, and over the vocabulary of what lies below it, e = exp(L - top)."""
-
-    top: Array
-    total: Array  # sum of e
-    moment: Array  # sum of e (L - top)
-    target: Array  # the target's logit, NaN for one outside the vocabulary; 0 where there are no targets
-
-    @property
-    def loss(self) -> Array:
-        return self.top + array_namespace(self.top).log(self.total) - self.target
-
-    @property
-    def entropy(self) -> Array:
-        return array_namespace(self.top).log(self.total) - self.moment / self.total
-
-
-def _walk(logits: Logits, targets: Array | None, block_bytes: int, *, moments: bool = True) -> _Rows:
-    """Reduce the vocabulary block by block, with running sums that cannot overflow."""
-    xp = array_namespace(logits.like)
-    check_vocabulary(logits.shape[2])
-    rows: Any = None
-    for start, block in logits.blocks(block_bytes=block_bytes):
-        top = xp.max(block, axis=2)
-        top = top if rows is None else xp.maximum(rows.top, top)
-        below = block - top[:, :, None]
-        weights = xp.exp(below)
-        total = xp.sum(weights, axis=2)
-        moment = xp.sum(weights * below, axis=2) if moments else xp.zeros_like(total)
-        target = xp.zeros_like(top) if targets is None else _target_in(block, targets - start)
-        if rows is not None:
-            # as low as that is 0 in any case, and lower times `total` would be infinite
-            lowered = xp.maximum(rows.top - top, xp.full_like(top, -1e30))
-            shrunk = xp.exp(lowered)
-            total, moment = total + shrunk * rows.total, moment + shrunk * (rows.moment + lowered * rows.total)
-            target = target + rows.target
-        rows = _Rows(top, total, moment, target)
-    if targets is None:
-        return rows
-    known = (targets >= 0) & (targets < logits.shape[2])
-    return rows._replace(target=xp.where(known, rows.target, xp.full_like(rows.target, xp.nan)))
+    sums = row_sums(logits, targets, moments=True, block_bytes=block_bytes)
+    return _reduced(sums.loss, logits.mask, "mean"), _reduced(sums.entropy, logits.mask, "mean")
 
 
 def _with_targets(logits: Any, labels: Array, mask: Array | None) -> tuple[Logits, Array]:
@@ -175,14 +135,3 @@ def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum"):
         msg = f"`reduction` must be 'mean' or 'sum', got {reduction!r}"
         raise ValueError(msg)
-
-
-def _target_in(block: Array, index: Array) -> Array:
-    """Return the logit at `index` (batch, time) of a block of the vocabulary; 0 where it lies in another block."""
-    xp = array_namespace(block)
-    batch, time, size = block.shape
-    inside = (index >= 0) & (index < size)
-    flat = xp.reshape(xp.where(inside, index, xp.zeros_like(index)), (batch * time,))
-    flat = xp.arange(batch * time, dtype=flat.dtype, device=device(flat)) * size + flat
-    picked = xp.reshape(xp.take(xp.reshape(block, (batch * time * size,)), flat), (batch, time))
-    return xp.where(inside, picked, xp.zeros_like(picked))

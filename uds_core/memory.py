@@ -1,7 +1,7 @@
 """Sketches of chosen samples, and distances to them."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import array_api_extra as xpx
 import numpy as np
@@ -20,8 +20,9 @@ from ._array import (
 )
 from ._random import Stream
 
-_BLOCK_ROWS = 4096  # rows of a memory that are widened at a time
+_BLOCK_ROWS = 1024  # rows of a memory that are widened and compared at a time
 _PAIR_NUMBERS = 2**20  # numbers of near pairs that are subtracted at a time
+POOL_BLOCK = 128  # points that are compared at a time, so that distances are reduced before they leave the cache
 
 Distance: TypeAlias = Literal["mean", "nearest", "softmin"]
 
@@ -149,22 +150,24 @@ def diversity(
 
     Notes
     -----
-    O(batch m dim), matrix products; a block of rows is widened at a time.
+    O(batch m dim), matrix products, in blocks of samples and of rows.
     """
     _options.one_of("distance", distance, get_args(Distance))
     _options.whole("neighbours", neighbours)
     _options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     rows = memory.filled if isinstance(memory, (Memory, Reservoir)) else memory
     xp = array_namespace(sketches, rows)
-    apart = distances(sketches, rows)
-    if apart.shape[1] == 0:
-        return xp.zeros(sketches.shape[0], dtype=sketches.dtype, device=device(sketches))
-    if distance == "nearest":
-        apart = smallest(apart, min(neighbours, apart.shape[1]))
-    mean = xp.mean(apart, axis=1)
-    if distance == "softmin":
-        mean = _soft_minimum(apart, temperature * mean)
-    return xp.astype(mean, sketches.dtype, copy=False)
+    parts: list[Array] = [xp.zeros((0,), dtype=sketches.dtype, device=device(sketches))]
+    for apart in distance_blocks(sketches, rows):
+        if apart.shape[1] == 0:
+            parts.append(xp.zeros(apart.shape[:1], dtype=sketches.dtype, device=device(sketches)))
+            continue
+        counted = smallest(apart, min(neighbours, apart.shape[1])) if distance == "nearest" else apart
+        mean = xp.mean(counted, axis=1)
+        if distance == "softmin":
+            mean = _soft_minimum(apart, temperature * mean)
+        parts.append(xp.astype(mean, sketches.dtype, copy=False))
+    return xp.concat(parts)
 
 
 def distances(points: Array, rows: Array, /) -> Array:
@@ -174,28 +177,42 @@ def distances(points: Array, rows: Array, /) -> Array:
     product loses all digits on clusters far from the origin. It still does on pairs that are near to each other and far
     from that mean: those are taken directly. O(n m dim): a matrix product, and dim numbers for each near pair.
     """
+    parts = list(distance_blocks(points, rows))
+    xp = array_namespace(points, rows)
+    nothing = xp.zeros((0, rows.shape[0]), dtype=accumulation_dtype(points), device=device(points))
+    return xp.concat([nothing, *parts], axis=0)
+
+
+def distance_blocks(points: Array, rows: Array, /) -> Iterator[Array]:
+    """Yield `distances` of `POOL_BLOCK` points at a time: (size, m). Those of a block depend on no other block."""
     xp = array_namespace(points, rows)
     check_device("rows", rows, like=points, like_name="points")
     if rows.ndim != 2 or points.ndim != 2 or rows.shape[1] != points.shape[1]:
         msg = f"`points` (n, dim) and `rows` (m, dim) do not fit: {tuple(points.shape)} and {tuple(rows.shape)}"
         raise ValueError(msg)
     wide = accumulation_dtype(points)
-    if rows.shape[0] == 0:
-        return xp.zeros((points.shape[0], 0), dtype=wide, device=device(points))
-    centre = sum(xp.sum(block, axis=0, dtype=wide) for block in _row_blocks(rows)) / rows.shape[0]
-    centred = xp.astype(points, wide, copy=False) - centre
-    lengths = xp.sum(centred * centred, axis=1)[:, None]
-    parts: list[Array] = []
-    for block in _row_blocks(rows):
-        others = xp.astype(block, wide, copy=False) - centre
-        terms = lengths + xp.sum(others * others, axis=1)[None, :]
-        squares = terms - 2.0 * (centred @ xp.matrix_transpose(others))
-        # rounding may leave a small negative square; NaN stays NaN
-        apart = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
-        # below this fraction of its terms, less than half of a square's digits are left
-        near = squares < float(xp.finfo(wide).eps) ** 0.5 * terms
-        parts.append(_near_directly(apart, near, points, block))
-    return xp.concat(parts, axis=1)
+    groups = list(_row_blocks(rows))
+    centre = sum(xp.sum(block, axis=0, dtype=wide) for block in groups) / max(rows.shape[0], 1)
+    once = [_centred(block, centre, wide) for block in groups] if len(groups) <= 1 else None
+    for start in range(0, points.shape[0], POOL_BLOCK):
+        some = points[start : min(start + POOL_BLOCK, points.shape[0]), ...]
+        here = _centred(some, centre, wide)
+        parts: list[Array] = [xp.zeros((some.shape[0], 0), dtype=wide, device=device(points))]
+        for i, block in enumerate(groups):
+            there = _centred(block, centre, wide) if once is None else once[i]
+            parts.append(_near_directly(*_by_product(here, there), some, block))
+        yield parts[1] if len(parts) == 2 else xp.concat(parts, axis=1)
+
+
+def pool_part(number: int, /, *, rank: int, size: int) -> slice:
+    """Return the candidates of a pool of `number` that process `rank` of `size` compares: whole blocks of 128.
+
+    So that distances are bit for bit those that one process finds, which compares block by block. The parts of all
+    ranks, in order, are the pool; with fewer blocks than processes some are empty.
+    """
+    blocks = -(-number // POOL_BLOCK)
+    start, stop = (min(number, place * blocks // size * POOL_BLOCK) for place in (rank, rank + 1))
+    return slice(start, stop)
 
 
 def direct_distances(points: Array, rows: Array, /) -> Array:
@@ -214,9 +231,28 @@ def storable(sketches: Array, indices: Array, known: Array, /) -> Array:
     `known`: (batch,), false for samples that have no score, or no row.
     """
     xp = array_namespace(sketches, indices, known)
-    good = known & xp.all(xp.isfinite(sketches), axis=1)
-    chosen = to_numpy(indices)[to_numpy(xp.take(good, indices))]
-    return xp.take(sketches, constant(chosen, like=sketches), axis=0)
+    rows = xp.take(sketches, indices, axis=0)
+    good = to_numpy(xp.take(known, indices) & xp.all(xp.isfinite(rows), axis=1))
+    return rows if good.all() else xp.take(rows, constant(np.flatnonzero(good).astype(np.int32), like=rows), axis=0)
+
+
+def _centred(points: Array, centre: Array, wide: Any) -> tuple[Array, Array]:
+    """Return `points` less `centre`, and their squared lengths (n,), in the dtype `wide`."""
+    xp = array_namespace(points)
+    centred = xp.astype(points, wide, copy=False) - centre
+    return centred, xp.sum(centred * centred, axis=1)
+
+
+def _by_product(here: tuple[Array, Array], there: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the distances (n, m) of centred points, and where too few digits of them are left."""
+    (points, lengths), (rows, others) = here, there
+    xp = array_namespace(points)
+    terms = lengths[:, None] + others[None, :]
+    squares = terms - 2.0 * (points @ xp.matrix_transpose(rows))
+    # rounding may leave a small negative square; NaN stays NaN
+    apart = xp.sqrt(xp.where(squares < 0, xp.zeros_like(squares), squares))
+    # below this fraction of its terms, less than half of a square's digits are left
+    return apart, squares < float(xp.finfo(points.dtype).eps) ** 0.5 * terms
 
 
 def _soft_minimum(apart: Array, temperature: Array) -> Array:

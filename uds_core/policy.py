@@ -40,6 +40,8 @@ class Needs:
         Whether only candidates of a shortlist run through the model: `Policy` then has the methods of `Shortlisting`.
     row_means
         Whether each feature is a mean over scored rows, so that a few of a sample's rows estimate it.
+    divisible
+        Whether the policy has the method of `Divisible`, by which processes divide the work of a choice.
     """
 
     logits: bool = True
@@ -55,6 +57,7 @@ class Needs:
     training_pass: bool = False
     shortlist: bool = False
     row_means: bool = False
+    divisible: bool = False
 
     @property
     def forward_pass(self) -> bool:
@@ -87,6 +90,19 @@ class Policy(Protocol):
         """Choose the best of the pool, or of each of its groups; return the selection and the next state.
 
         `state` None means `init(features)`.
+        """
+        ...
+
+
+@runtime_checkable
+class Divisible(Policy, Protocol):
+    """A policy whose choice has a part that is computed for some candidates at a time (`Needs.divisible`)."""
+
+    def prepare(self, state: Any, features: Features, rows: slice, /) -> Features:
+        """Return further features of the candidates `rows` of a pool, which spare `choose` the work of finding them.
+
+        For whole blocks of candidates, as `pool_part` returns, they are bit for bit those of all candidates at once.
+        Empty where there is nothing to divide, whatever `rows`. `state` as of `choose`, and not older.
         """
         ...
 

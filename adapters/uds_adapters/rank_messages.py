@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,8 @@ def ready(about: str, **numbers: int) -> Report:
 def packed(columns: Mapping[str, torch.Tensor], device: torch.device) -> torch.Tensor:
     """Return the columns (n, ...) side by side, as bytes (n, width)."""
     parts = [columns[name].detach().to(device) for name in sorted(columns)]
-    return torch.cat([part.reshape(len(part), -1).contiguous().view(torch.uint8) for part in parts], 1)
+    wide = [part[:, None] if part.ndim == 1 else part.flatten(1) for part in parts]
+    return torch.cat([part.contiguous().view(torch.uint8) for part in wide], 1)
 
 
 def unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -69,7 +71,7 @@ def unpacked(rows: torch.Tensor, like: Mapping[str, torch.Tensor]) -> dict[str, 
     unpacked, start = {}, 0
     for name in sorted(like):
         column = like[name]
-        width = column[:1].numel() * column.element_size()
+        width = math.prod(column.shape[1:]) * column.element_size()
         part = rows[:, start : start + width].contiguous().view(column.dtype)
         unpacked[name], start = part.reshape(-1, *column.shape[1:]).to(column.device), start + width
     return unpacked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from .rank_messages import ENDED, FAILED, HEAD_BYTES, Report, from_bytes, merged
 __all__ = ["Ended", "GatheredPool", "RankError", "Ranks"]
 
 _ROOM_BYTES = 4096  # messages grow by multiples of it
+_PREPARED_BYTES = 64  # of what is prepared of each candidate, at most
 
 
 class RankError(RuntimeError):
@@ -118,10 +119,7 @@ class Ranks:
         except (RankError, Ended):
             raise
         except Exception as error:
-            if self.size > 1:
-                text = f"{type(error).__name__}: {error}"
-                with contextlib.suppress(RankError, Ended):
-                    self._checked(Report(FAILED, text=text))
+            self._fail(error)
             raise
 
     def end(self) -> None:
@@ -196,6 +194,34 @@ class Ranks:
         known = merged([part.clone().view(torch.float32).cpu() for _, part in parts])
         return GatheredPool(features, gathered["tokens"][order], owners[order], gathered["batch"][order], known)
 
+    def divided(self, prepare: Callable[[slice], uds.Features], number: int, /) -> uds.Features:
+        """Return features of all of a pool's `number` candidates, of which each process computes those of its part.
+
+        Nothing, without a collective, where `prepare` returns nothing, which must be the same on all processes.
+
+        Raises
+        ------
+        RankError
+            When `prepare` failed on another process.
+        """
+        parts = [uds.pool_part(number, rank=rank, size=self.size) for rank in range(self.size)]
+        room = _PREPARED_BYTES * max(part.stop - part.start for part in parts)
+        try:
+            columns = dict(prepare(parts[self.rank]))
+            if self.size == 1 or not columns:
+                return columns
+            body = packed(columns, self._device(next(iter(columns.values())))).flatten()
+        except Exception as error:
+            self._fail(error, room=room)
+            raise
+        about = f"prepared {[(name, str(column.dtype)) for name, column in sorted(columns.items())]}"
+        reports, received = self._checked(ready(about, number=number, needs=len(body)), body, room=room)
+        if max(report.needs for report in reports) > room:
+            msg = f"a policy may prepare {_PREPARED_BYTES} bytes of a candidate at most, got {sorted(columns)}"
+            raise ValueError(msg)
+        filled = torch.cat([message[: report.needs] for report, message in zip(reports, received, strict=True)])
+        return unpacked(filled.reshape(number, -1), columns)
+
     def merge(self, scores: torch.Tensor, /) -> torch.Tensor:
         """Return the scores (m,) that any process knows, NaN for the others; a collective of its own."""
         if self.size == 1 or not len(scores):
@@ -236,9 +262,17 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def _checked(self, report: Report, body: torch.Tensor | None = None) -> tuple[list[Report], torch.Tensor]:
+    def _fail(self, error: Exception, *, room: int | None = None) -> None:
+        """Let all other processes raise, as this one does."""
+        if self.size > 1:
+            with contextlib.suppress(RankError, Ended):
+                self._checked(Report(FAILED, text=f"{type(error).__name__}: {error}"), room=room)
+
+    def _checked(
+        self, report: Report, body: torch.Tensor | None = None, *, room: int | None = None
+    ) -> tuple[list[Report], torch.Tensor]:
         """Return the reports and bodies of all ranks; raise unless all do the same."""
-        reports, received = self._meet(report, body)
+        reports, received = self._meet(report, body, self._room if room is None else room)
         failed = [f"rank {rank}: {other.text}" for rank, other in enumerate(reports) if other.status == FAILED]
         if failed:
             msg = f"a process could not score its candidates, so all stop: {'; '.join(failed)}"
@@ -255,13 +289,13 @@ class Ranks:
         _check_parts([other.part for other in reports])
         return reports, received
 
-    def _meet(self, report: Report, body: torch.Tensor | None) -> tuple[list[Report], torch.Tensor]:
-        """Return the messages of all ranks from one all-gather: the heads and the bodies."""
+    def _meet(self, report: Report, body: torch.Tensor | None, room: int) -> tuple[list[Report], torch.Tensor]:
+        """Return the messages of all ranks from one all-gather: the heads and the bodies, which have `room` bytes."""
         began = time.perf_counter()
         device = self._device(torch.empty(0) if body is None else body)
-        sent = torch.zeros(HEAD_BYTES + self._room, dtype=torch.uint8, device=device)
+        sent = torch.zeros(HEAD_BYTES + room, dtype=torch.uint8, device=device)
         sent[:HEAD_BYTES] = report.head().to(device)
-        if body is not None and len(body) <= self._room:
+        if body is not None and len(body) <= room:
             sent[HEAD_BYTES : HEAD_BYTES + len(body)] = body
         received = sent.new_empty(self.size, len(sent))
         dist.all_gather(list(received.unbind()), sent, group=self.group)

@@ -21,7 +21,7 @@ from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
 from .scoring.scorer import Scorer
-from .selection import auditing, checks, importance, learning, metrics
+from .selection import auditing, checks, choosing, importance, learning, metrics
 from .selection.assignment import Assignment, StepCandidates, exchange_samples
 from .selection.history import History
 
@@ -328,12 +328,9 @@ class BatchSelector:
         return assignment
 
     def _choose(self, policy: uds.Policy, pool: GatheredPool) -> uds.Selection:
-        length = pool.features["length"]
-        apart = self.ranks.size > 1 and self.ranks.placement == "rank"
-        with outside_autocast(length):
+        with outside_autocast(pool.features["length"]):
             state = self.history.restored(self.policy, pool.features)
-            groups = pool.owners.to(length.device) if apart else None
-            selection, self.history.state = policy.choose(state, pool.features, groups=groups)
+            selection, self.history.state = choosing.choose(policy, state, pool, self.ranks)
         return selection
 
     def _update_attributes(self, scored: StepCandidates, pool: GatheredPool, assignments: list[Assignment]) -> None:

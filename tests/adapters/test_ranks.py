@@ -231,3 +231,37 @@ def test_groups_choose_apart(tmp_path):
     assert [one["first"] for one in found] == [0, 0, 2, 2]
     assert found[0]["memory"] == found[1]["memory"] != found[2]["memory"] == found[3]["memory"]
     assert [one["picks"] for one in run(2, tmp_path, loops.grouped)] == [one["picks"] for one in found[:2]]
+
+
+def pool_of_uds(step):
+    generator = torch.Generator().manual_seed(step)
+    sketch, utility = torch.randn(700, 32, generator=generator), torch.rand(700, generator=generator)
+    return {"sketch": sketch, "utility": utility, "length": torch.ones(700)}
+
+
+def pool_of_fresh(step):
+    generator = torch.Generator().manual_seed(step)
+    ngrams = torch.randint(0, 50, (700, 16), generator=generator, dtype=torch.int32)
+    return {"ngrams": ngrams, "length": torch.ones(700)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "features", "calls"),
+    [
+        (uds.UDS(keep=0.25, memory=300, dim=32), pool_of_uds, 3),
+        (uds.Fresh(keep=0.25, memory=300, by="logits", threshold=0.9), pool_of_uds, 3),
+        (uds.Fresh(keep=0.25, memory=300), pool_of_fresh, 3),
+    ],
+)
+def test_the_work_of_a_choice_is_divided(tmp_path, policy, features, calls):
+    """Six blocks of candidates: three on each of two processes."""
+    found = run(2, tmp_path, loops.divided, policy=policy, features=features)
+    assert found[0]["picks"] == found[1]["picks"]
+    assert [one["prepared"] for one in found] == [[384] * calls, [316] * calls]
+
+
+def test_a_process_that_fails_to_prepare_stops_all(tmp_path):
+    policy = uds.UDS(keep=0.25, memory=300, dim=32)
+    ours, theirs = spawned.run(loops.divided, 2, tmp_path, policy=policy, features=pool_of_uds, fails=2)
+    assert isinstance(theirs, FloatingPointError)
+    assert "rank 1: FloatingPointError: broken" in str(ours)

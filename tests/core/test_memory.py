@@ -1,6 +1,7 @@
 """The ring of chosen sketches, and distances to it."""
 
 from collections import deque
+from itertools import pairwise
 
 import array_api_strict
 import numpy as np
@@ -324,3 +325,24 @@ def test_a_sketch_that_is_not_finite_spoils_no_other(backend):
 def test_errors_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@given(number=st.integers(0, 2000), size=st.integers(1, 9))
+def test_parts_of_a_pool_are_whole_blocks_in_order(number, size):
+    parts = [uds.pool_part(number, rank=rank, size=size) for rank in range(size)]
+    assert parts[0].start == 0
+    assert parts[-1].stop == number
+    assert all(one.stop == other.start for one, other in pairwise(parts))
+    blocks = [-(-(part.stop - part.start) // 128) for part in parts]
+    assert all(part.start % 128 == 0 or part.start == number for part in parts)
+    assert max(blocks) - min(blocks) <= 1
+
+
+@pytest.mark.parametrize("distance", ["nearest", "mean", "softmin"])
+def test_distances_of_a_part_are_those_of_the_whole_to_the_bit(backend, distance):
+    rng = np.random.default_rng(0)
+    sketches, memory = (backend.array(rng.normal(size=(n, 64)), "float32") for n in (300, 1300))
+    whole = backend.numpy(uds.diversity(sketches, memory, distance=distance))
+    parts = [uds.pool_part(300, rank=rank, size=2) for rank in range(2)]
+    divided = [backend.numpy(uds.diversity(sketches[part, ...], memory, distance=distance)) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(divided), whole)

@@ -108,6 +108,9 @@ NOT_BEST = dict.fromkeys(
     "what it keeps is drawn, or picked one after the other, not the highest scores",
 )
 KEEPS_ALL = {"full": "keeps all anyway"}
+UNDIVIDED = {
+    name: "its choice has no part to divide" for name, policy in POLICIES.items() if not policy.needs.divisible
+}
 NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if not policy.needs.logits}
 
 
@@ -258,6 +261,19 @@ def test_the_same_again_and_inputs_unchanged(backend, policy):
         np.testing.assert_array_equal(array, frozen[name])
     for name, array in uds.flatten(first[2]).items():
         np.testing.assert_array_equal(array, uds.flatten(second[2])[name])
+
+
+@law(UNDIVIDED)
+def test_a_choice_whose_parts_are_prepared_is_the_same(backend, policy):
+    state = warm(policy, backend)
+    features = policy.examine(candidates(backend, samples(0)))
+    parts = [policy.prepare(state, features, rows) for rows in (slice(0, BATCH // 2), slice(BATCH // 2, BATCH))]
+    assert parts[0]
+    whole, after = policy.choose(state, features)
+    divided, after_parts = policy.choose(state, {**features, **uds.pool(parts)})
+    assert backend.numpy(divided.indices).tolist() == backend.numpy(whole.indices).tolist()
+    np.testing.assert_allclose(backend.numpy(divided.scores), backend.numpy(whole.scores), rtol=1e-5)
+    assert uds.flatten(after_parts).keys() == uds.flatten(after).keys()
 
 
 @law()

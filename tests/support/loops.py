@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import uds_core as uds
 from uds_adapters.audit import Audit
-from uds_adapters.ranks import RankError, Ranks
+from uds_adapters.ranks import GatheredPool, RankError, Ranks
 from uds_adapters.scoring.models import is_sharded
+from uds_adapters.selection.choosing import choose
 from uds_adapters.torch import BatchSelector, weighted_loss
 
 POLICY = {"keep": 0.5, "memory": 16, "dim": 16, "weight": 2.0}
@@ -114,6 +115,42 @@ def plain(
         "last": float(flat_weights(bare).sum()),
         "size": int(select.history.state.memory.size) if hasattr(select.history.state, "memory") else 0,
     }
+
+
+class Counted:
+    """A policy that counts the candidates that it prepares, and fails at the call `fails`."""
+
+    def __init__(self, policy, fails=None) -> None:
+        self.policy, self.needs, self.prepared, self.fails = policy, policy.needs, [], fails
+
+    def prepare(self, state, features, rows):
+        self.prepared.append(rows.stop - rows.start)
+        if len(self.prepared) == self.fails:
+            msg = "broken"
+            raise FloatingPointError(msg)
+        return self.policy.prepare(state, features, rows)
+
+    def choose(self, state, features, *, groups=None):
+        return self.policy.choose(state, features, groups=groups)
+
+
+def divided(folder, *, policy, features, fails=None):
+    """Choices whose work is divided; each must be that of this process alone, to the bit."""
+    rank, _ = world()
+    state, alone = None, None
+    counted: Any = Counted(policy, fails if rank else None)
+    picks = []
+    for step in range(3):
+        columns = features(step)
+        number = len(columns["length"])
+        rest = (torch.ones(number, dtype=torch.int64), torch.zeros(number, dtype=torch.int64))
+        pool = GatheredPool(columns, *rest, rest[1], torch.zeros(0))
+        got, state = choose(counted, state, pool, Ranks(placement="global"))
+        expected, alone = policy.choose(alone, columns)
+        assert torch.equal(got.scores, expected.scores)
+        assert torch.equal(got.indices, expected.indices)
+        picks.append(got.indices.tolist())
+    return {"picks": picks, "prepared": counted.prepared}
 
 
 def explicit(examples, weights, tokens) -> Any:

@@ -82,7 +82,7 @@ class Learnt(TokenBudgeted):
 
     def learning(self, **own: Any) -> Needs:
         """Return the needs of the wrapped policy, glances, and those of `own`."""
-        return dataclasses.replace(self.policy.needs, glance=True, budget=True, **own)
+        return dataclasses.replace(self.policy.needs, glance=True, budget=True, divisible=False, **own)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `glance` (batch, width), `length` (batch,), and `exact` (batch,) where there are logits."""

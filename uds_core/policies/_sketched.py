@@ -9,7 +9,7 @@ from .. import _options
 from .._array import Array, array_namespace, to_numpy, widen
 from ..candidates import Candidates, Features
 from ..logits import Logits
-from ..memory import Distance, Memory
+from ..memory import Distance, Memory, Reservoir, diversity
 from ..sketch import FourierSketch, PairedSketch, ShiftedSketch, Sketch
 from ..spectrum import NuclearMethod
 from ._budgeted import Budgeted
@@ -17,6 +17,8 @@ from ._budgeted import Budgeted
 Rows: TypeAlias = Literal["labels", "tokens"]
 Length: TypeAlias = Literal["none", "sqrt", "mean"]
 SketchKind: TypeAlias = Literal["paired", "shifted", "fourier"]
+
+MEMORY_DISTANCE = "memory_distance"  # the feature that `prepare` adds
 
 _FOURIER_TIME = 512  # the paper's length of the time side
 _FOURIER_TIME_RANK = 8  # and the paper's rank of it
@@ -82,6 +84,16 @@ class Sketched(Budgeted):
     def fingerprint(self) -> int:
         """Return the fingerprint of the options that sketches depend on."""
         return fingerprint(self.sketch, self.dim, self.seed, self.rows, self.length, self.centre)
+
+
+def memory_distance(
+    features: Features, memory: Memory | Reservoir, distance: Distance, /, *, rows: slice | None = None
+) -> Array:
+    """Return the distance (batch,) of each sketch to the memory, as `diversity`; of some `rows`, or as prepared."""
+    if rows is None and MEMORY_DISTANCE in features:
+        return features[MEMORY_DISTANCE]
+    sketch = features["sketch"]
+    return diversity(sketch if rows is None else sketch[rows, ...], memory, distance=distance)
 
 
 def make_sketch(kind: SketchKind, /, *, dim: int, seed: int, vocab: int) -> Sketch:

@@ -64,6 +64,12 @@ class Wrapping(TokenBudgeted):
         """Return the state of the policy inside; None where there is no policy."""
         return None if self.policy is None else self.policy.init(features)
 
+    def prepare(self, state: Any, features: Features, rows: slice, /) -> Features:
+        """Return what the policy inside prepares of its choice, of the candidates `rows`; see `Divisible`."""
+        if state is None or self.policy is None or not self.policy.needs.divisible:
+            return {}
+        return self.policy.prepare(state.policy, features, rows)
+
     def choose_inside(
         self, state: Any, features: Features, aside: Array, /, *, groups: Array | None
     ) -> tuple[Selection, Any]:

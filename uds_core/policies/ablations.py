@@ -7,12 +7,21 @@ from .._array import Array, array_namespace
 from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
 from ..logits import Logits
-from ..memory import Distance, Memory, diversity, storable
+from ..memory import Distance, Memory, storable
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
-from ._sketched import Length, Rows, Sketched, SketchState, check_words, length_divisor
+from ._sketched import (
+    MEMORY_DISTANCE,
+    Length,
+    Rows,
+    Sketched,
+    SketchState,
+    check_words,
+    length_divisor,
+    memory_distance,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,13 +123,19 @@ class DiversityOnly(Sketched):
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs = Needs()
+    needs = Needs(divisible=True)
     distance: Distance = "nearest"
 
     def init(self, features: Features, /) -> SketchState:
         """Return an empty memory."""
         sketch = features["sketch"]
         return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), self.fingerprint())
+
+    def prepare(self, state: SketchState | None, features: Features, rows: slice, /) -> Features:
+        """Return `memory_distance` of the candidates `rows`; nothing while the memory is empty."""
+        if state is None or not state.memory.size:
+            return {}
+        return {MEMORY_DISTANCE: memory_distance(features, state.memory, self.distance, rows=rows)}
 
     def choose(
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
@@ -131,7 +146,7 @@ class DiversityOnly(Sketched):
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
         finite = xp.all(xp.isfinite(sketch), axis=1)
-        scores = diversity(sketch, state.memory, distance=self.distance)
+        scores = memory_distance(features, state.memory, self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         indices = self.scored_only(indices, scores)

@@ -93,8 +93,8 @@ class Fresh(Sketched, Wrapping):
     def needs(self) -> Needs:
         """N-grams or logits, and what the policy inside needs."""
         if self.by == "tokens":
-            return self.wrapping(ngrams=True)
-        return self.wrapping(logits=True)
+            return self.wrapping(ngrams=True, divisible=True)
+        return self.wrapping(logits=True, divisible=True)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `ngrams` or `sketch` (batch, dim), `length` (batch,), and the features of the policy inside."""
@@ -113,6 +113,12 @@ class Fresh(Sketched, Wrapping):
         inside = self.init_inside(features)
         return FreshState(inside, Memory.empty(self.memory, own.shape[1], like=own), window, 0, recipe)
 
+    def prepare(self, state: FreshState | None, features: Features, rows: slice, /) -> Features:
+        """Return how near the candidates `rows` are to others, and what the policy inside prepares."""
+        state = self.init(features) if state is None else state
+        own, able, _ = self._able(features)
+        return {self._nearness: self._near(state, own, able, rows), **super().prepare(state, features, rows)}
+
     def choose(
         self, state: FreshState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, FreshState]:
@@ -120,11 +126,10 @@ class Fresh(Sketched, Wrapping):
         if self.needs.budget:
             self.warn_without_budget()
         state = self.init(features) if state is None else state
-        own, length = self._own(features), features["length"]
+        own, able, finite = self._able(features)
         xp = array_namespace(own)
-        finite = xp.all(xp.isfinite(own), axis=1) if self.by == "logits" else length >= 0
-        able = finite & (length > 0)
-        duplicate, near, state = self._compare(state, own, able)
+        near = features[self._nearness] if self._nearness in features else self._near(state, own, able)
+        duplicate, near, state = self._compare(state, near, able)
         if self.policy is None:
             selection = self._draw(state.step, features, duplicate, finite, groups)
         else:
@@ -149,13 +154,29 @@ class Fresh(Sketched, Wrapping):
     def _own(self, features: Features) -> Array:
         return features["ngrams" if self.by == "tokens" else "sketch"]
 
-    def _compare(self, state: FreshState, own: Array, able: Array) -> tuple[Array, dict[str, Array], FreshState]:
-        """Return which candidates are near-duplicates, the similarities, and the state with their distances."""
+    @property
+    def _nearness(self) -> str:
+        """The feature that `prepare` adds."""
+        return "near_similarity" if self.by == "tokens" else "near_distance"
+
+    def _able(self, features: Features) -> tuple[Array, Array, Array]:
+        """Return what samples are compared by, which are (batch,), and which have a finite sketch."""
+        own, length = self._own(features), features["length"]
         xp = array_namespace(own)
+        finite = xp.all(xp.isfinite(own), axis=1) if self.by == "logits" else length >= 0
+        return own, finite & (length > 0), finite
+
+    def _near(self, state: FreshState, own: Array, able: Array, rows: slice = slice(None)) -> Array:
+        """Return the similarity or the distance to the nearest sample, of the candidates `rows`."""
         if self.by == "tokens":
-            similar = highest_similarity(own, able, state.memory)
-            return able & (similar >= float(self.threshold)), {"similarity": similar}, state
-        near = nearest_distance(xp.where(able[:, None], own, xp.zeros_like(own)), able, state.memory)
+            return highest_similarity(own, able, state.memory, rows=rows)
+        xp = array_namespace(own)
+        return nearest_distance(xp.where(able[:, None], own, xp.zeros_like(own)), able, state.memory, rows=rows)
+
+    def _compare(self, state: FreshState, near: Array, able: Array) -> tuple[Array, dict[str, Array], FreshState]:
+        """Return which candidates are near-duplicates, the similarities, and the state with their distances."""
+        if self.by == "tokens":
+            return able & (near >= float(self.threshold)), {"similarity": near}, state
         window = shift_in(state.distances, near)
         # of exact copies alone the usual distance is 0, too
         duplicate = near <= float(self.threshold) * median(window)

@@ -13,13 +13,13 @@ from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
-from ..memory import Memory, diversity, storable
+from ..memory import Memory, storable
 from ..policy import Needs
 from ..registry import register
 from ..sketch import frequencies
 from ..spectrum import nuclear_norm
 from ._budgeted import Budgeted
-from ._sketched import SketchState, fingerprint
+from ._sketched import MEMORY_DISTANCE, SketchState, fingerprint, memory_distance
 
 
 @register("reference")
@@ -67,7 +67,7 @@ class Reference(Budgeted):
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs = Needs(whole_batch=True)
+    needs = Needs(whole_batch=True, divisible=True)
     alpha: float = 1.5e-3
     memory: int = 1024
     time: int = 512
@@ -109,6 +109,12 @@ class Reference(Budgeted):
         recipe = fingerprint(self.time, self.rank, self.seed, self.signs, self.indices)
         return SketchState(Memory.empty(self.memory, sketch.shape[1], like=sketch), recipe)
 
+    def prepare(self, state: SketchState | None, features: Features, rows: slice, /) -> Features:
+        """Return `memory_distance` of the candidates `rows`; nothing while the memory is empty."""
+        if state is None or not state.memory.size:
+            return {}
+        return {MEMORY_DISTANCE: memory_distance(features, state.memory, "mean", rows=rows)}
+
     def choose(
         self, state: SketchState | None, features: Features, /, *, groups: Array | None = None
     ) -> tuple[Selection, SketchState]:
@@ -116,7 +122,7 @@ class Reference(Budgeted):
         self.warn_without_budget()
         state = self.init(features) if state is None else state
         utility, sketch, length = features["utility"], features["sketch"], features["length"]
-        far = diversity(sketch, state.memory)
+        far = memory_distance(features, state.memory, "mean")
         scores = utility + float(self.alpha) * far
         indices = top_k(scores, length, budget=self.budget, groups=groups)
         indices = self.scored_only(indices, scores)

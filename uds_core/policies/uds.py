@@ -8,14 +8,14 @@ from .._array import Array, array_namespace, device
 from ..candidates import Candidates, Features, Selection
 from ..choice import greedy, top_k, with_score
 from ..gumbel import gumbel_top_k
-from ..memory import Distance, Memory, Reservoir, distances, diversity, storable
+from ..memory import Distance, Memory, Reservoir, distances, storable
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty_window, median, shift_in
 from ._budgeted import TokenBudgeted
 from ._rated import Rating
-from ._sketched import Sketched, check_fingerprint, length_divisor
+from ._sketched import MEMORY_DISTANCE, Sketched, check_fingerprint, length_divisor, memory_distance
 
 
 class UDSState(NamedTuple):
@@ -89,7 +89,7 @@ class UDS(Sketched, TokenBudgeted):
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs = Needs()
+    needs = Needs(divisible=True)
     alpha: Alpha = "auto"
     weight: float = 1.0
     frobenius: float = 0.0
@@ -132,6 +132,12 @@ class UDS(Sketched, TokenBudgeted):
             memory = Reservoir.empty(self.memory, sketch.shape[1], like=sketch, seed=self.seed)
         nothing = empty_window(like=sketch)
         return UDSState(memory, Spreads.empty(like=sketch), nothing, nothing, 0, self.fingerprint())
+
+    def prepare(self, state: UDSState | None, features: Features, rows: slice, /) -> Features:
+        """Return `memory_distance` of the candidates `rows`; nothing while the memory is empty."""
+        if state is None or not state.memory.size:
+            return {}
+        return {MEMORY_DISTANCE: memory_distance(features, state.memory, self.distance, rows=rows)}
 
     def choose(
         self, state: UDSState | None, features: Features, /, *, groups: Array | None = None
@@ -197,7 +203,7 @@ class UDS(Sketched, TokenBudgeted):
     def _diversity(self, state: UDSState, features: Features) -> tuple[Array, Array]:
         """Return the diversity of each candidate, and the window of nearest distances after them."""
         sketch = features["sketch"]
-        far = diversity(sketch, state.memory, distance=self.distance)
+        far = memory_distance(features, state.memory, self.distance)
         if self.in_batch == "none":
             return far, state.nearest
         xp = array_namespace(sketch)

@@ -1,0 +1,92 @@
+"""Losses and entropies through a head, against one product of the hidden states and its weight.
+
+    python benchmarks/losses.py              # 16 samples of 128 tokens, V = 151,936
+    python benchmarks/losses.py --write      # and keeps the line in results/losses.json
+
+The unit is ``hidden @ weight.T`` in the same precision, into memory that is reused; product and losses are measured in
+turn, best of all turns. Prints a table and one JSON line.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import measure
+import torch
+
+import uds_core as uds
+from uds_core.losses import loss_and_entropy
+
+
+def parse() -> argparse.Namespace:
+    """The shape, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--time", type=int, default=128)
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--width", type=int, action="append", help="of the hidden states; default: 256 and 896")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--write", action="store_true", help="into results/")
+    return parser.parse_args()
+
+
+def in_turn(runs: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, float]:
+    """Seconds of each, best of `repeat` turns."""
+    found = dict.fromkeys(runs, float("inf"))
+    for turn in range(repeat + 1):  # the first warms up
+        for name, run in runs.items():
+            seconds = measure.once(run)
+            found[name] = min(found[name], seconds) if turn else found[name]
+    return found
+
+
+def cases(shape: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Seconds of the product and of each loss, for each width and precision."""
+    for width in shape.width or [256, 896]:
+        for dtype in (torch.float32, torch.bfloat16):
+            generator = torch.Generator().manual_seed(0)
+            hidden = torch.randn(shape.batch, shape.time, width, generator=generator).to(shape.device, dtype)
+            weight = (torch.randn(shape.vocab, width, generator=generator) / width**0.5).to(shape.device, dtype)
+            labels = torch.randint(shape.vocab, hidden.shape[:2], generator=generator).to(shape.device)
+            rows = hidden.reshape(-1, width)
+            product = torch.empty(len(rows), shape.vocab, dtype=dtype, device=shape.device)
+            logits = uds.Head(weight)(hidden)
+            runs: dict[str, Callable[[], Any]] = {
+                "product": lambda: torch.mm(rows, weight.T, out=product),  # noqa: B023 - run before the next
+                "loss": lambda: uds.cross_entropy(logits, labels),  # noqa: B023
+                "entropy": lambda: uds.entropy(logits),  # noqa: B023
+                "both": lambda: loss_and_entropy(logits, labels),  # noqa: B023
+            }
+            seconds = in_turn(runs, repeat=shape.repeat)
+            ratios = {f"{name}_over_product": seconds[name] / seconds["product"] for name in runs if name != "product"}
+            yield {"width": width, "dtype": str(dtype).removeprefix("torch."), **seconds, **ratios}
+
+
+def report(rows: list[dict[str, Any]], shape: argparse.Namespace) -> None:
+    """The table for people."""
+    print(f"B={shape.batch} N={shape.time} V={shape.vocab}, {shape.threads} thread(s)\n")
+    print(f"{'h':>6}{'precision':>11}{'product ms':>12}{'loss':>8}{'entropy':>9}{'both':>8}   times the product")
+    for row in rows:
+        times = f"{row['loss_over_product']:8.2f}{row['entropy_over_product']:9.2f}{row['both_over_product']:8.2f}"
+        print(f"{row['width']:6}{row['dtype']:>11}{1e3 * row['product']:12.0f}{times}")
+
+
+def main() -> None:
+    """Measure, and print a table and a JSON line."""
+    shape = parse()
+    torch.set_num_threads(shape.threads)
+    torch.set_grad_enabled(False)
+    rows = list(cases(shape))
+    report(rows, shape)
+    settings = {name: getattr(shape, name) for name in ("batch", "time", "vocab", "threads", "repeat")}
+    line = {"benchmark": "losses", "shape": settings, "rows": rows, **measure.surroundings(shape.device)}
+    print("\n" + json.dumps(line))
+    if shape.write:
+        measure.results("losses", shape.device).write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

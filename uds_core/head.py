@@ -109,6 +109,13 @@ class Head:
         """Return rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
         return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
 
+    def taken(self, index: Array, /) -> Array:
+        """Return rows at `index` (n,) of the augmented head, as `rows` does."""
+        xp = array_namespace(self.weight)
+        return self._augmented(
+            xp.take(self.weight, index, axis=0), None if self.bias is None else xp.take(self.bias, index)
+        )
+
     def piece(self, start: int, stop: int, /) -> Array:
         """Return columns `start` to `stop` of the transposed augmented head, (columns, n)."""
         return array_namespace(self.weight).matrix_transpose(self.rows(start, stop))
@@ -242,7 +249,7 @@ class HeadLogits:
         if self.common is not None or head.has_offset:
             yield from self.blocks(block_bytes=8 * self.shape[0] * self.shape[1] * columns)
             return
-        half = self.hidden.dtype == head.weight.dtype != self.dtype and multiplies_half(self.hidden)
+        half = self._multiplied_in_half
         rows = clean_rows(self.hidden if half else xp.astype(widen(self.hidden), self.dtype, copy=False), self.mask)
         for start in range(0, head.vocab, columns):
             here = slice(start, min(start + columns, head.vocab))
@@ -252,6 +259,30 @@ class HeadLogits:
             if head.bias is not None:
                 block = widen(block) + xp.astype(head.bias[here], self.dtype, copy=False)
             yield start, block if head.scale == 1.0 else widen(block) * head.scale
+
+    def at(self, token: Array, /) -> Array:
+        """Return each row's logit of its `token` (batch, time), in the precision of `products`, then widened."""
+        xp, head = array_namespace(self.hidden), self.head
+        flat = xp.reshape(token, (-1,))
+        if self.common is not None or head.has_offset:
+            rows, weight = self.rows, head.taken(flat)
+        else:
+            rows = xp.astype(widen(clean_rows(self.hidden, self.mask)), self.dtype, copy=False)
+            weight = xp.take(head.weight, flat, axis=0)
+        weight = xp.reshape(xp.astype(widen(weight), self.dtype, copy=False), rows.shape)
+        logit = xp.sum(rows * weight, axis=2)
+        if self.common is not None or head.has_offset:
+            return logit
+        if self._multiplied_in_half:
+            logit = xp.astype(xp.astype(logit, self.hidden.dtype), self.dtype)
+        if head.bias is not None:
+            bias = xp.reshape(xp.take(head.bias, flat), logit.shape)
+            logit = logit + xp.astype(bias, self.dtype, copy=False)
+        return logit * head.scale
+
+    @property
+    def _multiplied_in_half(self) -> bool:
+        return self.hidden.dtype == self.head.weight.dtype != self.dtype and multiplies_half(self.hidden)
 
     def compact(self) -> Array:
         """Return (batch, time, columns) with the same singular values, and the same products of rows."""

@@ -1,7 +1,7 @@
 """Softmax sums of rows of logits, in one pass over the vocabulary."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,37 +22,40 @@ from .rows import block_items, check_vocabulary
 
 _ROWS = 2048  # rows that are walked together: beyond, a block of the head's weight is read often enough
 _COLUMNS = 256  # a block with fewer would spend its time on starting matrix products
-_CACHE_NUMBERS = 2**19  # of a block on a CPU, so that it is reduced before it leaves the cache
+_CACHE_NUMBERS = 2**20  # of a block on a CPU, so that it is reduced before it leaves the cache
+_NEAR = 40.0  # logits of the first block whose exponentials, and those of all that are not far off, are in range
 _OF_ONE_LOGIT = (0.0, 1.0, 0.0, 0.0)  # the sums of a row whose only logit is 0, for rows that do not count
 
 
 class RowSums(NamedTuple):
-    """Of each row: the highest logit, and over the vocabulary of what lies below it, e = exp(logit - top)."""
+    """Of each row: sums over the vocabulary of e = exp(logit - shift)."""
 
-    top: Array
+    shift: Array
     total: Array  # sum of e
-    moment: Array  # sum of e (logit - top)
+    moment: Array  # sum of e (logit - shift)
     target: Array  # the target's logit, NaN for one outside the vocabulary; 0 where there are no targets
 
     @property
     def loss(self) -> Array:
         """Cross-entropy, in nats."""
-        return self.top + array_namespace(self.top).log(self.total) - self.target
+        xp = array_namespace(self.total)
+        loss = self.shift + xp.log(self.total) - self.target
+        return xp.where(loss < 0, xp.zeros_like(loss), loss)  # by rounding; NaN stays NaN
 
     @property
     def entropy(self) -> Array:
         """Entropy of the softmax, in nats."""
-        return array_namespace(self.top).log(self.total) - self.moment / self.total
+        return array_namespace(self.total).log(self.total) - self.moment / self.total
 
 
 def row_sums(logits: Logits, targets: Array | None, /, *, moments: bool, block_bytes: int) -> RowSums:
-    """Return the sums of each row (batch, time), with running sums that cannot overflow.
+    """Return the sums of each row (batch, time).
 
     Parameters
     ----------
     logits
         Of a head of half floats, they are computed in its precision where the device multiplies it, as by the model
-        itself; exponentials and sums are at least float32.
+        itself; sums are at least float32.
     targets
         (batch, time) integers, or None.
     moments
@@ -74,34 +77,63 @@ def row_sums(logits: Logits, targets: Array | None, /, *, moments: bool, block_b
     batch, time, vocab = logits.shape
     check_vocabulary(vocab)
     if not isinstance(logits, HeadLogits):
-        sums = _walk(logits, targets, moments=moments, block_bytes=block_bytes)
-    else:
-        place = _counted(logits.mask)
-        flat = logits.flat(None if place is None else constant(place, like=logits.like))
+        return _walk(logits, targets, moments=moments, block_bytes=block_bytes)
+    place = _counted(logits.mask)
+    flat = logits.flat(None if place is None else constant(place, like=logits.like))
+    if targets is not None:
+        targets = xp.reshape(targets, (1, batch * time))
+        targets = targets if place is None else xp.take(targets, constant(place, like=targets), axis=1)
+    parts: list[RowSums] = []
+    for rows, part in _row_groups(flat):
+        sums = _anchored(part, moments=moments, block_bytes=block_bytes)
+        if sums is None:
+            sums = _walk(part, None, moments=moments, block_bytes=block_bytes)
         if targets is not None:
-            targets = xp.reshape(targets, (1, batch * time))
-            targets = targets if place is None else xp.take(targets, constant(place, like=targets), axis=1)
-        parts = [
-            _walk(part, None if targets is None else targets[:, rows], moments=moments, block_bytes=block_bytes)
-            for rows, part in _row_groups(flat)
-        ]
-        columns = zip(map(list, zip(*parts, strict=True)), _OF_ONE_LOGIT, strict=True)
-        sums = RowSums(*(_spread(column, place, (batch, time), fill=fill) for column, fill in columns))
-    return sums
+            known = _known(targets[:, rows], vocab)
+            logit = part.at(xp.where(known, targets[:, rows], xp.zeros_like(targets[:, rows])))
+            sums = sums._replace(target=xp.where(known, logit, xp.full_like(logit, xp.nan)))
+        parts.append(sums)
+    columns = zip(map(list, zip(*parts, strict=True)), _OF_ONE_LOGIT, strict=True)
+    return RowSums(*(_spread(column, place, (batch, time), fill=fill) for column, fill in columns))
+
+
+def _anchored(logits: HeadLogits, *, moments: bool, block_bytes: int) -> RowSums | None:
+    """Reduce the vocabulary with a shift that the first block decides; None where some sums leave the range of floats.
+
+    Without a look for the highest logit in each block. Only where values can be read without waiting for a device.
+    """
+    if is_traced(logits.like) or is_accelerator(logits.like):
+        return None
+    xp = array_namespace(logits.like)
+    total: Any = 0.0
+    moment: Any = 0.0
+    top: Any = None
+    shift: Any = None
+    for _, block, owned in _blocks(logits, block_bytes):
+        if top is None:
+            top = widen(xp.max(block, axis=2))
+            shift = None if bool(xp.all(~(xp.abs(top) > _NEAR))) else top
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is computed again
+            here = exponential_sums(block, shift, moments=moments, overwrite=owned)
+            total, moment = total + here[0], moment + here[1]
+    if not bool(xp.all(xp.isnan(top) | xp.isfinite(total))):
+        return None
+    nothing = xp.zeros_like(total)
+    return RowSums(nothing if shift is None else shift, total, moment, nothing)
 
 
 def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: int) -> RowSums:
-    """Reduce the vocabulary block by block."""
+    """Reduce the vocabulary block by block, with running sums that cannot overflow."""
     xp = array_namespace(logits.like)
     sums: RowSums | None = None
     for start, block, owned in _blocks(logits, block_bytes):
         highest = widen(xp.max(block, axis=2))
         target = xp.zeros_like(highest) if targets is None else widen(_target_in(block, targets - start))
-        top = highest if sums is None else xp.maximum(sums.top, highest)
+        top = highest if sums is None else xp.maximum(sums.shift, highest)
         total, moment = exponential_sums(block, top, moments=moments, overwrite=owned)
         if sums is not None:
             # as low as that is 0 in any case, and lower times `total` would be infinite
-            lowered = xp.maximum(sums.top - top, xp.full_like(top, -1e30))
+            lowered = xp.maximum(sums.shift - top, xp.full_like(top, -1e30))
             shrunk = xp.exp(lowered)
             total, moment = total + shrunk * sums.total, moment + shrunk * (sums.moment + lowered * sums.total)
             target = target + sums.target
@@ -109,8 +141,13 @@ def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: 
     assert sums is not None
     if targets is None:
         return sums
-    known = (targets >= 0) & (targets < logits.shape[2])
-    return sums._replace(target=xp.where(known, sums.target, xp.full_like(sums.target, xp.nan)))
+    return sums._replace(
+        target=xp.where(_known(targets, logits.shape[2]), sums.target, xp.full_like(sums.target, xp.nan))
+    )
+
+
+def _known(targets: Array, vocab: int) -> Array:
+    return (targets >= 0) & (targets < vocab)
 
 
 def _blocks(logits: Logits, block_bytes: int) -> Iterator[tuple[int, Array, bool]]:

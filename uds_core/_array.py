@@ -135,29 +135,27 @@ def smallest(x: Array, number: int, /) -> Array:
     return xp.sort(x, axis=1)[:, :number]
 
 
-def exponential_sums(block: Array, shift: Array | None, /, *, moments: bool, overwrite: bool) -> tuple[Array, Array]:
+def exponential_sums(block: Array, shift: Array | None, /, *, moments: bool, overwrite: bool) -> tuple[Array, Any]:
     """Return the sums over the last axis (...,) of e = exp(block - shift) and of e (block - shift).
 
-    In `wide_dtype(block)`, but for exponentials of half floats, which PyTorch rounds to half where neither `shift` nor
-    `moments` are wanted. `shift`: (...,); None: 0. Without `moments` the second is 0. `overwrite`: whether `block` may
-    be, which spares copies in PyTorch.
+    In `wide_dtype(block)`, but for exponentials of half floats where neither `shift` nor `moments` are wanted: PyTorch
+    rounds those, and the sum of each block, to half. `shift`: (...,); None: 0. Without `moments` the second is 0.0.
+    `overwrite`: whether `block` may be, which spares copies in PyTorch.
     """
     xp = array_namespace(block)
     if array_api_compat.is_torch_namespace(xp) and not block.requires_grad:
-        return _torch_exponential_sums(xp, block, shift, moments=moments, overwrite=overwrite)
+        return _torch_exponential_sums(block, shift, moments=moments, overwrite=overwrite)
     below = widen(block) if shift is None else widen(block) - shift[..., None]
     weights = xp.exp(below)
     total = xp.sum(weights, axis=-1)
-    return total, xp.sum(weights * below, axis=-1) if moments else xp.zeros_like(total)
+    return total, xp.sum(weights * below, axis=-1) if moments else 0.0
 
 
-def _torch_exponential_sums(
-    torch: Namespace, block: Array, shift: Array | None, *, moments: bool, overwrite: bool
-) -> tuple[Array, Array]:
+def _torch_exponential_sums(block: Array, shift: Array | None, *, moments: bool, overwrite: bool) -> tuple[Array, Any]:
     wide = wide_dtype(block)
     if block.dtype != wide and shift is None and not moments:
-        total = (block.exp_() if overwrite else block.exp()).sum(dim=-1, dtype=wide)
-        return total, torch.zeros_like(total)
+        # summed in float32 inside; `dtype=` would copy the block first
+        return (block.exp_() if overwrite else block.exp()).sum(dim=-1).to(wide), 0.0
     below = widen(block)
     overwrite = overwrite or below is not block
     if shift is not None:
@@ -166,7 +164,7 @@ def _torch_exponential_sums(
     # powers of 2: `exp` is that of MKL, which takes three times as long on some processors
     weights = below.mul_(_LOG2_E) if overwrite and not moments else below * _LOG2_E
     total = weights.exp2_().sum(dim=-1)
-    return total, weights.mul_(below).sum(dim=-1) if moments else torch.zeros_like(total)
+    return total, weights.mul_(below).sum(dim=-1) if moments else 0.0
 
 
 def multiplies_half(x: Array, /) -> bool:

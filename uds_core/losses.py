@@ -47,8 +47,9 @@ def cross_entropy(
 
     Notes
     -----
-    O(batch time width vocab) through a head, one block of logits in memory; the log-sum-exp is running, so that no
-    exponential overflows.
+    O(batch time width vocab) through a head, for the rows that count, one block of logits in memory; no exponential
+    overflows. Where hidden states and head are half floats that the device multiplies, logits are rounded to half, as
+    those of the model itself; `benchmarks/losses.py` has cost and error.
     """
     _check_reduction(reduction)
     logits, targets = _with_targets(logits, labels, mask)

@@ -119,7 +119,7 @@ def _anchored(logits: HeadLogits, *, moments: bool, block_bytes: int) -> RowSums
     if not bool(xp.all(xp.isnan(top) | xp.isfinite(total))):
         return None
     nothing = xp.zeros_like(total)
-    return RowSums(nothing if shift is None else shift, total, moment, nothing)
+    return RowSums(nothing if shift is None else shift, total, moment if moments else nothing, nothing)
 
 
 def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: int) -> RowSums:
@@ -137,7 +137,7 @@ def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: 
             shrunk = xp.exp(lowered)
             total, moment = total + shrunk * sums.total, moment + shrunk * (sums.moment + lowered * sums.total)
             target = target + sums.target
-        sums = RowSums(top, total, moment, target)
+        sums = RowSums(top, total, moment + xp.zeros_like(total), target)
     assert sums is not None
     if targets is None:
         return sums

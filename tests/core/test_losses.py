@@ -134,3 +134,55 @@ def test_a_target_outside_the_vocabulary_is_nan(backend):
 def test_errors_name_the_argument(labels, options, words):
     with pytest.raises(ValueError, match=words):
         uds.cross_entropy(np.zeros((1, 3, 4)), labels, **options)
+
+
+def test_logits_beyond_the_range_of_exponentials(backend):
+    """Of a head: far off from the start, and far above those of the first block."""
+    hidden = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]])
+    weight = np.zeros((1024, 2))
+    weight[:, 0] = np.linspace(-100, -101, 1024)
+    weight[900:, 1] = np.linspace(0, 300, 124)
+    labels = np.array([[3, 1023, 900]])
+    logits, head = hidden @ weight.T, uds.Head(backend.array(weight, "float32"))
+    for rows in ([0, 1, 2], [1, 2], [0]):
+        some = np.isin(np.arange(3), rows)[None]
+        got = [
+            backend.numpy(of)
+            for of in loss_and_entropy(
+                head(backend.array(hidden, "float32")), backend.array(np.where(some, labels, -100)), block_bytes=8 * 256
+            )
+        ]
+        expected = reference.cross_entropy(logits, np.where(some, labels, -100)), reference.entropy(logits, some)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.5, 1.0]), biased=st.booleans())
+def test_bfloat16_is_multiplied_as_the_model_multiplies_it(seed, scale, biased):
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    hidden = torch.randn(2, 5, 16, generator=generator).bfloat16()
+    weight = torch.randn(700, 16, generator=generator).bfloat16()
+    bias = torch.randn(700, generator=generator).bfloat16() if biased else None
+    labels = torch.randint(700, (2, 5), generator=generator)
+    logits = (hidden @ weight.T).float() + (0.0 if bias is None else bias.float())
+    expected = reference.cross_entropy((scale * logits).double().numpy(), labels.numpy())
+    loss, unsure = loss_and_entropy(uds.Head(weight, bias, scale)(hidden), labels)
+    assert loss.dtype == torch.float32
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(uds.cross_entropy(uds.Head(weight, bias, scale)(hidden), labels), expected, atol=1e-2)
+    everywhere = np.ones((2, 5), bool)
+    np.testing.assert_allclose(
+        unsure.numpy(), reference.entropy((scale * logits).double().numpy(), everywhere), atol=1e-3
+    )
+
+
+def test_a_loss_is_not_below_zero_by_rounding():
+    torch = pytest.importorskip("torch")
+    weight = torch.zeros(300, 2, dtype=torch.bfloat16)
+    weight[:, 0] = torch.linspace(1, 30, 300)
+    losses = [
+        uds.cross_entropy(uds.Head(weight)(torch.full((1, 1, 2), s).bfloat16()), torch.tensor([[299]]))
+        for s in (0.9, 1.0, 1.2)
+    ]
+    assert all(float(loss) >= 0 for loss in losses)

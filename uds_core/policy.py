@@ -38,6 +38,8 @@ class Needs:
         Whether the chosen samples are measured while they are trained: `Policy` then has the methods of `Learning`.
     shortlist
         Whether only candidates of a shortlist run through the model: `Policy` then has the methods of `Shortlisting`.
+    weights
+        Whether selections have importance weights, which the loss must be multiplied by (`Selection.weights`).
     row_means
         Whether each feature is a mean over scored rows, so that a few of a sample's rows estimate it.
     divisible
@@ -56,6 +58,7 @@ class Needs:
     scored_choices: int | None = None
     training_pass: bool = False
     shortlist: bool = False
+    weights: bool = False
     row_means: bool = False
     divisible: bool = False
 

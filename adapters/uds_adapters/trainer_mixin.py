@@ -22,7 +22,7 @@ from .batches.loss import weighted_loss
 from .finite_check import finite_check
 from .kept_columns import KeptColumns
 from .ranks import Ranks
-from .selection.checks import check_policy, draws_weights
+from .selection.checks import check_policy
 from .selection.metrics import Means
 from .step_plan import StepPlan, gathering_from, set_gradients_to_zero, without_gradient
 from .torch import BatchSelector
@@ -106,7 +106,7 @@ class UDSTrainerMixin(Trainer):
         self.add_callback(self._uds_finite)
         self._uds_loss_weights: Any = None
         self._uds_chosen_ids = ChosenIds()
-        if draws_weights(policy):
+        if policy.needs.weights:
             self._uds_apply_weights()
         self._uds_metrics = Means()
         self._uds_logged_at = time.perf_counter()
@@ -135,7 +135,7 @@ class UDSTrainerMixin(Trainer):
         if self.selector.model is not self.model:  # FSDP may have wrapped it
             self.selector.attach(cast("Any", self.model))
         # importance weights depend on the whole step's number of tokens, so the step's batches are selected together
-        weighted = draws_weights(self.selector.policy)
+        weighted = self.selector.policy.needs.weights
         separate = self.scope == "micro" and self.selector.ranks.size == 1 and not weighted
         self._uds_plan = StepPlan(self.selector.ranks.size)
         for candidates in ([batch] for batch in drawn) if separate else (drawn,):
@@ -198,10 +198,10 @@ class UDSTrainerMixin(Trainer):
             about=f"max_steps {self.state.max_steps}, ",
             loader=self.callback_handler.train_dataloader,
         )
-        if not draws_weights(selector.policy) and any(LOSS_WEIGHTS in batch for batch in chosen):
+        if not selector.policy.needs.weights and any(LOSS_WEIGHTS in batch for batch in chosen):
             msg = (
                 f"{type(selector.policy).__name__} returned importance weights, which the Trainer must know from the "
-                "start: give the policy an attribute `temperature` that is not None"
+                "start: give the policy `needs` with weights=True"
             )
             raise ValueError(msg)
         if chosen:
@@ -231,7 +231,7 @@ class UDSTrainerMixin(Trainer):
             msg = (
                 f"{type(self.selector.policy).__name__} samples with importance weights, which multiply the "
                 f"cross-entropy of each token, but the Trainer computes another loss "
-                f"({', '.join(other)}): remove that option, or use a policy without `temperature`"
+                f"({', '.join(other)}): remove that option, or use a policy without importance weights"
             )
             raise ValueError(msg)
         self.compute_loss_func = self._uds_weighted_loss

@@ -37,6 +37,8 @@ OPTIONS: dict[str, list[Any]] = {
     "among": [0.1, 0.5, 1.0],
     "noise": [0.0, 0.5],
     "start": ["seen", "given"],
+    "losses": ["scored", "trained"],
+    "prune": [0.0, 0.5, 0.9],
     "blend": [0.0, 0.2, 1.0],
     "seed": [0, 3],
     "time": [1, 8],

@@ -41,6 +41,9 @@ POLICIES: dict[str, Any] = {
     "quadrants": uds.Quadrants(keep=0.5),
     "lossdrop": uds.LossDrop(keep=0.5),
     "lossema": uds.LossEMA(keep=0.5),
+    "lossdrop trained": uds.LossDrop(keep=0.5, losses="trained"),
+    "lossema trained": uds.LossEMA(keep=0.5, losses="trained"),
+    "infobatch": uds.InfoBatch(seed=3),
     "maxgrad": uds.MaxGrad(keep=0.5),
     "greats": uds.GREATS(keep=0.5),
     "divbs": uds.DivBS(keep=0.5, dim=16),
@@ -60,7 +63,7 @@ POLICIES: dict[str, Any] = {
     "predicted": uds.Predicted("entropy", keep=0.5, seed=3, least_correlation=-1.0),
     "predicted uds": uds.Predicted(uds.UDS(**SMALL), explore=0.5, least_correlation=-1.0),
     "progress": uds.Progress(keep=0.5, warmup=1, seed=3, least_correlation=-1.0),
-    "cascade": uds.Cascade(keep=0.5, shortlisted=0.5, warmup=1, least_correlation=-1.0),
+    "cascade": uds.Cascade(keep=0.5, shortlisted=1.0, warmup=1, least_correlation=-1.0),
 }
 
 # Who is exempt from a law, by name, and why.
@@ -78,6 +81,9 @@ BY_PLACE = dict.fromkeys(
         "selectivebackprop",
         "selectivebackprop history",
         "lossema",
+        "lossema trained",
+        "lossdrop trained",
+        "infobatch",
         "uds drawn",
         "predicted",
         "predicted uds",
@@ -86,7 +92,7 @@ BY_PLACE = dict.fromkeys(
     "its noise, or its order, belongs to places in the pool, not to samples",
 )
 DRAWN = [
-    name for name in BY_PLACE if name not in ("fresh uds", "fresh predicted", "fresh targeted")
+    name for name in BY_PLACE if name not in ("lossdrop trained", "fresh uds", "fresh predicted", "fresh targeted")
 ]  # by a seed of their own
 WITHIN_A_BATCH = {"greats": "its features are products between the samples of one batch"}
 ALL_ROWS = {"reference": "scores all rows, so that no sample is empty"}
@@ -96,6 +102,7 @@ NOT_BEST = dict.fromkeys(
         "uds drawn",
         "selectivebackprop",
         "lossema",
+        "lossema trained",
         "greats",
         "divbs",
         "predicted",
@@ -111,7 +118,9 @@ KEEPS_ALL = {"full": "keeps all anyway"}
 UNDIVIDED = {
     name: "its choice has no part to divide" for name, policy in POLICIES.items() if not policy.needs.divisible
 }
+NO_BUDGET = {"infobatch": "keeps what is not pruned"}
 NO_LOGITS = {name: "looks at no logits" for name, policy in POLICIES.items() if not policy.needs.logits}
+NO_LOGITS |= dict.fromkeys(["lossdrop trained", "lossema trained", "infobatch"], "reads none before training")
 
 
 def marks(name, exempt, backend="numpy"):
@@ -149,7 +158,7 @@ def test_no_policy_imports_a_sibling_policy(file):
     assert all(name.startswith("_") for name in siblings), siblings
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if name not in ("full", "selectivebackprop history")])
+@pytest.mark.parametrize("name", sorted({*POLICIES} - {"full", "selectivebackprop history", "infobatch"}))
 def test_without_a_budget_everything_is_kept_with_a_warning(name):
     policy, pool = replace(POLICIES[name], keep=None, count=None), samples(0)
     features = policy.examine(candidates(BACKENDS[0].values[0], pool))
@@ -169,7 +178,7 @@ def test_every_policy_is_in_the_table():
     assert {uds.name_of(policy) for policy in POLICIES.values()} == set(uds.names())
 
 
-@law()
+@law(NO_BUDGET)
 def test_k_distinct_indices_best_first(backend, policy):
     indices, selection, _ = picks(policy, backend, warm(policy, backend), samples(0))
     expected = {"full": BATCH, "uds tokens": 2}
@@ -179,7 +188,7 @@ def test_k_distinct_indices_best_first(backend, policy):
     if not is_one_of(policy, NOT_BEST):
         assert (np.diff(scores[indices]) <= 0).all()
         assert min(scores[indices]) >= max(np.delete(scores, indices), default=-np.inf)
-    assert (selection.weights is None) is (getattr(policy, "temperature", None) is None)
+    assert (selection.weights is None) is (not policy.needs.weights)
     if selection.weights is not None:
         assert backend.numpy(selection.weights).shape == (len(indices),)
     assert all(backend.numpy(part).shape == (BATCH,) for part in selection.parts.values())
@@ -372,7 +381,7 @@ def test_dense_and_head_choose_alike(backend, policy):
     assert picks(policy, backend, state, samples(0), dense=True)[0] == picks(policy, backend, state, samples(0))[0]
 
 
-@law(KEEPS_ALL)
+@law(KEEPS_ALL | NO_BUDGET)
 def test_more_than_there_are_is_all_of_them(backend, policy):
     greedy = replace(policy, keep=None, count=10)
     indices, _, _ = picks(greedy, backend, warm(greedy, backend), samples(0))
@@ -412,7 +421,7 @@ def test_a_sample_that_is_not_finite_is_last_and_never_remembered(backend, polic
     assert len(indices) > 1
 
 
-@law(WITHIN_A_BATCH | KEEPS_ALL)
+@law(WITHIN_A_BATCH | KEEPS_ALL | NO_BUDGET)
 def test_groups_keep_their_own_and_share_the_state(backend, policy):
     groups = np.array([0, 0, 0, 1, 1, 1])
     one = replace(policy, keep=None, count=1)

@@ -134,3 +134,69 @@ def test_large_identities_are_kept_whole_or_refused(backend):
 def test_options_are_checked_at_construction(options, words):
     with pytest.raises(ValueError, match=words):
         uds.LossEMA(**options)
+
+
+def trained_pool(ids):
+    return {"id": np.asarray(ids), "length": np.full(len(ids), 5, np.float32)}
+
+
+def test_lossdrop_of_trained_samples_keeps_what_dropped_least_and_what_is_new():
+    policy: Any = uds.LossDrop(count=3, losses="trained")
+    assert not policy.needs.forward_pass_at(0)
+    _, state = policy.choose(None, trained_pool([10, 11, 12]))
+    state = policy.learn(state, np.array([4.0, 4.0, 4.0], np.float32))
+    _, state = policy.choose(state, trained_pool([10, 11, 12]))
+    state = policy.learn(state, np.array([1.0, 3.0, 5.0], np.float32))
+    selection, _ = policy.choose(state, trained_pool([10, 11, 12, 99]))
+    assert selection.scores.tolist() == [-3.0, -1.0, 1.0, 0.0]
+    assert selection.indices.tolist() == [2, 3, 1]
+
+
+def test_of_a_sample_trained_twice_in_a_step_the_first_loss_is_the_start_and_the_last_the_latest():
+    policy: Any = uds.LossDrop(count=2, losses="trained")
+    _, state = policy.choose(None, trained_pool([7, 7]))
+    state = policy.learn(state, np.array([4.0, 1.0], np.float32))
+    selection, _ = policy.choose(state, trained_pool([7]))
+    assert selection.scores.tolist() == [-3.0]
+
+
+def test_lossdrop_of_trained_samples_may_be_given_the_losses_before_training():
+    policy: Any = uds.LossDrop(count=1, losses="trained", start="given")
+    assert policy.needs.columns == ("start_loss",)
+    features = {**trained_pool([1, 2]), "start_loss": np.array([5.0, 2.0], np.float32)}
+    _, state = policy.choose(None, features)
+    state = policy.learn(state, np.array([3.0], np.float32))
+    assert policy.choose(state, features)[0].scores.tolist() == [-2.0, 0.0]
+
+
+def test_lossema_of_trained_samples_averages_what_was_trained_and_takes_the_mean_for_what_was_not():
+    policy: Any = uds.LossEMA(count=1, decay=0.5, losses="trained")
+    assert not policy.needs.forward_pass_at(0)
+    first, state = policy.choose(None, trained_pool([0, 1]))
+    assert first.scores.tolist() == [1.0, 1.0]
+    chosen = int(first.indices[0])
+    state = policy.learn(state, np.array([8.0], np.float32))
+    second, state = policy.choose(state, trained_pool([chosen, 50]))
+    assert second.scores.tolist() == [8.0, 8.0]
+    again = [chosen, 50][int(second.indices[0])]
+    state = policy.learn(state, np.array([2.0], np.float32))
+    expected = {chosen: 5.0, 50: 5.0} if again == chosen else {chosen: 8.0, 50: 2.0}
+    third, _ = policy.choose(state, trained_pool([chosen, 50]))
+    assert third.scores.tolist() == [expected[chosen], expected[50]]
+
+
+@pytest.mark.parametrize("policy", [uds.LossDrop(count=2, losses="trained"), uds.LossEMA(count=2, losses="trained")])
+def test_losses_of_trained_samples_outlive_a_checkpoint_between_a_choice_and_its_losses(policy):
+    state: Any = None
+    for step in range(4):
+        _, state = policy.choose(state, trained_pool(np.arange(step, step + 6)))
+        if step % 2:
+            state = policy.learn(state, np.arange(policy.pending(state), dtype=np.float32))
+    _, state = policy.choose(state, trained_pool(np.arange(6)))
+    restored: Any = uds.restore(policy.init(trained_pool(np.arange(6))), uds.flatten(state))
+    losses = np.array([1.5, 2.5], np.float32)
+    one, other = (policy.learn(before, losses) for before in (state, restored))
+    for name, array in uds.flatten(one).items():
+        np.testing.assert_array_equal(array, uds.flatten(other)[name])
+    nothing = policy.learn(state, np.full(2, np.nan, np.float32))
+    assert policy.pending(nothing) == 0

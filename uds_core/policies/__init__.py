@@ -6,6 +6,7 @@ from .cascade import Cascade
 from .entropy import Entropy, Quadrants
 from .fresh import Fresh
 from .head_gradient import GREATS, DivBS, MaxGrad
+from .info_batch import InfoBatch
 from .loss import MaxLoss, RHOLoss
 from .loss_history import LossDrop, LossEMA
 from .predicted import Predicted
@@ -25,6 +26,7 @@ __all__ = [
     "Fresh",
     "Frobenius",
     "Full",
+    "InfoBatch",
     "Longest",
     "LossDrop",
     "LossEMA",

@@ -129,10 +129,10 @@ def _checked(given: Any) -> Any:
             f"{given!r}"
         )
         raise TypeError(msg)
-    if getattr(policy, "temperature", None) is not None:
+    if policy.needs.weights:
         msg = (
-            f"{type(policy).__name__} draws samples with importance weights (`temperature`), which hold for a whole "
-            "pool: leave `temperature` out where it chooses among a part of the pool"
+            f"{type(policy).__name__} draws samples with importance weights, which hold for a whole pool: choose a "
+            "policy without (of UDS, leave `temperature` out) where it chooses among a part of the pool"
         )
         raise ValueError(msg)
     return policy

@@ -1,7 +1,7 @@
 """Policies that remember the loss of each sample, by its id in the data set."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from ..registry import register
 from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import check_source, recorded_loss, token_loss
+from ._trained import SOURCES, Ids, Source, Trained, after_choice, nobody, training_needs
 
 
 @register("lossdrop")
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LossDrop(Budgeted):
+class LossDrop(Trained, Budgeted):
     r"""Leave out the samples whose loss dropped most since the start: keep those learnt least.
 
     .. math:: s_i = \ell_i(\theta) - \ell_i(\theta_0)
@@ -32,6 +33,9 @@ class LossDrop(Budgeted):
         Where the losses at the start come from. ``"seen"``: a sample's start is when it is first a candidate.
         ``"given"``: they come with the candidates, as ``start_loss``, measured before training. A `Ledger`: so
         measured, and read from it by the samples' `ids`.
+    losses
+        ``"scored"``: the losses of all candidates, from a forward pass. ``"trained"``: those of the samples that are
+        trained, from the training pass. What was never trained has not dropped, and has the score 0.
 
     Raises
     ------
@@ -47,35 +51,54 @@ class LossDrop(Budgeted):
     """
 
     start: Literal["seen", "given"] | Ledger = "seen"
+    losses: Source = "scored"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_source("start", self.start, ("seen", "given"))
+        _options.one_of("losses", self.losses, SOURCES)
 
     @property
     def needs(self) -> Needs:
-        """The losses at the start, or ids to remember them by."""
-        return Needs(columns=("start_loss",)) if self.start == "given" else Needs(ids=True)
+        """The losses at the start, or ids to remember them by; the training pass."""
+        columns = ("start_loss",) if self.start == "given" else ()
+        if self.losses == "trained":
+            return training_needs(columns=columns)
+        return Needs(ids=not columns, columns=columns)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`, or `start_loss`."""
-        known = (
-            {"id": candidates.identity()}
-            if self.start == "seen"
-            else {"start_loss": recorded_loss(candidates, self.start, "start_loss")}
-        )
-        return {"loss": token_loss(candidates, self), "length": candidates.lengths(), **known}
+        known: dict[str, Array] = {}
+        if self.start == "seen" or self.losses == "trained":
+            known["id"] = candidates.identity()
+        if self.start != "seen":
+            known["start_loss"] = recorded_loss(candidates, self.start, "start_loss")
+        if self.losses == "scored":
+            known["loss"] = token_loss(candidates, self)
+        return {"length": candidates.lengths(), **known}
 
-    def init(self, features: Features, /) -> Ledger:
+    def init(self, features: Features, /) -> "Ledger | TrainedLosses":
         """Return an empty state."""
-        return Ledger.empty()
+        empty = Ledger.empty()
+        return empty if self.losses == "scored" else TrainedLosses(empty, empty, nobody())
+
+    def enter_losses(self, state: "TrainedLosses", ids: Ids, losses: Ids, /) -> "TrainedLosses":
+        """Return the state with the latest losses; of samples without a first one, these are the first."""
+        new = np.isnan(state.first.look_up(ids))
+        return state._replace(
+            # reversed again: of a sample that was trained twice, the first loss is its start
+            first=state.first.enter(ids[new][::-1], losses[new][::-1]),
+            latest=state.latest.enter(ids, losses),
+        )
 
     def choose(
-        self, state: Ledger | None, features: Features, /, *, groups: Array | None = None
-    ) -> tuple[Selection, Ledger]:
+        self, state: Any, features: Features, /, *, groups: Array | None = None
+    ) -> tuple[Selection, "Ledger | TrainedLosses"]:
         """Choose by the change of the loss: negative where it dropped."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
+        if self.losses == "trained":
+            return self._choose_by_trained(state, features, groups)
         loss, length = features["loss"], features["length"]
         if self.start == "seen":
             ids, now = to_numpy(features["id"]), np.where(to_numpy(length) > 0, to_numpy(loss), np.nan)
@@ -92,17 +115,38 @@ class LossDrop(Budgeted):
         parts = {"loss": loss, "start_loss": start}
         return Selection(indices=indices, scores=scores, parts=parts), state
 
+    def _choose_by_trained(
+        self, state: "TrainedLosses", features: Features, groups: Array | None
+    ) -> tuple[Selection, "TrainedLosses"]:
+        ids, length = to_numpy(features["id"]), features["length"]
+        latest = state.latest.look_up(ids)
+        start = state.first.look_up(ids) if self.start == "seen" else to_numpy(features["start_loss"])
+        dropped = np.where(np.isnan(latest), 0.0, latest - start)
+        scores = constant(dropped, like=length, dtype=length.dtype)
+        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        selection = Selection(indices=self.scored_only(indices, scores), scores=scores)
+        return selection, state._replace(awaited=after_choice(state.awaited, ids, selection))
+
+
+class TrainedLosses(NamedTuple):
+    """State of LossDrop with the losses of trained samples."""
+
+    first: Ledger
+    latest: Ledger
+    awaited: Ids  # (k,) of the chosen samples whose losses are awaited
+
 
 class LossAverages(NamedTuple):
     """State of LossEMA."""
 
     averages: Ledger
     step: int
+    awaited: Ids  # (k,) of the chosen samples whose losses are awaited
 
 
 @register("lossema")
 @dataclass(frozen=True, kw_only=True)
-class LossEMA(Budgeted):
+class LossEMA(Trained, Budgeted):
     r"""Draw samples in proportion to their loss, now and on average over the past.
 
     .. math:: w_i = b\, a_i + (1 - b)\, \ell_i, \qquad a_i \leftarrow d\, a_i + (1 - d)\, \ell_i
@@ -115,6 +159,10 @@ class LossEMA(Budgeted):
         b in [0, 1]: 0 uses the current loss alone, 1 the average alone.
     decay
         d in [0, 1): how much of the average stays when a new loss is added. A sample's first average is its loss.
+    losses
+        ``"scored"``: the losses of all candidates, from a forward pass. ``"trained"``: those of the samples that are
+        trained, from the training pass: w is the average alone, and of a sample that was never trained the mean of all
+        averages.
     seed
         Seed of the draws, which depend on it, on the step and on the place in the pool, and on nothing else.
 
@@ -126,28 +174,31 @@ class LossEMA(Budgeted):
     arXiv 2509.23461, whose formula was not compared with this one.
     """
 
-    needs = Needs(ids=True)
     blend: float = 0.2
     decay: float = 0.9
+    losses: Source = "scored"
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _options.number("blend", self.blend, "in [0, 1]", fits=lambda b: 0 <= b <= 1)
         _options.number("decay", self.decay, "in [0, 1)", fits=lambda d: 0 <= d < 1)
+        _options.one_of("losses", self.losses, SOURCES)
         _options.seed(self.seed)
+
+    @property
+    def needs(self) -> Needs:
+        """Ids; logits, or the training pass."""
+        return Needs(ids=True) if self.losses == "scored" else training_needs()
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: token-mean cross-entropy; `length`: rows that carry loss; `id`."""
-        return {
-            "loss": token_loss(candidates, self),
-            "length": candidates.lengths(),
-            "id": candidates.identity(),
-        }
+        loss = {"loss": token_loss(candidates, self)} if self.losses == "scored" else {}
+        return {**loss, "length": candidates.lengths(), "id": candidates.identity()}
 
     def init(self, features: Features, /) -> LossAverages:
         """Return an empty state."""
-        return LossAverages(Ledger.empty(), 0)
+        return LossAverages(Ledger.empty(), 0, nobody())
 
     def choose(
         self, state: LossAverages | None, features: Features, /, *, groups: Array | None = None
@@ -155,6 +206,8 @@ class LossEMA(Budgeted):
         """Draw in proportion to the scores."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
+        if self.losses == "trained":
+            return self._draw_by_trained(state, features, groups)
         ids, now = to_numpy(features["id"]), to_numpy(features["loss"])
         seen = state.averages.look_up(ids)
         before = np.where(np.isnan(seen), now, seen)
@@ -166,4 +219,22 @@ class LossEMA(Budgeted):
         indices = self.scored_only(indices, weights)
         after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
         selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})
-        return selection, LossAverages(state.averages.enter(ids, after), state.step + 1)
+        return selection, state._replace(averages=state.averages.enter(ids, after), step=state.step + 1)
+
+    def enter_losses(self, state: LossAverages, ids: Ids, losses: Ids, /) -> LossAverages:
+        """Return the state with the losses in the averages."""
+        before = state.averages.look_up(ids)
+        before = np.where(np.isnan(before), losses, before)
+        return state._replace(averages=state.averages.enter(ids, self.decay * before + (1 - self.decay) * losses))
+
+    def _draw_by_trained(
+        self, state: LossAverages, features: Features, groups: Array | None
+    ) -> tuple[Selection, LossAverages]:
+        ids, length = to_numpy(features["id"]), features["length"]
+        average = state.averages.look_up(ids)
+        usual = state.averages.values.mean(dtype=np.float64) if len(state.averages.values) else 1.0
+        weights = constant(np.where(np.isnan(average), usual, average), like=length, dtype=length.dtype)
+        indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
+        selection = Selection(indices=self.scored_only(indices, weights), scores=weights)
+        awaited = after_choice(state.awaited, ids, selection)
+        return selection, state._replace(step=state.step + 1, awaited=awaited)

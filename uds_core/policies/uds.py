@@ -89,7 +89,6 @@ class UDS(Sketched, TokenBudgeted):
     Source: UDS, arXiv 2510.16882.
     """
 
-    needs = Needs(divisible=True)
     alpha: Alpha = "auto"
     weight: float = 1.0
     frobenius: float = 0.0
@@ -152,6 +151,11 @@ class UDS(Sketched, TokenBudgeted):
             indices=indices, scores=rating.scores, weights=weights, parts=rating.parts, metrics=rating.metrics
         )
         return selection, self.remember(rating.state, features, indices, rating.scores)
+
+    @property
+    def needs(self) -> Needs:
+        """Logits; importance weights are applied where samples are drawn."""
+        return Needs(divisible=True, weights=self.temperature is not None)
 
     @property
     def predictable(self) -> bool:

@@ -17,7 +17,6 @@ __all__ = [
     "check_not_ended",
     "check_policy",
     "check_weights_applied",
-    "draws_weights",
     "only_batch",
     "warn_of_first_step",
     "warn_of_lost",
@@ -51,11 +50,6 @@ def check_id_field(policy: uds.Policy, id_field: str | None) -> None:
             "that holds them, such as id_field='id'"
         )
         raise ValueError(msg)
-
-
-def draws_weights(policy: Any) -> bool:
-    """Return whether `policy` draws samples with importance weights."""
-    return checkpoints.options(policy).get("temperature") is not None
 
 
 def check_weights_applied(batch: Any) -> None:

@@ -12,7 +12,6 @@ import uds_core as uds
 from .. import batches
 from ..batches.entries import same_kind, tokens
 from .assignment import Assignment
-from .checks import draws_weights
 
 __all__ = ["attach", "weights_of"]
 
@@ -23,7 +22,7 @@ def weights_of(policy: uds.Policy, selection: uds.Selection | None, number: int,
     1 for all where a policy with weights does not choose, as in a warm-up.
     """
     if selection is None:
-        return torch.ones(number) if draws_weights(policy) else None
+        return torch.ones(number) if policy.needs.weights else None
     if selection.weights is None:
         return None
     weights = torch.zeros(number)

@@ -47,7 +47,7 @@ __all__ = [
 NAMES = (
     "full", "random", "longest", "shortest", "uds", "nuclearonly", "diversityonly", "fresh", "frobenius", "reference",
     "maxloss", "maxgrad", "rholoss", "lossdrop", "lossema", "selectivebackprop", "entropy", "quadrants", "divbs",
-    "greats", "predicted", "progress", "cascade", "targeted",
+    "greats", "predicted", "progress", "cascade", "infobatch", "targeted",
 )  # fmt: skip
 """Of the policies that come with `uds_core`, which is not imported for help."""
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")

@@ -13,7 +13,6 @@ import torch
 
 import uds_core as uds
 
-from ...selection.checks import draws_weights
 from ..errors import LabError
 
 __all__ = ["RankedRecords", "check", "choose", "number_of"]
@@ -90,8 +89,8 @@ def choose(
 
 def check(policy: Any, best: int, pool: int, /) -> None:
     """Raise where `policy` cannot choose `best` of `pool`: where it has no say in how many it keeps, or draws them."""
-    if draws_weights(policy):
-        msg = "the policy draws samples with importance weights (`temperature`), which a subset cannot carry"
+    if policy.needs.weights:
+        msg = "the policy draws samples with importance weights, which a subset cannot carry"
         raise LabError(msg)
     if best != pool and "count" not in _options(policy):
         msg = f"the policy {uds.name_of(policy)!r} has no say in how many it keeps: take another, or `--keep 1.0`"

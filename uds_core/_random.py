@@ -28,6 +28,7 @@ class Stream(IntEnum):
     GLANCE = 10
     NGRAMS = 11
     EXPLORE = 12
+    VOCABULARY_ROWS = 13
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
@@ -60,6 +61,12 @@ def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
     """Draw at most `rank` of `length` rows of a transform without replacement; return them in order."""
     drawn = generator(seed, Stream.FREQUENCIES, side).choice(length, size=min(rank, length), replace=False)
     return np.sort(drawn).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=8)
+def vocabulary_rows(seed: int, vocab: int, number: int) -> np.ndarray:
+    """Draw `number` of `vocab` entries of a vocabulary without replacement; return them in order, int32."""
+    return np.sort(generator(seed, Stream.VOCABULARY_ROWS).choice(vocab, size=number, replace=False)).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from ._array import Array, array_namespace, wide_dtype, widen
+from . import _options
+from ._array import Array, array_namespace, constant, wide_dtype, widen
+from ._random import vocabulary_rows
 from .head import HeadLogits
 from .rows import (
     BLOCK_BYTES,
@@ -98,6 +100,19 @@ class DenseLogits:
             return replace(self, shift=shift if self.shift is None else self.shift + shift)
         row = widen(check_centre(centre, self.shape[2], like=self.values))
         return replace(self, shift=xp.astype(row, self.dtype, copy=False)[None, None, :])
+
+    def sampled(self, number: int, /, *, seed: int = 0) -> DenseLogits:
+        """Return `number` random columns of the vocabulary, times sqrt(vocab / number); all if there are no more."""
+        _options.whole("number", number)
+        vocab = self.shape[2]
+        if number >= vocab:
+            return self
+        xp = array_namespace(self.values)
+        index, grown = constant(vocabulary_rows(seed, vocab, number), like=self.values), (vocab / number) ** 0.5
+        shift = self.shift
+        if shift is not None:
+            shift = (xp.take(shift, index, axis=2) if shift.shape[2] > 1 else shift) * grown
+        return replace(self, values=widen(xp.take(self.values, index, axis=2)) * grown, shift=shift)
 
     def scored(self, mask: Array | None) -> DenseLogits:
         """Return the logits with zero rows outside `mask`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -20,7 +19,7 @@ from .ranks import Ended, GatheredPool, Ranks
 from .schedule import Schedule
 from .scoring.batch_scorer import BatchScorer
 from .scoring.head_probe import outside_autocast
-from .scoring.scorer import Scorer
+from .scoring.scorer import HEAD_TOLERANCE, Scorer
 from .selection import auditing, checks, choosing, importance, learning, metrics
 from .selection.assignment import Assignment, StepCandidates, exchange_samples
 from .selection.history import History
@@ -52,6 +51,8 @@ class BatchSelector:
         Samples in one scoring pass; None: all at once. Halved, with a warning, when memory runs out.
     softcap
         ``"exact"`` or ``"ignore"``, for models that cap their logits; see `Scorer`.
+    head_tolerance
+        How far a head that trains may move before it is prepared again; 0.0: in each step. See `Scorer`.
     indexer
         ``indexer(batch, indices) -> batch``, for batches whose entries need special indexing, such as images.
     shift, sequences
@@ -110,6 +111,7 @@ class BatchSelector:
         scorer: Callable[..., Scorer] = Scorer,
         score_batch_size: int | None = None,
         softcap: Literal["exact", "ignore"] = "exact",
+        head_tolerance: float = HEAD_TOLERANCE,
         indexer: batches.Indexer | None = None,
         shift: bool | None = None,
         sequences: int | None = None,
@@ -125,7 +127,7 @@ class BatchSelector:
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks(placement=ranks)
         self._scoring_options: dict[str, Any] = {"scorer": scorer, "softcap": softcap, "indexer": indexer}
         self._scoring_options |= {"shift": shift, "sequences": sequences, "id_field": id_field}
-        self._scoring_options["score_batch_size"] = score_batch_size
+        self._scoring_options |= {"score_batch_size": score_batch_size, "head_tolerance": head_tolerance}
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:
@@ -210,8 +212,7 @@ class BatchSelector:
         TypeError, ValueError, RankError
             As a call of the selector; and if batches cannot be joined.
         """
-        began, bytes_before, seconds_before = time.perf_counter(), self.ranks.bytes, self.ranks.seconds
-        self._ended = False
+        costs, self._ended = metrics.Costs(self.ranks), False
         try:
             scored, pool = self._score(candidates, step, about, loader)
         except Ended as end:
@@ -238,10 +239,7 @@ class BatchSelector:
             options = {"indexer": self._batch_scorer.indexer, "layout": self._batch_scorer.layout}
             fraction = self.metrics["kept_tokens_fraction"]
             chosen = importance.attach(chosen, assignments, weights, fraction=fraction, **options)
-        if self.ranks.size > 1:
-            self.metrics["gathered_bytes"] = float(self.ranks.bytes - bytes_before)
-            self.metrics["gathering_seconds"] = self.ranks.seconds - seconds_before
-        self.metrics["scoring_seconds"] = time.perf_counter() - began
+        self.metrics |= costs.read()
         return chosen, self.tokens
 
     window = select_step  # its earlier name
@@ -249,10 +247,11 @@ class BatchSelector:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.
 
-        It is the same on all processes, whatever their number, except for `audited`: the records of its own audit. Of a
-        policy that learns from trained samples it is a collective: call it on all processes, after the training pass.
+        The same on all processes, whatever their number, except for `audited`. Call it on all, after the training pass:
+        each prepares its head anew then, as a resumed run does, and for a policy that learns it is a collective.
         """
-        scores = self._batch_scorer.collect(always=self.ranks.size > 1, refresh=True)
+        self._batch_scorer.refresh_head()
+        scores = self._batch_scorer.collect(always=self.ranks.size > 1)
         if scores is not None and self.history.state is not None:
             learning.learn(self.policy, self.history, self.ranks.merge(scores))
         return self.history.state_dict()
@@ -269,6 +268,7 @@ class BatchSelector:
             If the names are not those of a selector's state.
         """
         self.history.load_state_dict(state, about=about)
+        self._batch_scorer.refresh_head()
         auditing.warn_of_missing(self.audit, self.history)
 
     def _score(

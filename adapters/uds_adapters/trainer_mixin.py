@@ -57,8 +57,8 @@ class UDSTrainerMixin(Trainer):
         best of all processes' candidates and divides them evenly. Or a `uds_adapters.ranks.Ranks`. So
         ``scope="step", ranks="global"`` makes one pool of all candidates of an optimizer step.
     selection
-        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `indexer`, `shift`, `sequences`,
-        `id_field`, `audit`. The step of a schedule is the Trainer's `global_step`.
+        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `head_tolerance`, `indexer`, `shift`,
+        `sequences`, `id_field`, `audit`. The step of a schedule is the Trainer's `global_step`.
     *args, **kwargs
         Those of the Trainer.
 
@@ -271,9 +271,10 @@ class UDSTrainerMixin(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         # on_save runs after the checkpoint is complete: a run killed in between would resume without selector state
         super()._save_optimizer_and_scheduler(output_dir)
+        state = self.selector.state_dict()  # on all processes, which prepare their heads anew
         if self.args.should_save:
             about = {**self._uds_about(), "processes": self.args.world_size}
-            checkpoints.save(Path(output_dir) / _FILE, self.selector.state_dict(), about)
+            checkpoints.save(Path(output_dir) / _FILE, state, about)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # no callback receives the checkpoint's folder

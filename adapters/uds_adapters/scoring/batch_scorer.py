@@ -118,13 +118,15 @@ class BatchScorer:
             return uds.pool([self._of_shortlist(policy, samples, state) for samples in views])
         return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
-    def collect(self, *, always: bool, refresh: bool = False) -> torch.Tensor | None:
+    def collect(self, *, always: bool) -> torch.Tensor | None:
         """Return the exact scores that the training pass gave, if there are all, or `always`; see `TrainingProbe`."""
-        if self.probe is None:
-            return None
-        if refresh:
-            self.probe.refresh()
-        return self.probe.collect(always=always)
+        return None if self.probe is None else self.probe.collect(always=always)
+
+    def refresh_head(self) -> None:
+        """Prepare a head that trains anew in the next pass; at a checkpoint, so that a resumed run does the same."""
+        for one in (self._scorer, self._sharded, self.probe):
+            if one is not None:
+                one.refresh_head()
 
     def _of_shortlist(
         self, policy: uds.Policy, samples: batches.SampleView, state: Callable[[uds.Features], Any] | None

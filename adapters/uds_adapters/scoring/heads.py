@@ -11,6 +11,9 @@ import torch
 
 import uds_core as uds
 
+from .fingerprints import fingerprints
+from .prepared_head import PreparedHead
+
 __all__ = ["After", "Explained", "HeadReader", "Linear", "capped"]
 
 _SCALES = ("logit_scale", "lm_head_multiplier", "logits_scaling", "output_multiplier")
@@ -70,20 +73,24 @@ class HeadReader:
         The head, from `get_output_embeddings`.
     model
         Its bare model; its configuration and buffers suggest hypotheses, each of which is verified.
+    tolerance
+        How far a head that trains may move before it is prepared again; see `PreparedHead`.
 
     Notes
     -----
     The module's own weight is used if it explains the output and nothing else in the module trains. Otherwise (LoRA on
     the head, quantised, offloaded) the effective weight is computed by running the module on the identity, in blocks.
-    If nothing in the module trains, both are stored, and checked by `_fingerprint` and by verification in every pass.
+    If nothing in the module trains, both are stored, and checked by `fingerprints` and by verification in every pass.
+    `tolerance` is for weights that are used as they are: a computed one would be out of date in losses as well.
 
     PyTorch's own linear layer need not run: its output is replaced by fixed numbers, from which the model's
     transformation can be determined just as well. This avoids reading the weight, which can take a tenth of the time
     of a small model's forward pass.
     """
 
-    def __init__(self, module: torch.nn.Module, model: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, model: torch.nn.Module, tolerance: float = 0.0) -> None:
         self.module, self.model = module, model
+        self.prepared, self._movement = PreparedHead(tolerance), None
         self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
@@ -100,13 +107,16 @@ class HeadReader:
             self.forget()
 
     def forget(self) -> None:
-        """Discard the stored results."""
+        """Discard the stored results, except what is derived of a head."""
         self._linear = self._head = None
+        self.prepared.release()
 
     def linear(self, last: torch.Tensor, *args: Any, **kwargs: Any) -> Linear:
         """Return the module's linear map, verified on `last` (samples, 1, width). Call it where the module runs."""
         last, alone = last[:_SAMPLES], not args and not kwargs
-        key = tuple(_fingerprint(tensor) for tensor in itertools.chain(self.module.parameters(), self.module.buffers()))
+        movement = self.prepared.movement(*self._own()) if self._reuses() else None
+        tensors = [*itertools.chain(self.module.parameters(), self.module.buffers())]
+        key, self._movement = fingerprints(tensors, movement)
         weights = self._weights(key, last, alone=alone)
         if alone and self._is_known():
             weight, bias = next(weights)
@@ -149,14 +159,23 @@ class HeadReader:
             return False
         return _errors(map(after, raw), logits)[0] <= _tolerance(raw.dtype, logits.dtype)
 
-    def head(self, linear: Linear, after: After, vocab: int) -> uds.Head:
-        """Return the head that computes the model's logits, before any cap, from hidden states."""
+    def head(self, linear: Linear, after: After, vocab: int, *, reuse: bool = True) -> uds.Head:
+        """Return the head that computes the model's logits, before any cap, from hidden states.
+
+        `reuse`: with what was derived of it before, where that serves. Once a pass: movement is counted.
+        """
         assert linear.weight is not None
         bias = None if linear.bias is None else linear.bias[:vocab]
         if after.constant is not None:
             constant = after.constant.flatten().float() / after.scale
             bias = constant if bias is None else bias + constant
+        if reuse and self._reuses():
+            return self.prepared.head(linear.weight[:vocab], bias, after.scale, self._movement)
         return uds.Head(linear.weight[:vocab], bias, after.scale, frozen=self.frozen)
+
+    def _reuses(self) -> bool:
+        """Return whether the head trains, and its weight is used as it is."""
+        return self.prepared.tolerance > 0.0 and not self.frozen and self._has_own()
 
     def _weights(
         self, key: tuple[Any, ...], last: torch.Tensor, *, alone: bool
@@ -210,7 +229,7 @@ class HeadReader:
 
     def _head_of(self, linear: Linear, after: After, vocab: int) -> uds.Head:
         """Return the head, reused while it is unchanged."""
-        constant = None if after.constant is None else _fingerprint(after.constant)
+        constant = None if after.constant is None else fingerprints([after.constant])[0]
         key = (id(linear.weight), linear.key, after.scale, vocab, constant)
         if self._head is None or self._head[0] != key:
             self._head = key, self.head(linear, after, vocab)
@@ -258,17 +277,6 @@ def _is_plain(tensor: Any) -> bool:
     if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
         return False
     return type(tensor.detach()) is torch.Tensor and tensor.numel() > 0
-
-
-def _fingerprint(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Return a key that changes with the tensor: a version counter, and a sum that detects writes by `.data`."""
-    if tensor.is_meta:
-        return tuple(tensor.shape)  # offloaded, and another object each time
-    if type(tensor.detach()) is not torch.Tensor:
-        return (id(tensor), tensor._version)
-    rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1)
-    some = rows[:: max(1, len(rows) // 64)].double().sum().item()
-    return (tensor.data_ptr(), tensor._version, tensor.device, some)
 
 
 def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:

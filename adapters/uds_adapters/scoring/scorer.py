@@ -18,8 +18,9 @@ from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import After, HeadReader, capped
 from .layer_probe import LayerProbe
 from .layouts import Layouts
+from .prepared_head import HEAD_TOLERANCE
 
-__all__ = ["HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
+__all__ = ["HEAD_TOLERANCE", "HeadProbe", "Scorer", "evaluating", "examined", "outside_autocast"]
 
 _DENSE_BYTES = 256 * 2**20  # for materialised logits, unless those of one sample need more
 
@@ -37,6 +38,9 @@ class Scorer:
         states for some samples at a time; ``"ignore"`` scores the logits before the cap, which are never made.
     score_batch_size
         Samples in one forward pass; None: all at once. Halved, with a warning, each time memory runs out.
+    head_tolerance
+        How far a head that trains may move, relatively, before what norms and sketches derive from it is computed
+        again; 0.0: in each call. See `PreparedHead`.
 
     Attributes
     ----------
@@ -52,7 +56,7 @@ class Scorer:
     -----
     A pass runs in evaluation mode, without gradients, cache, labels or a change to global random generators. The head
     runs at one position only, so full logits are not made. If no known form explains the logits at that position, a
-    second pass makes all of them, with one warning. A frozen head is prepared once, a trainable one in each call.
+    second pass makes all of them, with one warning. A frozen head is prepared once, one that trains when it has moved.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Scorer:
         *,
         softcap: Literal["exact", "ignore"] = "exact",
         score_batch_size: int | None = None,
+        head_tolerance: float = HEAD_TOLERANCE,
     ) -> None:
         if softcap not in ("exact", "ignore"):
             msg = f"`softcap` must be 'exact' or 'ignore', got {softcap!r}"
@@ -69,9 +74,10 @@ class Scorer:
             msg = f"`score_batch_size` must be a positive number of samples, or None for all, got {score_batch_size}"
             raise ValueError(msg)
         self.model, self.softcap, self.score_batch_size = model, softcap, score_batch_size
+        self.head_tolerance = head_tolerance
         self._bare = models.bare(model)
         models.check_known(self._bare)
-        self._reader = HeadReader(models.head_module(self._bare), self._bare)
+        self._reader = HeadReader(models.head_module(self._bare), self._bare, head_tolerance)
         self.layouts = Layouts(model)
         self._warned: set[str] = set()
         self._refused: set[str] = set()
@@ -115,8 +121,12 @@ class Scorer:
         """Return the head as it is now, prepared for several uses; `last` (batch, 1, width) goes into it."""
         self._refresh()
         linear = self._reader.linear(last)
-        head = self._reader.head(linear, after, vocab)
+        head = self._reader.head(linear, after, vocab, reuse=False)
         return uds.Head(head.weight, head.bias, head.scale)
+
+    def refresh_head(self) -> None:
+        """Prepare a head that trains anew in the next pass; at a checkpoint, so that a resumed run does the same."""
+        self._reader.prepared.clear()
 
     def pieces(self, samples: batches.SampleView, through: Any, cap: float | None) -> Iterator[uds.Candidates]:
         """Yield candidates through a head: some samples at a time where logits must be made and capped."""
@@ -126,7 +136,7 @@ class Scorer:
         """Discard what is known of a head that trains, or that was replaced, as `resize_token_embeddings` does."""
         head = models.head_module(self._bare)
         if head is not self._reader.module:
-            self._reader = HeadReader(head, self._bare)
+            self._reader = HeadReader(head, self._bare, self.head_tolerance)
         self._reader.refresh()
 
     def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:

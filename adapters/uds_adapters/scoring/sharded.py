@@ -116,13 +116,13 @@ class ShardedScorer(Scorer):
 
     def _prepared(self, head: uds.Head) -> uds.Head:
         """Return the head, with values derived in an earlier pass if it is frozen and unchanged."""
-        if not head.frozen or self._derived is None or self._derived[0] != _fingerprint(head):
+        if not self._reader.frozen or self._derived is None or self._derived[0] != _fingerprint(head):
             return head
         return self._derived[1].moved(head.weight, head.bias)
 
     def _release(self, head: uds.Head) -> None:
         """Store the values derived from a frozen head, without its weight."""
-        if head.frozen:
+        if self._reader.frozen:
             empty = head.weight.new_zeros(()).expand(head.weight.shape)
             self._derived = _fingerprint(head), head.moved(empty, head.bias)
 

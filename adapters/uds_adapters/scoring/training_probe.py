@@ -111,7 +111,7 @@ class TrainingProbe:
         scores, self.measured = self.measured, torch.zeros(0)
         return scores
 
-    def refresh(self) -> None:
+    def refresh_head(self) -> None:
         """Prepare a head that trains anew; at a checkpoint, so that a resumed run does the same."""
         self._prepared = None
 

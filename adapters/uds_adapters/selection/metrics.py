@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import uds_core as uds
 
-__all__ = ["Means", "means", "of"]
+from ..ranks import Ranks
+
+__all__ = ["Costs", "Means", "means", "of"]
+
+
+class Costs:
+    """Seconds of a selection, and what its processes exchanged, from the construction on."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._began, self._bytes, self._seconds = time.perf_counter(), ranks.bytes, ranks.seconds
+
+    def read(self) -> dict[str, float]:
+        """Return the costs so far as metrics, by name."""
+        gathered: dict[str, float] = {}
+        if self._ranks.size > 1:
+            gathered["gathered_bytes"] = float(self._ranks.bytes - self._bytes)
+            gathered["gathering_seconds"] = self._ranks.seconds - self._seconds
+        return {**gathered, "scoring_seconds": time.perf_counter() - self._began}
 
 
 class Means:

@@ -168,7 +168,7 @@ class Head:
         Its Gram matrix A^T A is an unbiased estimate of this head's, and so is L L^T of its logits. All if there are
         no more. O(number width).
         """
-        _options.whole("number", number)
+        _options.whole("entries", number)
         if number >= self.vocab:
             return self
         index, grown = vocabulary_rows(seed, self.vocab, number), (self.vocab / number) ** 0.5

@@ -103,7 +103,7 @@ class DenseLogits:
 
     def sampled(self, number: int, /, *, seed: int = 0) -> DenseLogits:
         """Return `number` random columns of the vocabulary, times sqrt(vocab / number); all if there are no more."""
-        _options.whole("number", number)
+        _options.whole("entries", number)
         vocab = self.shape[2]
         if number >= vocab:
             return self

@@ -11,8 +11,9 @@ from .head import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES
 
-NuclearMethod = Literal["auto", "svd", "eigh", "polar", "randomized", "frobenius"]
+NuclearMethod = Literal["auto", "svd", "eigh", "polar", "randomized", "sampled", "frobenius"]
 
+SAMPLED_ENTRIES = 1152
 _WIDE = 8  # a matrix so many times as wide as high is made square before the polar iteration
 
 
@@ -23,6 +24,7 @@ def nuclear_norm(
     mask: Array | None = None,
     method: NuclearMethod = "auto",
     rank: int = 32,
+    entries: int = SAMPLED_ENTRIES,
     seed: int = 0,
     block_bytes: int = BLOCK_BYTES,
 ) -> Array:
@@ -41,11 +43,16 @@ def nuclear_norm(
         ``"svd"``: singular values, exact to rounding. ``"eigh"``: roots of the eigenvalues of the smaller Gram matrix,
         accumulated in float64 where the device has it; singular values below 1.4 n^(1/4) sqrt(eps) of the largest are
         lost. ``"polar"``: the product with the orthogonal polar factor, by matrix products alone; those below 1e-6 are
-        lost in part. ``"randomized"``: a lower bound, see `nuclear_bounds`. ``"frobenius"``: `frobenius_norm` in its
-        place. ``"auto"``: ``"svd"`` for float64 logits, ``"polar"`` on accelerators and without float64, ``"eigh"``
-        otherwise.
-    rank, seed
-        Directions that ``"randomized"`` looks at, and the seed of their start.
+        lost in part. ``"randomized"``: a lower bound, see `nuclear_bounds`. ``"sampled"``: of random entries of the
+        vocabulary, unbiased in the Gram matrix L L^T; a head need not be prepared. ``"frobenius"``: `frobenius_norm` in
+        its place. ``"auto"``: ``"svd"`` for float64 logits, ``"polar"`` on accelerators and without float64,
+        ``"eigh"`` otherwise.
+    rank
+        Directions that ``"randomized"`` looks at.
+    entries
+        Entries of the vocabulary that ``"sampled"`` draws; where there are no more, all, exactly.
+    seed
+        Seed of the start of ``"randomized"``, and of the draw of ``"sampled"``.
     block_bytes
         Extra memory that the walk may take, beside a few n x n matrices: n = min(time, vocab), or min(time, width).
 
@@ -63,7 +70,8 @@ def nuclear_norm(
     Notes
     -----
     O(batch time width (width + n)) time on the head route, O(batch time n vocab) on the dense one; ``"randomized"``
-    has `rank` in place of n. Measured errors and times: docs/pages/concepts/estimators.md.
+    has `rank` in place of n, ``"sampled"`` costs O(batch time entries (width + n)). Measured errors and times:
+    docs/pages/concepts/estimators.md.
     Source: UDS, arXiv 2510.16882; the way through the head is this library's.
     """
     if method not in get_args(NuclearMethod):
@@ -74,6 +82,8 @@ def nuclear_norm(
     if method == "randomized":
         return nuclear_bounds(logits, mask=mask, rank=rank, seed=seed, block_bytes=block_bytes)[0]
     logits = as_logits(logits).scored(mask)
+    if method == "sampled":
+        logits, method = logits.sampled(entries, seed=seed), "auto"
     estimate = _ESTIMATES[_fitting(logits) if method == "auto" else method]
     return _each(logits, lambda group: estimate(group, block_bytes), block_bytes)
 

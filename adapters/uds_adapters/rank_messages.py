@@ -26,7 +26,7 @@ __all__ = [
 
 HEAD_BYTES = 1024  # of a message, with its text
 READY, ENDED, FAILED = range(3)
-_HEAD = struct.Struct("<7q")
+_HEAD = struct.Struct("<8q")
 
 
 class Report(NamedTuple):
@@ -38,13 +38,15 @@ class Report(NamedTuple):
     about: int = 0
     history: int = 0
     part: int = -1
+    refreshed: int = 0
     text: str = ""
 
     def head(self) -> torch.Tensor:
         """Return the report as bytes of a fixed number; its text is cut to them."""
         text = self.text.encode()[: HEAD_BYTES - _HEAD.size]
-        numbers = (self.status, self.number, self.needs, self.about, self.history, self.part, len(text))
-        return torch.frombuffer(bytearray((_HEAD.pack(*numbers) + text).ljust(HEAD_BYTES, b"\0")), dtype=torch.uint8)
+        numbers = (self.status, self.number, self.needs, self.about, self.history, self.part, self.refreshed)
+        data = _HEAD.pack(*numbers, len(text)) + text
+        return torch.frombuffer(bytearray(data.ljust(HEAD_BYTES, b"\0")), dtype=torch.uint8)
 
     @classmethod
     def read(cls, head: torch.Tensor) -> Report:

@@ -14,7 +14,7 @@ import uds_core as uds
 
 from .rank_messages import ENDED, FAILED, HEAD_BYTES, Report, from_bytes, merged, packed, ready, to_bytes, unpacked
 
-__all__ = ["Ended", "GatheredPool", "RankError", "Ranks"]
+__all__ = ["Ended", "GatheredPool", "HeadRefreshed", "RankError", "Ranks"]
 
 _ROOM_BYTES = 4096  # messages grow by multiples of it
 _PREPARED_BYTES = 64  # of what is prepared of each candidate, at most
@@ -30,6 +30,14 @@ class Ended(Exception):  # noqa: N818 - no error
     def __init__(self, rank: int, lost: str = "") -> None:
         super().__init__(rank, lost)
         self.rank, self.lost = rank, lost
+
+
+class HeadRefreshed(Exception):  # noqa: N818 - no error
+    """Some processes have prepared their head anew, up to `number` times, and others have not: all must, as often."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class GatheredPool(NamedTuple):
@@ -145,6 +153,7 @@ class Ranks:
         history: int,
         scores: torch.Tensor | None = None,
         part: int = -1,
+        head: int = 0,
     ) -> GatheredPool:
         """Return the candidates of all processes.
 
@@ -161,6 +170,8 @@ class Ranks:
             NaN for those of other processes.
         part
             Part of the data that this process draws, which must be another on each; -1: unknown.
+        head
+            How often this process was asked to prepare its head anew.
 
         Raises
         ------
@@ -168,6 +179,8 @@ class Ranks:
             When a process failed, or differs from the others.
         Ended
             When a process called `end`.
+        HeadRefreshed
+            When `head` differs between processes.
         """
         scores = torch.zeros(0) if scores is None else scores
         if self.size == 1:
@@ -177,8 +190,10 @@ class Ranks:
         body = torch.cat([packed(columns, device).flatten(), scores.view(torch.uint8).to(device)])
         about = f"{about}; features {[(n, str(c.dtype), tuple(c.shape[1:])) for n, c in sorted(columns.items())]}"
         about = f"{about}, {len(scores)} scores"
-        report = ready(about, history=history, number=len(tokens), needs=body.numel(), part=part)
+        report = ready(about, history=history, number=len(tokens), needs=body.numel(), part=part, refreshed=head)
         reports, received = self._checked(report, body)
+        if len({one.refreshed for one in reports}) > 1:
+            raise HeadRefreshed(max(one.refreshed for one in reports))
         if (most := max(report.needs for report in reports)) > self._room:
             self._room = -(-most // _ROOM_BYTES) * _ROOM_BYTES
             reports, received = self._checked(report, body)

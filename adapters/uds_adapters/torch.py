@@ -137,9 +137,8 @@ class BatchSelector:
         self.last: uds.Selection | None = None
         self.last_indices, self.last_ids = list[int](), list[Any]()
         self.tokens, self.empty, self.layout = 0, 0, batches.Layout()
-        self.trained_by, self.stand_in = list[tuple[bool, ...]](), None
+        self.trained_by, self.stand_in, self._returned = list[tuple[bool, ...]](), None, None
         self._ended, self.metrics = False, dict[str, float]()
-        self._returned: Any = None
 
     def attach(self, model: torch.nn.Module) -> None:
         """Score with `model`, which must be the same model, possibly in another wrapper."""
@@ -247,8 +246,8 @@ class BatchSelector:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state as a flat dict of tensors, which safetensors and `weights_only` loading support.
 
-        The same on all processes, whatever their number, except for `audited`. Call it on all, after the training pass:
-        each prepares its head anew then, as a resumed run does, and for a policy that learns it is a collective.
+        It is the same on all processes, whatever their number, except for `audited`: the records of its own audit. Of a
+        policy that learns from trained samples it is a collective: call it on all processes, after the training pass.
         """
         self._batch_scorer.refresh_head()
         scores = self._batch_scorer.collect(always=self.ranks.size > 1)
@@ -283,15 +282,16 @@ class BatchSelector:
             checks.warn_of_unlabelled(self.policy, views)
             step = self.history.choices if step is None else step
             policy = self.schedule.policy(self.policy, step)
-            features, scores = {}, None
-            if policy is not None:
-                restored = partial(self.history.restored, self.policy)
-                features = self._batch_scorer.features(policy, views, choice=self.history.steps, state=restored)
-                scores = self._batch_scorer.collect(always=self.ranks.size > 1)
+            restored = partial(self.history.restored, self.policy)
+            options: Any = {"choice": self.history.steps, "state": restored}
+            score = partial(self._batch_scorer.features, policy, views, **options)
+            features = score()
+            scores = None if policy is None else self._batch_scorer.collect(always=self.ranks.size > 1)
         scored = StepCandidates(views, ids, policy, step)
         options, data, entries = checkpoints.describe(self.policy), describe(loader), sorted(views[0].batch)
-        pool = self.ranks.gather(
+        pool = self._batch_scorer.gather(
             features,
+            score,
             **scored.counts(),
             about=f"{about}{data.text}step {step}, entries {entries}, ranks {self.ranks.placement!r}, {options}",
             history=self.history.checksum,

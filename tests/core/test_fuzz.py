@@ -14,7 +14,7 @@ from uds_core.tradeoff import median, percentile, rank
 
 Call = Callable[[Backend], Any]
 Rng = np.random.Generator
-METHODS = ["auto", "svd", "eigh", "polar", "randomized", "frobenius"]
+METHODS = ["auto", "svd", "eigh", "polar", "randomized", "sampled", "frobenius"]
 
 
 def given(library: Backend, x: np.ndarray | None, dtype: str | None = None) -> Any:

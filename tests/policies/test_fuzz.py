@@ -19,7 +19,7 @@ OPTIONS: dict[str, list[Any]] = {
     "replace": ["fifo", "reservoir"],
     "distance": ["nearest", "mean", "softmin"],
     "sketch": ["paired", "shifted", "fourier"],
-    "method": ["auto", "svd", "eigh", "polar", "randomized", "frobenius"],
+    "method": ["auto", "svd", "eigh", "polar", "randomized", "sampled", "frobenius"],
     "alpha": [0.0, 0.7, "auto", "rank"],
     "frobenius": [0.0, 0.5, 1.0],
     "temperature": [None, 0.5],

@@ -11,11 +11,11 @@ from ..gumbel import gumbel_top_k
 from ..memory import Distance, Memory, Reservoir, distances, storable
 from ..policy import Needs
 from ..registry import register
-from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
+from ..spectrum import SAMPLED_ENTRIES, NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty_window, median, shift_in
 from ._budgeted import TokenBudgeted
 from ._rated import Rating
-from ._sketched import MEMORY_DISTANCE, Sketched, check_fingerprint, length_divisor, memory_distance
+from ._sketched import MEMORY_DISTANCE, Sketched, check_fingerprint, fingerprint, length_divisor, memory_distance
 
 
 class UDSState(NamedTuple):
@@ -75,7 +75,8 @@ class UDS(Sketched, TokenBudgeted):
     sketch, dim
         ``"paired"``, ``"shifted"`` or ``"fourier"`` (8 time rows), and the numbers in a sketch.
     method
-        How the nuclear norm is computed; see `nuclear_norm`.
+        How the nuclear norm is computed; see `nuclear_norm`. With ``"sampled"``, sketches and the Frobenius norm are of
+        the entries that are drawn, too.
     temperature
         None: the best are chosen. A number, in units of the score: samples are drawn, and the selection has importance
         weights; see `gumbel_top_k`.
@@ -113,6 +114,8 @@ class UDS(Sketched, TokenBudgeted):
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `sketch` (batch, dim), `length` (batch,), and `utility` or `frobenius` (batch,) or both."""
         logits, mask = candidates.logits.centred(self.centre), candidates.scored(self.rows)
+        if self.method == "sampled":
+            logits = logits.sampled(SAMPLED_ENTRIES, seed=self.seed)
         length = candidates.lengths(self.rows)
         divisor = length_divisor(length, self.length, dtype=logits.dtype)
         features = {"sketch": self.sketches(logits, mask, length), "length": length}
@@ -151,6 +154,11 @@ class UDS(Sketched, TokenBudgeted):
             indices=indices, scores=rating.scores, weights=weights, parts=rating.parts, metrics=rating.metrics
         )
         return selection, self.remember(rating.state, features, indices, rating.scores)
+
+    def fingerprint(self) -> int:
+        """Return the fingerprint of the options that sketches depend on."""
+        known = super().fingerprint()
+        return fingerprint(known, "sampled") if self.method == "sampled" else known
 
     @property
     def needs(self) -> Needs:

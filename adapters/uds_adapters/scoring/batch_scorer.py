@@ -12,7 +12,7 @@ import uds_core as uds
 
 from .. import batches
 from ..batches import entries
-from ..ranks import Ranks
+from ..ranks import GatheredPool, HeadRefreshed, Ranks
 from . import models
 from .glances import TokenReader
 from .layouts import Layouts
@@ -72,6 +72,7 @@ class BatchScorer:
             self._scorer.layouts = self.layouts
             self.probe = TrainingProbe(model, policy, self._scorer) if policy.needs.training_pass else None
         self._custom = scorer is not Scorer
+        self._ranks, self._refreshed = ranks, 0
         self._sharded = ShardedScorer(model, ranks, **options) if policy.needs.forward_pass else None
 
     def view(self, batch: Mapping[str, Any], /) -> tuple[batches.SampleView, list[Any]]:
@@ -92,7 +93,7 @@ class BatchScorer:
 
     def features(
         self,
-        policy: uds.Policy,
+        policy: uds.Policy | None,
         views: Sequence[batches.SampleView],
         /,
         *,
@@ -104,6 +105,8 @@ class BatchScorer:
         `choice`: its number. `state`: returns the policy's state, given features without logits; of the first choice
         by default.
         """
+        if policy is None:
+            return {}
         if self._scorer is None or self._sharded is None or not policy.needs.forward_pass_at(choice):
             return uds.pool([self._without_logits(policy, samples) for samples in views])
         if self._is_sharded:
@@ -122,8 +125,24 @@ class BatchScorer:
         """Return the exact scores that the training pass gave, if there are all, or `always`; see `TrainingProbe`."""
         return None if self.probe is None else self.probe.collect(always=always)
 
+    def gather(self, features: uds.Features, score: Callable[[], uds.Features], /, **options: Any) -> GatheredPool:
+        """Return the candidates of all processes; `options`: those of `Ranks.gather`.
+
+        If some processes have called `refresh_head` and others have not, all do and `score` again: where only one
+        writes checkpoints, the others do not know of them.
+        """
+        while True:
+            try:
+                return self._ranks.gather(features, head=self._refreshed, **options)
+            except HeadRefreshed as other:
+                self.refresh_head()
+                self._refreshed = other.number
+            with self._ranks.together():
+                features = score()
+
     def refresh_head(self) -> None:
         """Prepare a head that trains anew in the next pass; at a checkpoint, so that a resumed run does the same."""
+        self._refreshed += 1
         for one in (self._scorer, self._sharded, self.probe):
             if one is not None:
                 one.refresh_head()

@@ -93,9 +93,9 @@ def test_a_head_that_is_not_linear_falls_back():
 # heads that train, and heads that do not
 
 
-def test_a_head_that_trains_is_prepared_once_in_each_call():
+def test_a_head_that_trains_is_prepared_once_in_each_call_without_a_tolerance():
     model, batch = tiny.llama(tied=True), tiny.batch(4)
-    scorer, seen = Scorer(model, score_batch_size=2), Recorded()
+    scorer, seen = Scorer(model, score_batch_size=2, head_tolerance=0.0), Recorded()
     for _ in range(3):
         features = examine(scorer, batch, seen)
         check(features, model, batch)

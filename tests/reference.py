@@ -508,3 +508,18 @@ def ridge(steps, features, *, forget, penalty, inertia):
     system = (z * weight[:, None]).T @ z / weight.sum() + penalty * np.eye(x.shape[1])
     slope = np.linalg.solve(system, (z * weight[:, None]).T @ (y - label) / weight.sum())
     return (features - mean) * scale @ slope + label + level
+
+
+def vocabulary_entries(vocab, number, seed):
+    """Entries of a vocabulary drawn without replacement, in order."""
+    return np.sort(np.random.default_rng([seed, 13, 0, 0]).choice(vocab, size=number, replace=False))
+
+
+def sampled_gram_error(logits, number):
+    """Standard deviation of each entry of the Gram matrix (time, time) of `number` scaled random columns of `logits`.
+
+    That of a total estimated from a sample without replacement: V^2 (1 - n / V) / n times the variance over columns.
+    """
+    vocab = logits.shape[1]
+    products = np.einsum("iv,jv->ijv", logits, logits)
+    return np.sqrt(vocab**2 * (1 - number / vocab) / number * products.var(axis=2, ddof=1))

@@ -39,7 +39,7 @@ def by_gram(blocks: Iterable[Array], /) -> Array:
         total = total + xp.sum(less, axis=0, dtype=wide)
         across = xp.matrix_transpose(less)
         for i, start in enumerate(range(0, less.shape[1], _COLUMNS)):
-            part = across[start : start + _COLUMNS, :] @ less[:, start:]
+            part = across[start : min(start + _COLUMNS, less.shape[1]), :] @ less[:, start:]
             products[i] = products[i] + xp.astype(part, wide, copy=False)
         number += block.shape[0]
     return _root(_whole(products), total, shift, number)

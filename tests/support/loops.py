@@ -85,7 +85,7 @@ def plain(
         kept = torch.load(folder / "loop.pt", weights_only=True)
         bare.load_state_dict(kept["model"])
         select.load_state_dict(kept["select"])
-    picks, here, gradients, bytes_, counts = [], [], [], [], []
+    picks, here, gradients, bytes_, counts, served = [], [], [], [], [], []
     for step, micros in enumerate(pools(steps, accumulation, pool)):
         if step < start:
             continue
@@ -100,6 +100,7 @@ def plain(
         here.append(select.last_indices)
         gradients.append(flat(model.parameters()))
         bytes_.append(select.metrics.get("gathered_bytes", 0))
+        served.append(steps_served(select))
         optimizer.step()
         optimizer.zero_grad()
         if save == step + 1 and rank == 0:
@@ -112,6 +113,7 @@ def plain(
         "bytes": bytes_,
         "gathers": select.ranks.gathers,
         "counts": counts,
+        "served": served,
         "last": float(flat_weights(bare).sum()),
         "size": int(select.history.state.memory.size) if hasattr(select.history.state, "memory") else 0,
     }
@@ -151,6 +153,13 @@ def divided(folder, *, policy, features, fails=None):
         assert torch.equal(got.indices, expected.indices)
         picks.append(got.indices.tolist())
     return {"picks": picks, "prepared": counted.prepared}
+
+
+def steps_served(select):
+    """How many steps what is derived of the head has served, the present one included."""
+    scorer = select._batch_scorer
+    scorer = scorer._sharded if is_sharded(select.model) else scorer._scorer
+    return None if scorer is None else scorer._reader.prepared._steps
 
 
 def explicit(examples, weights, tokens) -> Any:
@@ -419,23 +428,24 @@ def fsdp(
     score_batch_size=None,
     policy=None,
     vocab=None,
+    **options,
 ):
     """A plain loop over a fully sharded model, or over the same one in one process."""
     rank, size = world()
     model = tiny.llama(tied=tied, frozen_head=frozen) if vocab is None else wide(vocab)
     if size > 1:
         model = sharded(model, own_group=own_group)
-    select = BatchSelector(
-        model, uds.UDS(**POLICY) if policy is None else policy, ranks=ranks, score_batch_size=score_batch_size
-    )
+    policy = uds.UDS(**POLICY) if policy is None else policy
+    select = BatchSelector(model, policy, ranks=ranks, score_batch_size=score_batch_size, **options)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
-    picks, gradients, made = [], [], []
+    picks, gradients, made, served = [], [], [], []
     for step, (examples,) in enumerate(pools(steps, 1, pool)):
         sizes = [pool - 3, 3] if uneven and size == 2 else None
         window = [tiny.collate(part(examples, rank, size, sizes))]
         with Large(model) as large:
             kept, tokens = select.select_step(window, step=step)
         made.append(large.made)
+        served.append(steps_served(select))
         for batch in kept:
             (model(**batch, num_items_in_batch=tokens).loss * size).backward()
         picks.append(sorted(chosen(select)))
@@ -447,6 +457,7 @@ def fsdp(
         "gradients": gradients,
         "memory": digest(select),
         "made": made,
+        "served": served,
         "sharded": is_sharded(model),
     }
 

@@ -5,8 +5,10 @@ import math
 from typing import Any
 
 import architectures
+import loops
 import numpy as np
 import pytest
+import spawned
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def test_of_a_large_head_some_rows_are_measured():
     for seed in range(5):
         change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         movement = prepared.movement(weight + 1e-3 * change, None)
-        assert float(movement) == pytest.approx(1e-3 * change.norm() / weight.norm(), rel=0.1)
+        assert float(movement) == pytest.approx(1e-3 * float(change.norm() / weight.norm()), rel=0.1)
 
 
 # reuse
@@ -252,3 +254,28 @@ def test_a_run_resumes_bit_for_bit_without_the_factor():
     assert not any("factor" in name or "head" in name for name in expected)
     for got, straight in zip(again.parameters(), model.parameters(), strict=True):
         assert torch.equal(got, straight)
+
+
+# several processes
+
+
+@pytest.mark.parametrize("job", [loops.plain, pytest.param(loops.fsdp, marks=pytest.mark.slow)], ids=["DDP", "FSDP"])
+def test_all_processes_prepare_in_the_same_step(tmp_path, job):
+    options: dict[str, Any] = {"ranks": "global", "steps": 9, "head_tolerance": 0.06}
+    found = spawned.all_well(spawned.run(job, 2, tmp_path, **options))
+    served = found[0]["served"]
+    assert served == found[1]["served"] == spawned.all_well(spawned.run(job, 1, tmp_path, **options))[0]["served"]
+    assert served.count(1) > 1
+    assert max(served) > 2
+
+
+def test_a_checkpoint_that_one_process_writes_is_one_for_all(tmp_path):
+    """The others score again in the step after it, so that a resumed run does the same to the bit."""
+    options: dict[str, Any] = {"ranks": "global", "steps": 5, "head_tolerance": 0.5}
+    straight = spawned.all_well(spawned.run(loops.plain, 2, tmp_path, save=3, **options))
+    resumed = spawned.all_well(spawned.run(loops.plain, 2, tmp_path, start=3, **options))
+    assert [one["served"] for one in straight] == [[1, 2, 3, 1, 2]] * 2
+    for one, again in zip(straight, resumed, strict=True):
+        assert again["memory"] == one["memory"]
+        assert again["picks"] == one["picks"][3:]
+        assert again["last"] == one["last"]

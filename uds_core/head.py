@@ -38,7 +38,7 @@ class Head:
         True: what is derived from the weight (its triangular factor, its side of each sketch) is computed once and
         stored. False: the head serves one call, so that deriving less is cheaper.
     factor_by
-        How `factor` is computed: ``"qr"`` keeps small singular values; ``"gram"`` takes a third of the time, with the
+        How `factor` is computed: ``"qr"`` keeps small singular values; ``"gram"`` takes half of the time, with the
         relative error in each squared singular value that `factors.by_gram` states, about 1e-7 for usual heads.
 
     Raises

@@ -65,7 +65,7 @@ def test_of_a_large_head_some_rows_are_measured():
     begin(prepared, weight)
     for seed in range(5):
         change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
-        movement = prepared.movement(weight + 1e-3 * change, None)
+        movement: Any = prepared.movement(weight + 1e-3 * change, None)
         assert float(movement) == pytest.approx(1e-3 * float(change.norm() / weight.norm()), rel=0.1)
 
 
@@ -248,7 +248,7 @@ def test_a_run_resumes_bit_for_bit_without_the_factor():
     resumed = make(again)
     resumed.load_state_dict(state)
     run(again, resumed, range(5, 8))
-    assert select._batch_scorer._scorer._reader.prepared._steps == 3
+    assert loops.steps_served(select) == 3
     found, expected = resumed.state_dict(), select.state_dict()
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     assert not any("factor" in name or "head" in name for name in expected)

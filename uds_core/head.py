@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from . import _options, factors
+from . import _options, factors, rows
 from ._array import (
     Array,
     accumulation_dtype,
@@ -48,9 +48,8 @@ class Head:
 
     Notes
     -----
-    Immutable: where the weight trains, make a new ``Head`` for each scoring call, or reuse what was derived from an
-    earlier one while the weight has moved little: `moved`. The factor costs O(vocab width^2) once and keeps width^2
-    numbers; the weight itself is never copied.
+    Immutable: where the weight trains, make a new ``Head`` for each scoring call, or call `moved` while it changes
+    little. The factor costs O(vocab width^2) once and keeps width^2 numbers; the weight itself is never copied.
     """
 
     def __init__(
@@ -65,15 +64,7 @@ class Head:
     ) -> None:
         _options.one_of("factor_by", factor_by, ("qr", "gram"))
         self.factor_by: Literal["qr", "gram"] = factor_by
-        array_namespace(weight) if bias is None else array_namespace(weight, bias)
-        if weight.ndim != 2:
-            msg = f"`weight` must have shape (vocab, width), got {tuple(weight.shape)}"
-            raise ValueError(msg)
-        if bias is not None:
-            check_device("bias", bias, like=weight, like_name="weight")
-            if tuple(bias.shape) != (weight.shape[0],):
-                msg = f"`bias` must have shape ({weight.shape[0]},) to fit `weight`, got {tuple(bias.shape)}"
-                raise ValueError(msg)
+        rows.check_weight(weight, bias)
         self.weight, self.bias, self.scale, self.frozen = weight, bias, float(scale), frozen
         self.dtype = wide_dtype(weight, name="weight")
         self.vocab, self.width = weight.shape

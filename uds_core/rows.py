@@ -88,6 +88,19 @@ def is_row_centre(centre: str) -> bool:
     return centre == "row"
 
 
+def check_weight(weight: Array, bias: Array | None, /) -> None:
+    """Raise where `weight` (vocab, width) and `bias` (vocab,) of a head do not fit."""
+    array_namespace(weight) if bias is None else array_namespace(weight, bias)
+    if weight.ndim != 2:
+        msg = f"`weight` must have shape (vocab, width), got {tuple(weight.shape)}"
+        raise ValueError(msg)
+    if bias is not None:
+        check_device("bias", bias, like=weight, like_name="weight")
+        if tuple(bias.shape) != (weight.shape[0],):
+            msg = f"`bias` must have shape ({weight.shape[0]},) to fit `weight`, got {tuple(bias.shape)}"
+            raise ValueError(msg)
+
+
 def check_centre(centre: Array, size: int, *, like: Array) -> Array:
     """Return `centre`, after making sure that it is one row (size,) and lies where `like` does."""
     array_namespace(centre, like)

@@ -13,7 +13,17 @@ POLICIES = ("full", "random", "longest", "uds:alpha=auto")
 
 
 def write(
-    folder: Path, /, *, policies=POLICIES, seeds=(0, 1), steps=24, records=300, measured=True, audits=True, chart=True
+    folder: Path,
+    /,
+    *,
+    policies=POLICIES,
+    seeds=(0, 1),
+    steps=24,
+    records=300,
+    measured=True,
+    audits=True,
+    chart=True,
+    preview=True,
 ) -> Path:
     """A folder with results.json and audits; each part can be missing, as it may be in a real one."""
     (folder / "runs").mkdir(parents=True)
@@ -37,6 +47,7 @@ def write(
         "runs": runs,
         "records": [_record(n, item, items) for n, item in enumerate(items)],
         "map": _map(items) if chart else None,
+        "preview": _preview(items) if preview else None,
     }
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     return folder
@@ -169,6 +180,37 @@ def _record(number, item, items):
         "trained": len(item.completion) // 2 + 1,
         "flags": {flaw: getattr(item, flaw) for flaw in instructions.FLAWS},
         "duplicate_of": original if item.repeated else None,
+    }
+
+
+def _preview(items):
+    samples = [
+        {
+            "place": f"train.jsonl:{number}",
+            "format": "prompt-completion",
+            "pieces": [
+                {"text": f"<s>{item.prompt}\n", "trained": False},
+                {"text": f"{item.completion}</s>", "trained": True},
+            ],
+            "tokens": len(text(item)) // 2,
+            "trained": len(item.completion) // 2 + 1,
+            "cut": 0,
+            "repeats": None,
+            "similarity": 0.0,
+            "left_out": None,
+        }
+        for number, item in enumerate(items[:4], start=1)
+    ]
+    numbers = dict.fromkeys(("tokens", "trained", "median", "longest", "cut", "near_duplicates", "equal"), 7)
+    return {
+        **numbers,
+        "records": len(items),
+        "more": False,
+        "max_length": 512,
+        "formats": [{"format": "prompt-completion", "records": len(items), "used": ["prompt", "completion"]}],
+        "left_out": [{"reason": "with an empty completion", "records": 2, "places": ["train.jsonl:9"]}],
+        "notes": ["Not part of the text: the field <'id'>."],
+        "samples": samples,
     }
 
 

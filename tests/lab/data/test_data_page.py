@@ -38,7 +38,9 @@ def printed(raw, *, train_on):
     found = encoder.encode([one])
     stream = io.StringIO()
     show(preview(found.records, found.examples, found.summary, encoder=encoder), Console(file=stream, width=200))
-    return one.format, [line.rstrip() for line in stream.getvalue().splitlines() if re.match("( {7}|trained) [│┃] ", line)]
+    return one.format, [
+        line.rstrip() for line in stream.getvalue().splitlines() if re.match("( {7}|trained) [│┃] ", line)
+    ]
 
 
 @pytest.mark.parametrize(("raw", "train_on", "lines"), examples())

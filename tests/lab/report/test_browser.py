@@ -103,6 +103,26 @@ def test_the_verdict_is_at_the_top(opened):
     assert verdict.bounding_box()["y"] < 300
 
 
+def test_what_the_model_reads_and_what_carries_loss_is_marked(opened):
+    preview = opened.page.locator("#preview")
+    assert preview.locator("article").count() == 4
+    first = preview.locator("article").first
+    assert first.locator("pre").inner_text().startswith("<s>")
+    assert first.locator("mark").inner_text() in first.locator("pre").inner_text()
+    assert first.locator("mark").inner_text().endswith("</s>")
+    assert "Not part of the text: the field <'id'>." in preview.inner_text()
+    assert "with an empty completion: train.jsonl:9 and 1 more" in preview.inner_text()
+    assert opened.page.get_by_role("link", name="Data").is_visible()
+
+
+def test_results_without_a_preview_have_no_such_section(browser, tmp_path):
+    folder = reports.write(tmp_path / "some", records=60, steps=6, preview=False)
+    page = Opened(browser, write([folder], folder / "report.html"))
+    assert page.page.locator("#read").is_hidden()
+    assert page.page.get_by_role("link", name="Data").count() == 0
+    page.close()
+
+
 def test_every_policy_is_explained_by_its_docstring(opened):
     listed = opened.page.locator("#explanations")
     assert listed.locator("dt").all_inner_texts() == ["full", "random", "longest", "uds"]

@@ -56,6 +56,7 @@ FITS = {("reference", "alpha"): [0.0, 0.7], ("progress", "forget"): [0.5, 0.9]}
 BUDGETS: list[dict[str, Any]] = [{"keep": 0.5}, {"keep": 0.1}, {"count": 1}, {"count": 3}, {"tokens": 4}, {}]
 # greedy choices of these depend on sums whose order the libraries choose, and scores do not show which are equal
 IN_TURN = ("greats", "divbs")
+BY_RANK = {"quadrants": ("loss", "entropy")}  # scores are percentiles of these, which near ties exchange
 
 
 class Run:
@@ -125,7 +126,9 @@ class Run:
             if self.saved:
                 state = uds.restore(policy.init(features), uds.flatten(state))
             weights = None if selection.weights is None else selection.weights
-            steps.append({"indices": selection.indices, "scores": selection.scores, "weights": weights})
+            steps.append(
+                {"indices": selection.indices, "scores": selection.scores, "weights": weights, "parts": selection.parts}
+            )
         return steps
 
 
@@ -153,6 +156,19 @@ def check_selection(run: Run, got: Outcome) -> None:
                 assert len(indices) == min(budget.size(len(scores)), np.sum(~unknown))
 
 
+def near_ties(got: Outcome, expected: Outcome, part: str, *, low: bool) -> bool:
+    """Return whether two samples have nearly the same number; and compare the numbers of the libraries."""
+    rtol, atol = (5e-2, 5e-3) if low else (1e-4, 1e-5)
+    one, other = got.arrays[part], expected.arrays[part]
+    np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, equal_nan=True)
+    for numbers in (one, other):
+        ordered = np.sort(numbers[np.isfinite(numbers)])
+        gaps = np.diff(ordered)
+        if ((gaps > 0) & (gaps < rtol * np.abs(ordered[1:]) + atol)).any():
+            return True
+    return False
+
+
 def check(name: str, seed: int, library: str) -> None:
     """Compare the choices on one library with those on NumPy; from a near tie on, they may go apart."""
     run = Run(name, np.random.default_rng([NAMES.index(name), seed]))
@@ -164,6 +180,8 @@ def check(name: str, seed: int, library: str) -> None:
     for step in range(len(run.pools) if not got.error else 0):
         indices, others = got.arrays[f".{step}.indices"], expected.arrays[f".{step}.indices"]
         scores, other_scores = got.arrays[f".{step}.scores"], expected.arrays[f".{step}.scores"]
+        if any(near_ties(got, expected, f".{step}.parts.{part}", low=low) for part in BY_RANK.get(name, ())):
+            return
         rtol, atol = (5e-2, 5e-3) if low else (1e-4, 1e-5)
         np.testing.assert_allclose(scores, other_scores, rtol=rtol, atol=atol, equal_nan=True)
         assert indices.shape == others.shape

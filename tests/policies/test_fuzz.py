@@ -161,8 +161,8 @@ def near_ties(got: Outcome, expected: Outcome, part: str, *, low: bool) -> bool:
     rtol, atol = (5e-2, 5e-3) if low else (1e-4, 1e-5)
     one, other = got.arrays[part], expected.arrays[part]
     np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, equal_nan=True)
-    for numbers in (one, other):
-        ordered = np.sort(numbers[np.isfinite(numbers)])
+    for values in (one, other):
+        ordered = np.sort(values[np.isfinite(values)])
         gaps = np.diff(ordered)
         if ((gaps > 0) & (gaps < rtol * np.abs(ordered[1:]) + atol)).any():
             return True

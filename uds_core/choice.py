@@ -24,23 +24,32 @@ class Budget:
     tokens
         A number of scored rows: in score order, samples that no longer fit are skipped, as are samples without rows or
         without a score. The best sample is kept even where it alone has more rows.
+    processed
+        A number of tokens that are processed, those of prompts included; otherwise as `tokens`.
     """
 
     keep: float | None = None
     count: int | None = None
     tokens: int | None = None
+    processed: int | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) > 1:
-            msg = f"give one of `keep`, `count` and `tokens`, got {', '.join(f'{k}={v}' for k, v in given.items())}"
+            both = ", ".join(f"{name}={value}" for name, value in given.items())
+            msg = f"give one of `keep`, `count`, `tokens` and `processed`, got {both}"
             raise ValueError(msg)
         if self.keep is not None:
             remedy = "; for a number of samples use `count`"
             _options.number("keep", self.keep, "a fraction in (0, 1]", fits=lambda keep: 0 < keep <= 1, remedy=remedy)
-        for name, value in (("count", self.count), ("tokens", self.tokens)):
+        for name, value in (("count", self.count), ("tokens", self.tokens), ("processed", self.processed)):
             if value is not None:
                 _options.whole(name, value, remedy="; for a fraction use `keep`")
+
+    @property
+    def token_limit(self) -> int | None:
+        """Most tokens that are kept, of those that are counted; None where samples are."""
+        return self.processed if self.tokens is None else self.tokens
 
     def size(self, batch: int, /) -> int:
         """Return the most samples kept of a pool of `batch`; a budget of tokens may keep fewer."""
@@ -58,8 +67,9 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     scores
         (batch,). Ties go to the lower index.
     length
-        (batch,): scored rows of each sample. An empty sample comes after all that have rows and a score; a sample
-        whose score is NaN comes last of all, since training on it would destroy the model.
+        (batch,): scored rows of each sample; with a budget of `processed` tokens, all of its tokens, and 0 where no row
+        is scored. An empty sample comes after all that have rows and a score; a sample whose score is NaN comes last of
+        all, since training on it would destroy the model.
     budget
         How much is kept, of the pool or of each group.
     groups
@@ -77,7 +87,7 @@ def top_k(scores: Array, length: Array, /, *, budget: Budget, groups: Array | No
     xp = array_namespace(scores, length)
     check_scores(scores, length, groups, budget)
     order = _best_first(scores, length)
-    if groups is None and budget.tokens is None:
+    if groups is None and budget.token_limit is None:
         return xp.astype(order[: budget.size(scores.shape[0])], xp.int32, copy=False)
     quota = _Quota.of(budget, scores, length, groups)
     kept = [i for i in to_numpy(order).tolist() if quota.take(i)]
@@ -190,10 +200,11 @@ class _Quota:
     def __init__(
         self, budget: Budget, *, length: np.ndarray[Any, Any], able: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]
     ) -> None:
-        self.by_tokens, self.length, self.able, self.groups = budget.tokens is not None, length, able, groups
+        limit = budget.token_limit
+        self.by_tokens, self.length, self.able, self.groups = limit is not None, length, able, groups
         names, sizes = np.unique(groups, return_counts=True)
         self.places = {int(name): budget.size(int(size)) for name, size in zip(names, sizes, strict=True)}
-        self.tokens = dict.fromkeys(self.places, float("inf") if budget.tokens is None else float(budget.tokens))
+        self.tokens = dict.fromkeys(self.places, float("inf") if limit is None else float(limit))
         self.first = dict.fromkeys(self.places, True)
 
     @classmethod

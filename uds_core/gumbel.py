@@ -60,7 +60,7 @@ def gumbel_top_k(
     _options.number("temperature", temperature, "positive and finite", fits=lambda tau: 0 < tau < float("inf"))
     _options.check("seed", seed, "(seed, step), two whole numbers", kind=tuple, fits=lambda given: len(given) == 2)
     check_scores(scores, length, groups, budget)
-    if budget.tokens is not None:
+    if budget.token_limit is not None:
         msg = "`budget` must be `keep` or `count`: there are no unbiased weights for a budget of tokens"
         raise ValueError(msg)
     able = ~xp.isnan(scores) & (length > 0)

@@ -62,7 +62,7 @@ def make_policy(spec: str, /, **shared: Any) -> Policy:
     elif unknown:
         msg = f"policy {spec!r}: {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
         raise ValueError(msg)
-    if {"count", "tokens"} & options.keys():
+    if {"count", "tokens", "processed"} & options.keys():
         shared.pop("keep", None)
     taken = {key: value for key, value in shared.items() if key in known}
     return make(**{**taken, **options})

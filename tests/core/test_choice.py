@@ -74,8 +74,10 @@ def test_each_group_keeps_its_own_best_and_all_come_best_first(backend):
         ({"count": 0}, "`count` must be a whole number of at least 1, got 0"),
         ({"count": 1.5}, "^`count` must be a whole number of at least 1, got 1.5; for a fraction use `keep`$"),
         ({"count": 2.0}, "`count` must be a whole number"),
-        ({"keep": 0.5, "count": 1}, "give one of `keep`, `count` and `tokens`, got keep=0.5, count=1"),
+        ({"keep": 0.5, "count": 1}, "give one of `keep`, `count`, `tokens` and `processed`, got keep=0.5, count=1"),
         ({"tokens": 0}, "`tokens` must be a whole number of at least 1"),
+        ({"processed": 0}, "`processed` must be a whole number of at least 1"),
+        ({"processed": 5, "tokens": 5}, "give one of"),
     ],
 )
 def test_impossible_budgets(budget, words):

@@ -3,7 +3,8 @@
 import warnings
 from dataclasses import dataclass
 
-from .._array import Array
+from .._array import Array, array_namespace
+from ..candidates import Candidates, Features
 from ..choice import Budget, with_score
 
 
@@ -52,11 +53,32 @@ class Budgeted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenBudgeted(Budgeted):
-    """Policy whose budget may also be a number of scored rows, `tokens`; see `Budget`."""
+    """Policy whose budget may also be a number of scored rows, `tokens`, or of all tokens, `processed`: see `Budget`.
+
+    With a budget of `processed` tokens its features have `size` (batch,), as `sizes` returns it.
+    """
 
     tokens: int | None = None
+    processed: int | None = None
 
     @property
     def budget(self) -> Budget:
         """How much is kept."""
-        return Budget(keep=self.keep, count=self.count, tokens=self.tokens)
+        return Budget(keep=self.keep, count=self.count, tokens=self.tokens, processed=self.processed)
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether the numbers of all tokens of samples are read."""
+        return self.processed is not None
+
+    def sizes(self, candidates: Candidates, /) -> Features:
+        """Return `size` (batch,), the number of all tokens of each sample, where it is read."""
+        return {"size": candidates.lengths("tokens")} if self.reads_sizes else {}
+
+    def counted(self, features: Features, /) -> Array:
+        """Return the tokens (batch,) that the budget counts, 0 for empty samples; `features` have `length`, `size`."""
+        length = features["length"]
+        if self.processed is None:
+            return length
+        xp = array_namespace(length)
+        return xp.where(length > 0, features["size"], xp.zeros_like(length))

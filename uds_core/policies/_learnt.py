@@ -43,7 +43,7 @@ class Learnt(TokenBudgeted):
     ----------
     policy
         The policy whose score is predicted, or its text.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the wrapped policy.
     warmup, explore, least_correlation, forget, penalty, seed
         As of `Predicted`.
@@ -59,7 +59,7 @@ class Learnt(TokenBudgeted):
 
     def __post_init__(self) -> None:
         policy, budget = without_budget(_checked(self.policy))
-        given = any(option is not None for option in (self.keep, self.count, self.tokens))
+        given = any(option is not None for option in (self.keep, self.count, self.tokens, self.processed))
         object.__setattr__(self, "policy", policy)
         for name, value in vars(budget).items() if not given else ():
             object.__setattr__(self, name, value)
@@ -69,6 +69,11 @@ class Learnt(TokenBudgeted):
         _options.number("least_correlation", self.least_correlation, "in [-1, 1]", fits=lambda x: -1 <= x <= 1)
         _options.seed(self.seed)
         _ = self.learner  # checks its options
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether the numbers of all tokens of samples are read."""
+        return self.policy.reads_sizes or super().reads_sizes
 
     @property
     def learner(self) -> Learner:
@@ -86,7 +91,7 @@ class Learnt(TokenBudgeted):
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `glance` (batch, width), `length` (batch,), and `exact` (batch,) where there are logits."""
-        features = {"glance": candidates.glance, "length": candidates.lengths()}
+        features = {"glance": candidates.glance, "length": candidates.lengths(), **self.sizes(candidates)}
         return {**features, "exact": self.measure(candidates)} if candidates.has_logits else features
 
     def measure(self, candidates: Candidates, /) -> Array:
@@ -110,10 +115,11 @@ class Learnt(TokenBudgeted):
         glances, length = features["glance"], features["length"]
         predicted = self.predict(state.learner, glances)
         score = self.worth(state, features, predicted)
-        known = self.policy.from_label(score, glances[:, :-COUNTS], length)
+        sizes = {name: features[name] for name in ("size",) if name in features}
+        known = {**self.policy.from_label(score, glances[:, :-COUNTS], length), **sizes}
         rating = self.policy.rate(state.rated, known)
         order = self.order(state, rating.scores, self.random_fraction(state), groups=groups)
-        indices = top_k(_like(order.priority, rating.scores), length, budget=self.budget, groups=groups)
+        indices = top_k(_like(order.priority, rating.scores), self.counted(features), budget=self.budget, groups=groups)
         explored = _like(order.explored(_of_each_group(indices, groups)), predicted)
         indices = self.scored_only(indices, rating.scores)
         state = state._replace(
@@ -128,7 +134,7 @@ class Learnt(TokenBudgeted):
             indices=indices,
             scores=rating.scores,
             parts={**rating.parts, "predicted": stretched(predicted), "explored": explored},
-            metrics={**rating.metrics, "predicted_correlation": correlation},
+            metrics={**rating.metrics, **self.further_metrics(features), "predicted_correlation": correlation},
         )
         return selection, state
 
@@ -177,6 +183,10 @@ class Learnt(TokenBudgeted):
     def unbiased(self, features: Features, /) -> np.ndarray[Any, Any]:
         """Return which samples (batch,) with exact scores were not chosen by their predictions: all of them."""
         return np.ones(features["length"].shape[0], dtype=bool)
+
+    def further_metrics(self, features: Features, /) -> dict[str, Array]:
+        """Return numbers () about the pool that are the policy's own: none."""
+        return {}
 
     def worth(self, state: LearntState, features: Features, predicted: Array, /) -> Array:
         """Return the scores (batch,) by which the wrapped policy chooses: exact ones where there are any."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from .._array import Array
+from .._array import Array, array_namespace
 from ..candidates import Features, Selection
 from ..choice import top_k
 from ._budgeted import TokenBudgeted
@@ -28,12 +28,21 @@ class Ranked(TokenBudgeted):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
+    per_token
+        Whether the score is divided by the number of tokens that are processed, prompt included: what a sample is worth
+        for its cost.
     """
 
     score_name: ClassVar[str]
     predictable: ClassVar[bool] = True  # the score depends on a sample's own features alone
+    per_token: bool = False
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether the numbers of all tokens of samples are read."""
+        return self.per_token or super().reads_sizes
 
     def score(self, features: Features, /) -> Array:
         """Return the feature `score_name` (batch,)."""
@@ -50,7 +59,10 @@ class Ranked(TokenBudgeted):
     def rate(self, state: Stateless, features: Features, /) -> Rating:
         """Return the scores; `parts` are the features (batch,) and the score."""
         scores = features[_LABEL] if _LABEL in features else self.score(features)
-        beside = ("length", _LABEL)
+        if self.per_token:
+            xp = array_namespace(scores)
+            scores = scores / xp.astype(xp.maximum(features["size"], xp.ones_like(features["size"])), scores.dtype)
+        beside = ("length", "size", _LABEL)
         numbers = {name: feature for name, feature in features.items() if name not in beside and feature.ndim == 1}
         return Rating(scores, {**numbers, self.score_name: scores}, {}, state)
 
@@ -68,6 +80,6 @@ class Ranked(TokenBudgeted):
         """Choose by score; `parts` are the features (batch,) and the score."""
         self.warn_without_budget()
         rating = self.rate(Stateless(), features)
-        indices = top_k(rating.scores, features["length"], budget=self.budget, groups=groups)
+        indices = top_k(rating.scores, self.counted(features), budget=self.budget, groups=groups)
         indices = self.scored_only(indices, rating.scores)
         return Selection(indices=indices, scores=rating.scores, parts=rating.parts), Stateless()

@@ -27,6 +27,11 @@ class Rated(Protocol):
         ...
 
     @property
+    def reads_sizes(self) -> bool:
+        """Whether the numbers of all tokens of samples are read: the feature `size`."""
+        ...
+
+    @property
     def predictable(self) -> bool:
         """Whether the score depends on a sample's own features and on the state alone."""
         ...

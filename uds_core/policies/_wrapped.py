@@ -11,7 +11,7 @@ from ..policy import Needs, Policy
 from ..policy_spec import make_policy
 from ._budgeted import TokenBudgeted
 
-_BUDGETS = ("keep", "count", "tokens")
+_BUDGETS = ("keep", "count", "tokens", "processed")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +22,7 @@ class Wrapping(TokenBudgeted):
     ----------
     policy
         The policy inside, or its text; None: the choice is the outer policy's own.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the policy inside.
     """
 

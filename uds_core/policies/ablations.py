@@ -41,7 +41,8 @@ class _Norm(Ranked):
         """Return the norm, and `length`: scored rows."""
         logits, length = candidates.logits.centred(self.centre), candidates.lengths(self.rows)
         norm = self.norm(logits, candidates.scored(self.rows))
-        return {self.score_name: norm / length_divisor(length, self.length, dtype=logits.dtype), "length": length}
+        score = norm / length_divisor(length, self.length, dtype=logits.dtype)
+        return {self.score_name: score, "length": length, **self.sizes(candidates)}
 
     def norm(self, logits: Logits, mask: Array, /) -> Array:
         """Return the norm (batch,) of the rows in `mask`."""
@@ -57,7 +58,7 @@ class Frobenius(_Norm):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     rows, length, centre
         As in `UDS`.
@@ -83,7 +84,7 @@ class NuclearOnly(_Norm):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     rows, length, centre, method
         As in `UDS`.

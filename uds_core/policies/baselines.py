@@ -16,20 +16,26 @@ from ._budgeted import TokenBudgeted
 from ._ranked import Ranked, Stateless, StepNumber
 
 
-class _Lengths:
+class _Lengths(TokenBudgeted):
     """Policy that reads nothing but the lengths of samples, so that no forward pass is needed."""
 
     needs = Needs(logits=False)
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `length`: rows that carry loss."""
-        return {"length": candidates.lengths()}
+        return {"length": candidates.lengths(), **self.sizes(candidates)}
 
 
 @register("full")
 @dataclass(frozen=True)
-class Full(_Lengths):
+class Full:
     """Keep everything: plain training behind the same interface. No forward pass."""
+
+    needs = Needs(logits=False)
+
+    def examine(self, candidates: Candidates, /) -> Features:
+        """Return `length`: rows that carry loss."""
+        return {"length": candidates.lengths()}
 
     def init(self, features: Features, /) -> Stateless:
         """Return the empty state."""
@@ -47,12 +53,12 @@ class Full(_Lengths):
 
 @register("random")
 @dataclass(frozen=True, kw_only=True)
-class Random(_Lengths, TokenBudgeted):
+class Random(_Lengths):
     """Keep a random part. No forward pass: the baseline that costs nothing.
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     seed
         Seed of the draws; draw number n is the same on every library, machine and process.
@@ -78,7 +84,7 @@ class Random(_Lengths, TokenBudgeted):
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
         drawn = generator.random(length.shape[0], dtype=np.float32)
         scores = constant(drawn, like=length, dtype=length.dtype)
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        indices = top_k(scores, self.counted(features), budget=self.budget, groups=groups)
         return Selection(indices=indices, scores=scores), StepNumber(step + 1)
 
 

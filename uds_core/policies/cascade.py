@@ -29,7 +29,7 @@ class Cascade(Learnt):
     ----------
     policy
         The policy that scores, or its text, as of `Predicted`.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget, of all candidates; see `Budget`. Default: that of the wrapped policy.
     shortlisted
         r in (0, 1]: fraction of the candidates of a batch that is examined exactly.
@@ -90,6 +90,12 @@ class Cascade(Learnt):
             msg = "`features` must have `exact`, the scores of a shortlist: call `shortlist`, then `measure`"
             raise ValueError(msg)
         return features["exact"]
+
+    def further_metrics(self, features: Features, /) -> dict[str, Array]:
+        """Return `shortlisted`, the fraction of the candidates that was examined."""
+        known = array_namespace(features["length"]).isfinite(features["exact"])
+        xp = array_namespace(known)
+        return {"shortlisted": xp.mean(xp.astype(known, features["length"].dtype))}
 
     def unbiased(self, features: Features, /) -> np.ndarray[Any, Any]:
         """Return which samples (batch,) were drawn at random; all where every candidate is on the shortlist."""

@@ -24,7 +24,7 @@ class Entropy(Ranked):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     rows
         ``"labels"``: rows whose target carries loss. ``"tokens"``: all that are not padding.
@@ -47,6 +47,7 @@ class Entropy(Ranked):
         return {
             "entropy": entropy(candidates.logits, mask=candidates.scored(self.rows)),
             "length": candidates.lengths(self.rows),
+            **self.sizes(candidates),
         }
 
 
@@ -61,7 +62,7 @@ class Quadrants(Ranked):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
 
     Notes
@@ -80,7 +81,7 @@ class Quadrants(Ranked):
         """Return `loss` (log perplexity) and `entropy`, token means, and `length`: rows that carry loss."""
         labels = required_labels(candidates, self)
         loss, unsure = loss_and_entropy(candidates.logits, labels, mask=candidates.mask)
-        return {"loss": loss, "entropy": unsure, "length": candidates.lengths()}
+        return {"loss": loss, "entropy": unsure, "length": candidates.lengths(), **self.sizes(candidates)}
 
     def score(self, features: Features, /) -> Array:
         """Return the depth (batch,) in the corner: 1 is deepest, 1/2 the middle, 0 one of the other two corners."""

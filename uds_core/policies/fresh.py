@@ -52,7 +52,7 @@ class Fresh(Sketched, Wrapping):
     ----------
     policy
         A policy, or its text, that chooses among the samples that are no near-duplicates. Default: a random choice.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the policy inside.
     by
         ``"tokens"``: n-grams, without a forward pass. ``"logits"``: sketches of the logits. A sample is then a
@@ -103,7 +103,7 @@ class Fresh(Sketched, Wrapping):
         if self.by == "logits" and "sketch" in inside:
             msg = f"Fresh(by='logits') cannot hold {type(self.policy).__name__}, which has sketches: use by='tokens'"
             raise ValueError(msg)
-        return {"length": candidates.lengths(self.rows), **own, **inside}
+        return {"length": candidates.lengths(self.rows), **own, **inside, **self.sizes(candidates)}
 
     def init(self, features: Features, /) -> FreshState:
         """Return an empty memory, and step 0."""
@@ -190,7 +190,9 @@ class Fresh(Sketched, Wrapping):
         drawn = constant(generator.random(length.shape[0], dtype=np.float32), like=length, dtype=length.dtype)
         scores = xp.where(finite, lowered(drawn, duplicate), xp.full_like(drawn, xp.nan))
         return Selection(
-            indices=top_k(scores, length, budget=self.budget, groups=groups), scores=scores, parts={"random": drawn}
+            indices=top_k(scores, self.counted(features), budget=self.budget, groups=groups),
+            scores=scores,
+            parts={"random": drawn},
         )
 
 

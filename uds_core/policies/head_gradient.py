@@ -30,7 +30,7 @@ class MaxGrad(Ranked):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     gradient
         ``"head"``: in the head's weight, exactly. ``"logits"``: in the logits, which bounds it up to the size of the
@@ -55,7 +55,7 @@ class MaxGrad(Ranked):
         """Return `gradient`: its norm; `length`: rows that carry loss."""
         gradients = _gradients(candidates, self)
         norms = gradients.norms() if self.gradient == "head" else gradients.logit_norms()
-        return {"gradient": norms, "length": candidates.lengths()}
+        return {"gradient": norms, "length": candidates.lengths(), **self.sizes(candidates)}
 
 
 @register("greats")

@@ -22,7 +22,7 @@ class MaxLoss(Ranked):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     reduction
         ``"mean"`` over the sample's tokens, or their ``"sum"``, which favours long samples.
@@ -47,7 +47,8 @@ class MaxLoss(Ranked):
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: cross-entropy; `length`: rows that carry loss."""
-        return {"loss": token_loss(candidates, self, reduction=self.reduction), "length": candidates.lengths()}
+        loss = token_loss(candidates, self, reduction=self.reduction)
+        return {"loss": loss, "length": candidates.lengths(), **self.sizes(candidates)}
 
 
 @register("rholoss")
@@ -59,7 +60,7 @@ class RHOLoss(Ranked):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     reference
         ``"given"``: the reference's losses come with the candidates, as ``reference_loss``. A `Ledger`: they are
@@ -95,6 +96,7 @@ class RHOLoss(Ranked):
             "loss": token_loss(candidates, self),
             "reference_loss": recorded_loss(candidates, self.reference, "reference_loss"),
             "length": candidates.lengths(),
+            **self.sizes(candidates),
         }
 
     def score(self, features: Features, /) -> Array:

@@ -20,7 +20,7 @@ class Predicted(Learnt):
     policy
         The policy whose score is predicted, or its text: one whose score is a number for each sample. Of `UDS` the
         utility is predicted, and diversity is taken between glances.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the wrapped policy.
     warmup
         Number of first choices by exact scores, from a forward pass; the learner starts from their whole pools.

@@ -34,7 +34,7 @@ class Progress(Learnt):
     ----------
     policy
         The policy whose score falls, or its text, as of `Predicted`.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the wrapped policy.
     warmup
         Number of first choices that are random.

@@ -43,7 +43,7 @@ class Targeted(Wrapping):
     policy
         A policy, or its text, that chooses among a part of the candidates, drawn as above. Default: none, the drawn
         ones are kept.
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`. Default: that of the policy inside.
     target
         Counts (buckets,) or (samples, buckets) of the target's samples, as of `ngram_counts`; a few hundred are enough.
@@ -82,7 +82,8 @@ class Targeted(Wrapping):
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `ngram_counts` (batch, buckets), `length` (batch,), and the features of the policy inside."""
         inside = self.examine_inside(candidates)
-        return {"length": candidates.lengths(), "ngram_counts": candidates.ngram_counts, **inside}
+        own = {"length": candidates.lengths(), "ngram_counts": candidates.ngram_counts, **self.sizes(candidates)}
+        return {**inside, **own}
 
     def init(self, features: Features, /) -> TargetedState:
         """Return counts of zero, and step 0."""
@@ -109,7 +110,7 @@ class Targeted(Wrapping):
         drawn = ratio + float(self.noise) * spread(window) * noise
         state = state._replace(pool=pool, ratios=window, step=state.step + 1)
         if self.policy is None:
-            indices = top_k(drawn, length, budget=self.budget, groups=groups)
+            indices = top_k(drawn, self.counted(features), budget=self.budget, groups=groups)
             return Selection(indices=indices, scores=drawn, parts={"importance": ratio}), state
         budget = Budget(keep=float(self.among))
         chosen = np.zeros(counts.shape[0], dtype=bool)

@@ -45,7 +45,7 @@ class UDS(Sketched, TokenBudgeted):
 
     Parameters
     ----------
-    keep, count, tokens
+    keep, count, tokens, processed
         The budget; see `Budget`.
     alpha
         Factor on diversity, a pure number; ``"auto"`` puts both terms in units of their spread over past candidates, so
@@ -107,8 +107,8 @@ class UDS(Sketched, TokenBudgeted):
         if self.temperature is None:
             return
         _options.number("temperature", self.temperature, "positive or None", fits=lambda tau: 0 < tau < float("inf"))
-        if self.in_batch == "greedy" or self.tokens is not None:
-            msg = "`temperature` draws samples one by one, which excludes `in_batch='greedy'` and `tokens`"
+        if self.in_batch == "greedy" or self.budget.token_limit is not None:
+            msg = "`temperature` draws samples one by one, which excludes `in_batch='greedy'` and budgets of tokens"
             raise ValueError(msg)
 
     def examine(self, candidates: Candidates, /) -> Features:
@@ -118,7 +118,7 @@ class UDS(Sketched, TokenBudgeted):
             logits = logits.sampled(SAMPLED_ENTRIES, seed=self.seed)
         length = candidates.lengths(self.rows)
         divisor = length_divisor(length, self.length, dtype=logits.dtype)
-        features = {"sketch": self.sketches(logits, mask, length), "length": length}
+        features = {"sketch": self.sketches(logits, mask, length), "length": length, **self.sizes(candidates)}
         if self.frobenius > 0:
             features["frobenius"] = frobenius_norm(logits, mask=mask) / divisor
         if self.frobenius < 1:
@@ -234,8 +234,9 @@ class UDS(Sketched, TokenBudgeted):
             return drawn.indices, drawn.weights
         if self.in_batch == "greedy":
             radius = float(median(state.nearest))
-            return greedy(scores, features["sketch"], length, budget=self.budget, radius=radius, groups=groups), None
-        return top_k(scores, length, budget=self.budget, groups=groups), None
+            counted = self.counted(features)
+            return greedy(scores, features["sketch"], counted, budget=self.budget, radius=radius, groups=groups), None
+        return top_k(scores, self.counted(features), budget=self.budget, groups=groups), None
 
 
 def _known(values: Array, present: Array) -> Array:

@@ -32,7 +32,7 @@ def check_policy(policy: Any) -> uds.Policy:
         raise TypeError(msg)
     options = checkpoints.options(policy)
     takes_budget = options.keys() >= {"keep", "count"}
-    given = any(options.get(name) is not None for name in ("keep", "count", "tokens"))
+    given = any(options.get(name) is not None for name in ("keep", "count", "tokens", "processed"))
     if policy.needs.budget and takes_budget and not given:
         msg = (
             f"`policy` would keep all candidates, so scoring them has no effect: give {type(policy).__name__} a `keep` "

@@ -34,6 +34,8 @@ def test_what_chance_would_spend(task):
     assert amounts == {"candidates": 32, "samples": 8}
     trained_on = sum(label != -100 for index in order for label in task.train[index]["labels"][1:])
     assert RunBudget.of("tokens", order=order, train=task.train, keep=0.25).amount == trained_on / 4
+    all_tokens = sum(len(task.train[index]["input_ids"]) for index in order)
+    assert RunBudget.of("processed", order=order, train=task.train, keep=0.25).amount == all_tokens / 4
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing():
@@ -46,6 +48,20 @@ def test_the_learning_rate_rises_and_falls_to_nothing():
 
 def settings(budget):
     return Settings(keep=0.25, batch_size=8, steps=6, learning_rate=1e-3, eval_every=3, budget=budget)
+
+
+@pytest.mark.parametrize("policy", ["full", "maxloss", "cascade:warmup=1,shortlisted=0.5"])
+def test_equal_work_counts_prompts_and_scoring(task, tmp_path, policy):
+    order = CandidateOrder(len(task.train), batch_size=8, seed=0).first(48)
+    amount = RunBudget.of("processed", order=order, train=task.train, keep=0.25).amount
+    result = trained(task, policy, tmp_path, settings=settings("processed"))
+    trained_on = sum(len(task.train[i]["input_ids"]) for step in result.selected for i in step)
+    assert result.tokens["forwarded_for_training"] == trained_on
+    scored = result.tokens["forwarded_for_scoring"]
+    seen = result.tokens["candidates"]
+    assert scored == (0 if policy == "full" else seen) or (policy[0] == "c" and 0.4 * seen < scored < seen)
+    last = sum(len(task.train[i]["input_ids"]) for i in result.selected[-1])
+    assert amount <= trained_on + scored / 3 < amount + last + 8 * max(len(one["input_ids"]) for one in task.train) / 3
 
 
 @pytest.mark.parametrize("policy", ["full", "longest", "shortest"])

@@ -91,7 +91,8 @@ def _spent(one: Comparison, mine: Summary, theirs: Summary) -> str:
         "tokens": mine.tokens["trained"] / max(theirs.tokens["trained"], 1),
     }
     others = [f"{ratio:.1f} times the {name}" for name, ratio in ratios.items() if not 0.9 < ratio < 1.1]
-    return f" at equal {one.budget}" + (f", on {others[0]}" if others else "")
+    equal = "tokens processed" if one.budget == "processed" else one.budget
+    return f" at equal {equal}" + (f", on {others[0]}" if others else "")
 
 
 def _counted(policies: Sequence[str], found: Sequence[Comparison]) -> str:

@@ -168,7 +168,8 @@ def settings(
         int, training("CANDIDATES a step, not samples trained on (per_device_train_batch_size counts them too).")
     ] = Settings.batch_size,
     budget: Annotated[
-        str, training("What all runs use equally: candidates, samples, tokens, seconds=120; samples=N, tokens=N.")
+        str,
+        training("What all runs use equally: candidates, samples, tokens, processed, seconds=120; tokens=N."),
     ] = Settings.budget,
     learning_rate: Annotated[
         float | None, training("Peak learning rate.", show_default="2e-4 with --lora, else 5e-5")

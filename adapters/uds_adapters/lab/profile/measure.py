@@ -70,7 +70,7 @@ class Phases:
     """
 
     def __init__(self, task: Task, settings: Settings, /, *, policy: str, seed: int) -> None:
-        if {"keep", "count", "tokens"} & parse(policy)[1].keys():
+        if {"keep", "count", "tokens", "processed"} & parse(policy)[1].keys():
             msg = (
                 f"policy {policy!r} says how much is kept, and several fractions are tried here: leave that option out"
             )

@@ -134,7 +134,7 @@ def _keeping(policy: Any, count: int) -> uds.Policy:
     known = _options(policy)
     if "count" not in known:
         return policy
-    return dataclasses.replace(policy, **dict.fromkeys({"keep", "tokens"} & known), count=count)
+    return dataclasses.replace(policy, **dict.fromkeys({"keep", "tokens", "processed"} & known), count=count)
 
 
 def _options(policy: Any) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -10,9 +10,10 @@ from ..errors import LabError
 
 __all__ = ["Kind", "RunBudget", "learning_rate"]
 
-Kind = Literal["candidates", "samples", "tokens", "seconds"]
+Kind = Literal["candidates", "samples", "tokens", "processed", "seconds"]
 
 _KINDS = get_args(Kind)
+_PASSES = 3  # forward passes that a training pass counts for
 _WARM_UP = 0.05  # fraction of the budget over which the learning rate rises
 
 
@@ -24,7 +25,9 @@ class RunBudget:
     ----------
     kind
         `candidates`: all runs see the same candidates. `samples`, `tokens` (with loss): all train on equally many,
-        whatever number of candidates that takes. `seconds`: all train equally long, scoring included.
+        whatever number of candidates that takes. `processed`: all do equal work, in tokens that run through the model,
+        those of prompts included; one that is scored counts a third of one that is trained. `seconds`: all train
+        equally long, scoring included.
     amount
         Of that kind, greater than 0.
     """
@@ -44,6 +47,8 @@ class RunBudget:
 
             trained = sum(label != IGNORE for index in order for label in train[index]["labels"][1:])
             return cls(kind=kind, amount=keep * trained)
+        if kind == "processed":
+            return cls(kind=kind, amount=keep * sum(len(train[index]["input_ids"]) for index in order))
         msg = f"`budget` {kind!r} needs an amount: seconds=120 trains for two minutes"
         raise LabError(msg)
 
@@ -65,9 +70,14 @@ class RunBudget:
             raise LabError(msg)
         return cast("Kind", kind), amount
 
-    def spent(self, *, candidates: int, samples: int, tokens: int, seconds: float) -> float:
-        """Return the fraction of the budget that a run has spent; from 1 on, the run is over."""
-        used = {"candidates": candidates, "samples": samples, "tokens": tokens, "seconds": seconds}
+    def spent(self, *, candidates: int, samples: int, tokens: Mapping[str, int], seconds: float) -> float:
+        """Return the fraction of the budget that a run has spent; from 1 on, the run is over.
+
+        `tokens`: those ``trained``, with loss, and those that were ``forwarded_for_training`` and ``_for_scoring``.
+        """
+        work = tokens["forwarded_for_training"] + tokens["forwarded_for_scoring"] / _PASSES
+        trained = tokens["trained"]
+        used = {"candidates": candidates, "samples": samples, "tokens": trained, "processed": work, "seconds": seconds}
         return used[self.kind] / self.amount
 
 

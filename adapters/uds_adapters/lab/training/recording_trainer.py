@@ -99,7 +99,7 @@ class RecordingMixin(UDSTrainerMixin):
         return self.budget.spent(
             candidates=self.candidates,
             samples=self.samples,
-            tokens=self.tokens["trained"],
+            tokens=self.tokens,
             seconds=self.clock.elapsed() if self.budget.kind == "seconds" else 0.0,  # reading it waits for the device
         )
 
@@ -151,7 +151,7 @@ class RecordingMixin(UDSTrainerMixin):
         self.candidates += len(drawn) * self.args.per_device_train_batch_size
         self.tokens["candidates"] += sum(drawn)
         if self.selector.last is not None and forwarded:
-            self.tokens["forwarded_for_scoring"] += sum(drawn)
+            self.tokens["forwarded_for_scoring"] += round(sum(drawn) * self.selector.metrics.get("shortlisted", 1.0))
         self.tokens["forwarded_for_training"] += sum(map(_forwarded, kept))
         self.tokens["trained"] += sum(map(batches.trained_tokens, kept))
         return kept, items

@@ -127,6 +127,6 @@ class Trials:
         kind, amount = RunBudget.parse(self.settings.budget)
         if amount is not None and kind == "samples":
             candidates = amount / self.settings.keep
-        if kind in ("samples", "tokens"):
+        if kind in ("samples", "tokens", "processed"):
             candidates *= self.settings.keep / settings.keep
         return max(1, round(share * candidates / settings.batch_size))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ __all__ = [
     "folder",
     "of_file",
     "of_weights",
+    "temporary_folder",
     "user_error",
     "write",
 ]
@@ -100,6 +102,22 @@ def folder(path: Path, /) -> Path:
     except OSError as error:
         raise user_error(error, path) from None
     return path
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path, /) -> Iterator[Path]:
+    """Create a folder for the files of one command; they are deleted afterwards, and before where one was killed.
+
+    Raises
+    ------
+    LabError
+        If it cannot be created.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield folder(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _finite(value: Any) -> Any:

@@ -333,3 +333,21 @@ def test_batches_of_one_sample_are_audited_finished_and_resumed(source, tmp_path
     assert chosen(tmp_path / "straight") == chosen(tmp_path / "stopped")
     assert [row[-1] for row in chosen(tmp_path / "stopped")] == [True] * 3
     assert same(tmp_path / "straight" / "model", tmp_path / "stopped" / "model")
+
+
+def test_examples_are_on_disk_while_a_run_lasts(source, tmp_path, monkeypatch):
+    from uds_adapters.lab.train.job import Job
+
+    seen, run = [], Job.run
+
+    def watched(self, **options):
+        seen.extend(sorted(file.name for file in (tmp_path / "run" / "examples.tmp").iterdir()))
+        return run(self, **options)
+
+    monkeypatch.setattr(Job, "run", watched)
+    left = tmp_path / "run" / "examples.tmp"
+    left.mkdir(parents=True)  # by a run that was killed
+    (left / "old.arrow").touch()
+    trained(*source, *QUICK, "--output", tmp_path / "run")
+    assert seen == ["held-out.arrow", "training.arrow"]
+    assert not left.exists()

@@ -79,3 +79,17 @@ def test_all_answers_reach_the_labels_of_training_and_held_out_examples(source, 
     for found, words in ((last, "no</s>"), (every, " yesno</s>")):
         for example in (*found.train, *found.heldout):
             assert decode([label for label in example["labels"] if label != IGNORE]) == words
+
+
+@pytest.mark.filterwarnings("ignore:.* held-out records are training records too")
+@pytest.mark.parametrize("held_out", [{"holdout": 0.3}, {"holdout": 0.0}, {}], ids=["fraction", "none", "file"])
+def test_examples_in_files_are_those_in_memory(source, tmp_path, monkeypatch, held_out):
+    monkeypatch.setattr("uds_adapters.lab.training.task._WINDOW", 7)  # several windows, the last one smaller
+    own = replace(source, aside=0.2, limit=30, **({"eval_data": None, **held_out} if held_out else {}))
+    there, here = prepare(own, seed=3, folder=tmp_path), prepare(own, seed=3)
+    for name in ("train", "heldout", "aside"):
+        assert [*getattr(there, name)] == [*getattr(here, name)]
+    assert there.words() == here.words()
+    assert (there.measure() is None) == (not here.heldout)
+    assert there.records == there.heldout_records == []
+    assert [example["index"] for example in there.train] == list(range(len(here.records)))

@@ -51,6 +51,16 @@ class Reader:
         if line is None:
             raise LabError(jsonl.nothing(self.path))
 
+    def count(self) -> int:
+        """Return the number of records, without parsing them where the file allows that.
+
+        Raises
+        ------
+        LabError
+            If there is none.
+        """
+        return self.windows(size=2**40)[-1].records
+
     def windows(self, *, size: int, limit: int | None = None) -> list[Window]:
         """Return the windows of `size` records; see `jsonl.windows`."""
         if self._plain:

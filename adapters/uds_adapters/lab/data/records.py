@@ -1,9 +1,9 @@
-"""Training records: read, checked, and split into training and held-out parts."""
+"""Training records: read and checked."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,16 @@ from .jsonl import Line
 from .reader import Reader
 from .record import Record
 
-__all__ = ["Fields", "Record", "parse", "read", "record", "split"]
+__all__ = ["Fields", "Record", "parse", "read", "record", "stream"]
 
 
 def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = None) -> list[Record]:
-    """Return the records of a data set.
+    """Return the records of a data set; see `stream`."""
+    return list(stream(path, fields=fields, limit=limit))
+
+
+def stream(path: Path, /, *, fields: Fields | None = None, limit: int | None = None) -> Iterator[Record]:
+    """Yield the records of a data set.
 
     Parameters
     ----------
@@ -39,28 +44,8 @@ def read(path: Path, /, *, fields: Fields | None = None, limit: int | None = Non
     if limit is not None and limit < 1:
         msg = f"`limit` must be at least 1, got {limit}"
         raise LabError(msg)
-    records: list[Record] = []
-    for line in Reader(path).lines():
-        records.append(parse(line, path=path, fields=fields))
-        if len(records) == limit:
-            break
-    return records
-
-
-def split(records: Sequence[Record], /, *, holdout: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Training and held-out records, disjoint, both in the file's order; a fraction `holdout` in (0, 1) is held out."""
-    if not 0.0 < holdout < 1.0:
-        msg = f"`holdout` must be a fraction between 0 and 1, got {holdout}; for a file of its own use `--eval-data`"
-        raise LabError(msg)
-    if len(records) < 2:
-        msg = f"{records[0].where}: one record cannot be split; give held-out records with `--eval-data`"
-        raise LabError(msg)
-    size = min(len(records) - 1, max(1, round(holdout * len(records))))
-    held = set(random.Random(seed).sample(range(len(records)), size))
-    return (
-        [record for number, record in enumerate(records) if number not in held],
-        [records[number] for number in sorted(held)],
-    )
+    lines = Reader(path).lines()
+    return (parse(line, path=path, fields=fields) for line in itertools.islice(lines, limit))
 
 
 def parse(line: Line, /, *, path: Path, fields: Fields) -> Record:

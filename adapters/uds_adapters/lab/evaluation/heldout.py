@@ -102,7 +102,7 @@ class Likelihood:
     def __init__(self, examples: Sequence[Example], /, *, collator: Collator, batch_size: int = 16) -> None:
         self._order = sorted(range(len(examples)), key=lambda place: len(examples[place]["input_ids"]))
         chunks = [self._order[i : i + batch_size] for i in range(0, len(self._order), batch_size)]
-        self._batches = [collator([examples[place] for place in chunk]) for chunk in chunks]
+        self._examples, self._chunks, self._collator = examples, chunks, collator
         self.tokens = [sum(label != IGNORE for label in example["labels"][1:]) for example in examples]
 
     @torch.no_grad()
@@ -112,7 +112,8 @@ class Likelihood:
         blocks = LogitBlocks(model)
         found: list[float] = []
         with evaluating(model):
-            for batch in self._batches:
+            for chunk in self._chunks:
+                batch = self._collator([self._examples[place] for place in chunk])
                 scored = batch["labels"][:, 1:] != IGNORE
                 inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
                 losses = torch.zeros(scored.shape, dtype=torch.float64, device="cpu")

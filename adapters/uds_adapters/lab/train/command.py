@@ -14,6 +14,7 @@ from ..console.options import Json, Output, Overwrite, Seed, grouped, option, ou
 from ..console.terminal import bar, console, hint_at_allocator, telling
 from ..data.source import Source
 from ..locks import locked_folder
+from ..storage import temporary_folder
 from ..training.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def train(
     """
     from .job import Job
 
-    with telling(machine=json) as tell, locked_folder(output):
+    with telling(machine=json) as tell, locked_folder(output), temporary_folder(output / "examples.tmp") as examples:
         if resume is not None:
             unchanged(context, resume, free=_FREE)
         job = Job.prepare(
@@ -119,6 +120,7 @@ def train(
             folder=output,
             resume=resume is not None,
             overwrite=overwrite,
+            examples=examples,
         )
         if job.finished is not None:
             console.print(f"The run in {output} is finished already.", soft_wrap=True, markup=False)

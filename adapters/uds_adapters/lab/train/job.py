@@ -81,8 +81,11 @@ class Job:
         folder: Path,
         resume: bool,
         overwrite: bool,
+        examples: Path | None = None,
     ) -> Job:
         """Check everything that can be wrong before the first step, read the task, and claim the folder.
+
+        `examples` is a folder where encoded examples are written, to stay there until the run is over.
 
         Raises
         ------
@@ -93,7 +96,7 @@ class Job:
         if torch.cuda.device_count() > 1:
             msg = "several GPUs are visible, and one is trained on: set CUDA_VISIBLE_DEVICES=0"
             raise LabError(msg)
-        task = prepare(source, seed=seed)
+        task = prepare(source, seed=seed, folder=examples)
         settings = replace(settings, steps=_steps(task, settings, trainer_options))
         with quiet():
             check(settings, trainer_options, policy=made, seed=seed, folder=folder, max_length=source.max_length)

@@ -26,7 +26,7 @@ class RecordingSFTTrainer(RecordingMixin, SFTTrainer):
 
 def sft_trainer(given: dict[str, Any], /, *, plain: bool) -> RecordingSFTTrainer:
     """Return the trainer of the arguments `given`; unless `plain`, TRL makes the batches."""
-    given["train_dataset"] = datasets.Dataset.from_list([dict(example) for example in given["train_dataset"]])
+    given["train_dataset"] = _dataset(given["train_dataset"])
     if not plain:
         given["data_collator"] = None
         given["selection"]["id_field"] = None  # documents that TRL packed have no id any more
@@ -36,10 +36,16 @@ def sft_trainer(given: dict[str, Any], /, *, plain: bool) -> RecordingSFTTrainer
 
 def packed_rows(task: Task, extra: TrainerOptions, /) -> int:
     """Return how many rows TRL packs the training samples into."""
-    samples = datasets.Dataset.from_list([{"input_ids": list(example["input_ids"])} for example in task.train])
+    samples = _dataset(task.train).select_columns("input_ids")
     length = extra.trl.get("max_length") or task.encoder.max_length
     with as_lab_error(), _no_bars():
         return len(pack_dataset(samples, length, extra.trl.get("packing_strategy", "bfd")))
+
+
+def _dataset(examples: Any) -> datasets.Dataset:
+    if isinstance(examples, datasets.Dataset):
+        return examples
+    return datasets.Dataset.from_list([dict(example) for example in examples])
 
 
 @contextlib.contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data import records as data
-from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
+from ..data.encoding import Collator, Encoder, Example, pad_id
+from ..data.examples import Examples
+from ..data.partition import ASIDE, HELDOUT, TRAIN, UNUSED, partition
+from ..data.reader import Reader
 from ..data.source import Source
 from ..data.summary import Summary
 from ..errors import LabError, LabWarning
@@ -21,6 +25,8 @@ from .settings import Settings
 
 __all__ = ["Task", "encoder_of", "prepare"]
 
+_WINDOW = 1024  # records that are encoded together
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -30,12 +36,12 @@ class Task:
     tokenizer: Any
     encoder: Encoder
     collator: Collator
-    train: list[Example]
-    heldout: list[Example]
-    aside: list[Example]
+    train: Sequence[Example]
+    heldout: Sequence[Example]
+    aside: Sequence[Example]
     """Set aside for policies that need samples of their own; not candidates."""
     records: list[data.Record]
-    """Records of the training examples, in their order."""
+    """Records of the training examples, in their order; none where the examples are in files."""
     heldout_records: list[data.Record]
     summary: Summary
     """Records that were left out, and what else is worth knowing of the data."""
@@ -73,7 +79,7 @@ class Task:
         LabError
             Where a held-out record lacks what a metric needs.
         """
-        if not self.heldout:
+        if not len(self.heldout):
             return None
         settings = Settings() if settings is None else settings
         records, answers = self.heldout_records, {}
@@ -84,34 +90,43 @@ class Task:
         return HeldOut(self.heldout, collator=self.collator, answers=answers)
 
 
-def prepare(source: Source, /, *, seed: int) -> Task:
+def prepare(source: Source, /, *, seed: int, folder: Path | None = None) -> Task:
     """Read and encode; `seed` decides which records are held out, where they have no file of their own.
+
+    Parameters
+    ----------
+    folder
+        Where examples are written, so that memory does not grow with their number; records are not kept then. None:
+        all is in memory.
 
     Raises
     ------
     LabError
         Where a file, a record, a folder or an option is invalid.
     """
-    train, heldout = _records(source, seed)
-    train, aside = data.split(train, holdout=source.aside, seed=seed) if source.aside else (train, [])
+    names = {TRAIN: "training", HELDOUT: "held-out", ASIDE: "set-aside"}
+    parts = {part: Examples(None if folder is None else folder / f"{name}.arrow") for part, name in names.items()}
     with quiet():
         encoder = encoder_of(source)
-        parts = [
-            _encoded(name, records, encoder)
-            for name, records in (("training", train), ("held-out", heldout), ("set-aside", aside))
-        ]
-    _warn_of_overlap(parts[0].examples, parts[1].examples)
+        for part, records in _windows(source, seed):
+            parts[part].add(encoder.encode(records))
+    examples = {part: found.done() for part, found in parts.items()}
+    summaries = {part: found.summary() for part, found in parts.items()}
+    for part, summary in summaries.items():
+        if summary is not None and not len(examples[part]):
+            raise LabError(summary.nothing(f"{names[part]} record"))
+    _warn_of_overlap(parts[TRAIN].digests, parts[HELDOUT].digests)
     return Task(
         model=source.model,
         tokenizer=encoder.tokenizer,
         encoder=encoder,
         collator=Collator(pad_id(encoder.tokenizer)),
-        train=parts[0].examples,
-        heldout=parts[1].examples,
-        aside=parts[2].examples,
-        records=parts[0].records,
-        heldout_records=parts[1].records,
-        summary=Summary.joined(part.summary for part in parts),
+        train=examples[TRAIN],
+        heldout=examples[HELDOUT],
+        aside=examples[ASIDE],
+        records=parts[TRAIN].records,
+        heldout_records=parts[HELDOUT].records,
+        summary=Summary.joined(summary for summary in summaries.values() if summary is not None),
     )
 
 
@@ -133,9 +148,11 @@ def encoder_of(source: Source, /) -> Encoder:
     )
 
 
-def _warn_of_overlap(train: Sequence[Example], heldout: Sequence[Example]) -> None:
-    known = {tuple(example["input_ids"]) for example in train}
-    number = sum(tuple(example["input_ids"]) in known for example in heldout)
+def _warn_of_overlap(train: Sequence[int], heldout: Sequence[int]) -> None:
+    """Warn of held-out examples that are training examples; both by hashes of their tokens."""
+    asked = {*heldout}
+    known = {digest for digest in train if digest in asked}
+    number = sum(digest in known for digest in heldout)
     if number:
         msg = (
             f"{number} of {len(heldout)} held-out records are training records too, so that the held-out loss says "
@@ -144,22 +161,33 @@ def _warn_of_overlap(train: Sequence[Example], heldout: Sequence[Example]) -> No
         warnings.warn(msg, LabWarning, stacklevel=3)
 
 
-def _encoded(name: str, records: list[data.Record], encoder: Encoder) -> EncodedRecords:
-    found = encoder.encode(records)
-    if records and not found.examples:
-        raise LabError(found.summary.nothing(f"{name} record"))
-    return found
-
-
-def _records(source: Source, seed: int) -> tuple[list[data.Record], list[data.Record]]:
+def _windows(source: Source, seed: int) -> Iterator[tuple[int, list[data.Record]]]:
+    """Yield windows of records, each of one part: training, held-out or set aside."""
     if source.eval_data is not None:
-        heldout = data.read(source.eval_data, fields=source.fields, limit=source.eval_limit)
-        return data.read(source.data, fields=source.fields, limit=source.limit), heldout
-    records = data.read(source.data, fields=source.fields)
-    if source.holdout == 0:
-        return records[: source.limit], []
-    train, heldout = data.split(records, holdout=source.holdout, seed=seed)
-    size = source.eval_limit
-    if size is None and source.limit is not None:  # as large a fraction as of all records
-        size = max(1, round(source.limit * source.holdout / (1.0 - source.holdout)))
-    return train[: source.limit], heldout[:size]
+        heldout = data.stream(source.eval_data, fields=source.fields, limit=source.eval_limit)
+        yield from ((HELDOUT, window) for window in _cut(heldout))
+    total = Reader(source.data).count()
+    parts = partition(
+        total,
+        path=source.data,
+        holdout=source.holdout if source.eval_data is None else 0.0,
+        aside=source.aside,
+        limit=source.limit,
+        eval_limit=source.eval_limit,
+        seed=seed,
+    )
+    waiting: dict[int, list[data.Record]] = {TRAIN: [], HELDOUT: [], ASIDE: []}
+    used = len(parts.rstrip(bytes([UNUSED])))
+    for part, record in zip(parts, data.stream(source.data, fields=source.fields, limit=used), strict=False):
+        if part == UNUSED:
+            continue
+        waiting[part].append(record)
+        if len(waiting[part]) == _WINDOW:
+            yield part, waiting[part]
+            waiting[part] = []
+    yield from ((part, records) for part, records in waiting.items() if records)
+
+
+def _cut(records: Iterator[data.Record]) -> Iterator[list[data.Record]]:
+    while window := list(itertools.islice(records, _WINDOW)):
+        yield window

@@ -5,8 +5,8 @@
 
 Synthetic records of about 250 characters, as JSON Lines and as one array of JSON; a random model of 0.2M parameters.
 `uds score` uses `longest` and `uds train` `random`, policies that need no forward pass over the candidates, so that
-what is measured is reading, encoding and choosing. The training is of 20 steps of 16 candidates, after all records have been
-read and encoded. Each command runs in a process of its own; its peak memory is what is resident (Linux), libraries
+what is measured is reading, encoding and choosing. The training is of 20 steps of 16 candidates, after all records have
+been read and encoded. Each command runs in a process of its own; its peak memory is what is resident (Linux), libraries
 included, and pages of mapped files that were read.
 """
 

@@ -4,6 +4,7 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 """
 
 from ._array import Array
+from ._host import to_host
 from .candidates import Candidates, Features, Selection, pool
 from .choice import Budget, greedy, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
@@ -132,6 +133,7 @@ __all__ = [
     "restore",
     "sketch_size",
     "spread",
+    "to_host",
     "top_k",
 ]
 

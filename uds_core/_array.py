@@ -74,7 +74,11 @@ def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None)
     xp = array_namespace(like)
     if dtype is not None:
         values = values.astype(_dtype_name(dtype))
-    return xp.asarray(values, device=device(like), copy=True)
+    if not array_api_compat.is_torch_namespace(xp):
+        return xp.asarray(values, device=device(like), copy=True)
+    made, place = xp.asarray(values, device="cpu", copy=True), like.device
+    # CUDA takes what is not pinned into a buffer of its own at once, so that nobody need wait; MPS reads it later
+    return made.to(place, non_blocking=place.type != "mps")
 
 
 def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
@@ -176,6 +180,24 @@ def multiplies_half(x: Array, /) -> bool:
     xp = array_namespace(x)
     known = xp.ops.mkldnn
     return bool(known._is_mkldnn_bf16_supported() if x.dtype == xp.bfloat16 else known._is_mkldnn_fp16_supported())
+
+
+def solve(matrix: Array, right: Array, /) -> Array:
+    """Return X with `matrix` X = `right`, of a matrix that is known to be regular: the host waits for no check."""
+    xp = array_namespace(matrix, right)
+    if array_api_compat.is_torch_namespace(xp):
+        return xp.linalg.solve_ex(matrix, right).result
+    return xp.linalg.solve(matrix, right)
+
+
+def has_direct_distances(x: Array, /) -> bool:
+    """Return whether one fast kernel computes distances on the device of `x` without a matrix product."""
+    return array_api_compat.is_torch_array(x) and is_accelerator(x)
+
+
+def direct_distance_matrix(points: Array, rows: Array, /) -> Array:
+    """Return the Euclidean distances (n, m) by that kernel; exact zero between equals."""
+    return array_namespace(points).cdist(points, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def check_device(name: str, x: Array, /, *, like: Array, like_name: str) -> None:

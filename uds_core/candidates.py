@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ._array import Array, array_namespace, check_device, constant, device, to_numpy, widen
+from ._array import Array, array_namespace, check_device, constant, device, to_numpy
+from ._host import to_host
 from .logits import Logits, as_logits
 from .rows import IGNORE, check_mask
 
@@ -165,7 +167,7 @@ class Candidates:
         if not self._is_here(ids):
             ids = to_numpy(ids)
             here = constant(ids, like=self.like) if ids.dtype.kind in "iu" else ids
-            if here is not ids and not np.array_equal(to_numpy(here), ids):  # JAX cuts them to 32 bits
+            if here is not ids and not _holds(here, ids):
                 msg = f"`ids` up to {ids.max()} do not fit into {here.dtype}: number the samples from 0"
                 raise ValueError(msg)
             ids = here
@@ -173,6 +175,14 @@ class Candidates:
             msg = f"`ids` must be whole numbers, got {ids.dtype}: number the samples of the data set"
             raise TypeError(msg)
         return ids
+
+    def identity_on_host(self) -> np.ndarray[Any, Any]:
+        """Return `ids` (batch,), checked, on the host: without a transfer where they are there."""
+        if self.ids is not None:
+            ids = self._checked("ids", self.ids)
+            if not self._is_here(ids) and (known := to_numpy(ids)).dtype.kind in "iu":
+                return known
+        return to_numpy(self.identity())
 
     def column(self, name: str, /) -> Array:
         """Return the numbers (batch,) given as `name`, checked, on the device of the other arrays.
@@ -225,6 +235,17 @@ class Candidates:
         return xp.sum(xp.astype(self.scored(rows), xp.float32), axis=1)
 
 
+class HostSelection(NamedTuple):
+    """A `Selection` on the host, half floats widened."""
+
+    indices: np.ndarray[Any, Any]
+    scores: np.ndarray[Any, Any]
+    weights: np.ndarray[Any, Any] | None
+    parts: Mapping[str, np.ndarray[Any, Any]]
+    metrics: Mapping[str, np.ndarray[Any, Any]]
+    beside: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({})  # what came along for a policy around
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
     """Chosen samples, with the scores that led to the choice."""
@@ -239,15 +260,36 @@ class Selection:
     """Components of the scores: name -> (batch,)."""
     metrics: Mapping[str, Array] = field(default_factory=dict[str, Array])
     """Numbers about the whole pool: name -> (); the effective ``alpha``, for one."""
+    _host: ClassVar[HostSelection | None] = None  # no field: `dataclasses.replace` must not hand it on
 
-    def table(self) -> dict[str, np.ndarray]:
+    def on_host(self) -> HostSelection:
+        """Return the same on the host, in one transfer where the policy has not brought it there."""
+        host = self._read() if self._host is None else self._host
+        self.with_host(host)
+        return host
+
+    def with_host(self, host: HostSelection, /) -> "Selection":
+        """Keep what is known of this selection on the host, for `on_host`; return the selection."""
+        object.__setattr__(self, "_host", host)
+        return self
+
+    def table(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return each candidate's `score` and parts, name -> (batch,) on the host."""
-        columns = {"score": self.scores, **self.parts}
-        return {name: to_numpy(_readable(column)) for name, column in columns.items()}
+        host = self.on_host()
+        return {"score": host.scores, **host.parts}
 
-    def unscored(self) -> np.ndarray:
+    def unscored(self) -> np.ndarray[Any, Any]:
         """Return whether each candidate's score is NaN, (batch,) on the host."""
-        return np.isnan(to_numpy(_readable(self.scores)))
+        return np.isnan(self.on_host().scores)
+
+    def _read(self) -> HostSelection:
+        given = {"indices": self.indices, "scores": self.scores}
+        given |= {} if self.weights is None else {"weights": self.weights}
+        given |= {f"part {name}": part for name, part in self.parts.items()}
+        host = to_host(given | {f"metric {name}": number for name, number in self.metrics.items()})
+        parts = {name: host[f"part {name}"] for name in self.parts}
+        metrics = {name: host[f"metric {name}"] for name in self.metrics}
+        return HostSelection(host["indices"], host["scores"], host.get("weights"), parts, metrics)
 
 
 def pool(features: Sequence[Features], /) -> Features:
@@ -275,6 +317,7 @@ def pool(features: Sequence[Features], /) -> Features:
     return {name: xp.concat([part[name] for part in features], axis=0) for name in features[0]}
 
 
-def _readable(x: Array) -> Array:
-    # NumPy has no bfloat16
-    return widen(x) if array_namespace(x).isdtype(x.dtype, "real floating") else x
+def _holds(here: Array, ids: np.ndarray[Any, Any]) -> bool:
+    """Return whether the dtype of `here` holds all `ids`, which JAX cuts to 32 bits."""
+    limits = array_namespace(here).iinfo(here.dtype)
+    return not ids.size or bool(limits.min <= int(ids.min()) and int(ids.max()) <= limits.max)

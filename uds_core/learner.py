@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import _options
-from ._array import Array, accumulation_dtype, array_namespace, check_device, device, wide_dtype
+from ._array import Array, accumulation_dtype, array_namespace, check_device, device, solve, wide_dtype
 
 
 class LearnerState(NamedTuple):
@@ -143,7 +143,7 @@ class Learner:
         system = xp.astype(scale[:, None] * second * scale[None, :], narrow, copy=False)
         system = system + float(self.penalty) * xp.eye(second.shape[0], dtype=narrow, device=device(second))
         right = xp.astype(scale * cross, narrow, copy=False)[:, None]
-        slope = scale * xp.astype(xp.linalg.solve(system, right)[:, 0], dtype, copy=False)
+        slope = scale * xp.astype(solve(system, right)[:, 0], dtype, copy=False)
         x = xp.astype(features, dtype, copy=False) - state.origin[None, :] - mean[None, :]
         return xp.astype(x @ slope + label + state.level, wide_dtype(features), copy=False)
 

@@ -14,6 +14,8 @@ from ._array import (
     check_device,
     constant,
     device,
+    direct_distance_matrix,
+    has_direct_distances,
     is_traced,
     smallest,
     to_numpy,
@@ -175,7 +177,8 @@ def distances(points: Array, rows: Array, /) -> Array:
 
     The rows' mean is subtracted from both sides first: distances do not change by a shift, and without it the matrix
     product loses all digits on clusters far from the origin. It still does on pairs that are near to each other and far
-    from that mean: those are taken directly. O(n m dim): a matrix product, and dim numbers for each near pair.
+    from that mean: those are taken directly; all are, where the device does that in one kernel, so that the host waits
+    for nothing. O(n m dim): a matrix product, and dim numbers for each near pair.
     """
     parts = list(distance_blocks(points, rows))
     xp = array_namespace(points, rows)
@@ -192,6 +195,12 @@ def distance_blocks(points: Array, rows: Array, /) -> Iterator[Array]:
         raise ValueError(msg)
     wide = accumulation_dtype(points)
     groups = list(_row_blocks(rows))
+    if groups and has_direct_distances(points):
+        for start in range(0, points.shape[0], POOL_BLOCK):
+            some = xp.astype(points[start : min(start + POOL_BLOCK, points.shape[0]), ...], wide, copy=False)
+            others = (xp.astype(block, wide, copy=False) for block in groups)
+            yield xp.concat([direct_distance_matrix(some, block) for block in others], axis=1)
+        return
     centre = sum(xp.sum(block, axis=0, dtype=wide) for block in groups) / max(rows.shape[0], 1)
     once = [_centred(block, centre, wide) for block in groups] if len(groups) <= 1 else None
     for start in range(0, points.shape[0], POOL_BLOCK):

@@ -74,10 +74,10 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
     xp = array_namespace(utility, diversity)
     if alpha == "rank":
         scores = rank(utility) + weight * rank(diversity)
-        return Combined(scores, xp.asarray(weight, dtype=utility.dtype, device=device(utility)))
+        return Combined(scores, xp.full((), weight, dtype=utility.dtype, device=device(utility)))
     if alpha != "auto":
         alpha = float(alpha)
-        return Combined(utility + alpha * diversity, xp.asarray(alpha, dtype=utility.dtype, device=device(utility)))
+        return Combined(utility + alpha * diversity, xp.full((), alpha, dtype=utility.dtype, device=device(utility)))
     spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
     scores = _ratio(utility, spread_utility) + weight * _ratio(diversity, spread_diversity)
     return Combined(scores, weight * _ratio(spread_utility, spread_diversity))

@@ -2,13 +2,15 @@
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _options
-from .._array import Array, array_namespace, constant, device, to_numpy
+from .._array import Array, array_namespace, constant, to_numpy, wide_dtype
+from .._host import Host
 from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
 from ..glance import COUNTS
@@ -18,8 +20,10 @@ from ..policy_spec import make_policy
 from ._budgeted import TokenBudgeted
 from ._explored import Mixed, Pairs, mixed
 from ._rated import Rated
+from ._scored import Scored
 from ._wrapped import without_budget
 
+_READ = ("exact", "shortlist")  # features that a choice reads on the host, where there are any
 _PENDING = 1024  # chosen samples whose exact scores are awaited, at most
 
 
@@ -29,7 +33,7 @@ class LearntState(NamedTuple):
     rated: Any  # of the wrapped policy
     learner: Any  # LearnerState, or several
     glances: Array  # (k, width) of the chosen samples whose exact scores are awaited
-    expected: Array  # (k, 3) of these: prediction, its mean over the pool, and 1 where drawn at random
+    expected: Host  # (k, 3) of these: prediction, its mean over the pool, and 1 where drawn at random; on the host
     pairs: Pairs
     step: int
     falls_back: int  # 1 while predictions do not rank, and choices are random
@@ -101,8 +105,8 @@ class Learnt(TokenBudgeted):
     def init(self, features: Features, /) -> LearntState:
         """Return the state before the first label."""
         glances, length = features["glance"], features["length"]
-        xp = array_namespace(glances)
-        nothing = xp.zeros((0, 3), dtype=glances.dtype, device=device(glances))
+        is_wide = wide_dtype(glances) == array_namespace(glances).float64
+        nothing = np.zeros((0, 3), dtype=np.float64 if is_wide else np.float32)
         rated = self.policy.init(self.policy.from_label(length, glances[:, :-COUNTS], length))
         return LearntState(rated, self.init_learner(glances), glances[:0, :], nothing, Pairs.empty(), 0, 0)
 
@@ -118,25 +122,27 @@ class Learnt(TokenBudgeted):
         sizes = {name: features[name] for name in ("size",) if name in features}
         known = {**self.policy.from_label(score, glances[:, :-COUNTS], length), **sizes}
         rating = self.policy.rate(state.rated, known)
-        order = self.order(state, rating.scores, self.random_fraction(state), groups=groups)
-        indices = top_k(_like(order.priority, rating.scores), self.counted(features), budget=self.budget, groups=groups)
-        explored = _like(order.explored(_of_each_group(indices, groups)), predicted)
-        indices = self.scored_only(indices, rating.scores)
-        state = state._replace(
-            rated=self.policy.remember(rating.state, known, indices, rating.scores), step=state.step + 1
-        )
+        parts = {**rating.parts, "predicted": stretched(predicted)}
+        metrics = {**rating.metrics, **self.further_metrics(features)}
+        beside = {"own": predicted, **{name: features[name] for name in _READ if name in features}}
+        beside |= {} if rating.storable is None else {"storable": rating.storable}
+        scored = Scored.of(features, rating.scores, parts=parts, metrics=metrics, groups=groups, **beside)
+        order = self.order(state, scored.numbers, self.random_fraction(state), groups=scored.groups)
+        priority = order.priority.astype(scored.numbers.dtype)
+        indices = top_k(priority, scored.counted(self.budget), budget=self.budget, groups=scored.groups)
+        explored = order.explored(_of_each_group(indices, scored.groups))
+        indices = self.scored_only(indices, scored.numbers)
+        remembered = indices if rating.storable is None else indices[scored.host["storable"][indices]]
+        rated = self.policy.remember(rating.state, known, constant(remembered, like=glances))
+        state = state._replace(rated=rated, step=state.step + 1)
         if "exact" in features:
-            state = self._learn_all(state, features, predicted)
+            state = self._learn_all(state, features, scored.host)
         else:
-            state = _awaiting(state, features, predicted, explored, indices)
-        correlation = _like(np.asarray(state.pairs.correlation()), predicted)
-        selection = Selection(
-            indices=indices,
-            scores=rating.scores,
-            parts={**rating.parts, "predicted": stretched(predicted), "explored": explored},
-            metrics={**rating.metrics, **self.further_metrics(features), "predicted_correlation": correlation},
+            state = _awaiting(state, glances, scored.host["own"], explored, indices)
+        scored = scored.adding(
+            parts={"explored": explored}, metrics={"predicted_correlation": state.pairs.correlation()}
         )
-        return selection, state
+        return scored.selection(indices), state
 
     def pending(self, state: LearntState | None, /) -> int:
         """Return the number of chosen samples whose exact scores are awaited: the latest 1,024 at most."""
@@ -156,10 +162,11 @@ class Learnt(TokenBudgeted):
         if tuple(scores.shape) != (self.pending(state),):
             msg = f"`scores` must have one for each of {self.pending(state)} chosen samples, got {tuple(scores.shape)}"
             raise ValueError(msg)
-        labels, expected = compressed(_like(to_numpy(scores), state.glances)), to_numpy(state.expected)
+        expected = state.expected
+        labels = compressed(to_numpy(scores).astype(expected.dtype))
         drawn = expected[:, 2] > 0
-        pairs = state.pairs.add(*(side[drawn] - expected[drawn, 1] for side in (expected[:, 0], to_numpy(labels))))
-        learner = self.taught(state.learner, state.glances, labels)
+        pairs = state.pairs.add(*(side[drawn] - expected[drawn, 1] for side in (expected[:, 0], labels)))
+        learner = self.taught(state.learner, state.glances, constant(labels, like=state.glances))
         return self._watched(
             state._replace(learner=learner, glances=state.glances[:0, :], expected=state.expected[:0, :], pairs=pairs)
         )
@@ -180,7 +187,7 @@ class Learnt(TokenBudgeted):
         """Return the predicted labels (batch,)."""
         return self.learner.predict(learner, glances)
 
-    def unbiased(self, features: Features, /) -> np.ndarray[Any, Any]:
+    def unbiased(self, features: Mapping[str, Host], /) -> Host:
         """Return which samples (batch,) with exact scores were not chosen by their predictions: all of them."""
         return np.ones(features["length"].shape[0], dtype=bool)
 
@@ -192,17 +199,17 @@ class Learnt(TokenBudgeted):
         """Return the scores (batch,) by which the wrapped policy chooses: exact ones where there are any."""
         return features.get("exact", stretched(predicted))
 
-    def _learn_all(self, state: LearntState, features: Features, predicted: Array) -> LearntState:
-        """Return the state after the exact scores of a whole pool."""
-        xp = array_namespace(predicted)
+    def _learn_all(self, state: LearntState, features: Features, host: Mapping[str, Host]) -> LearntState:
+        """Return the state after the exact scores of a whole pool, whose predictions are on the `host`, too."""
+        xp = array_namespace(features["exact"])
         able = features["length"] > 0
         labels = compressed(features["exact"])
         labels = xp.where(able, labels, xp.full_like(labels, xp.nan))
-        guess, truth = to_numpy(predicted), to_numpy(labels)
+        guess, truth = host["own"], np.where(host["length"] > 0, compressed(host["exact"]), np.nan)
         known = np.isfinite(guess)
         pairs = state.pairs
         if known.any() and np.ptp(guess[known]) > 0:  # before the first label all predictions are the same
-            some, level = self.unbiased(features), guess[known].mean()
+            some, level = self.unbiased(host), guess[known].mean()
             pairs = pairs.add(guess[some] - level, truth[some] - level)
         learner = self.taught(state.learner, features["glance"], labels)
         return self._watched(state._replace(learner=learner, pairs=pairs))
@@ -246,18 +253,16 @@ def _checked(policy: Policy | str) -> Any:
     return policy
 
 
-def _awaiting(state: LearntState, features: Features, predicted: Array, explored: Array, indices: Array) -> LearntState:
+def _awaiting(state: LearntState, glances: Array, predicted: Host, explored: Host, indices: Host) -> LearntState:
     """Return the state that awaits the exact scores of the chosen samples."""
-    xp = array_namespace(predicted)
-    finite = xp.isfinite(predicted)
-    number = xp.sum(xp.astype(finite, predicted.dtype))
-    total = xp.sum(xp.where(finite, predicted, xp.zeros_like(predicted)))
-    mean = xp.broadcast_to(total / xp.where(number > 0, number, xp.ones_like(number)), predicted.shape)
-    expected = xp.take(xp.stack([predicted, mean, explored], axis=1), indices, axis=0)
-    glances = xp.take(features["glance"], indices, axis=0)
+    known = predicted[np.isfinite(predicted)]
+    mean = np.full_like(predicted, known.mean() if known.size else 0.0)
+    expected = np.stack([predicted, mean, explored.astype(predicted.dtype)], axis=1)[indices]
+    xp = array_namespace(glances)
+    chosen = xp.take(glances, constant(indices, like=glances), axis=0)
     return state._replace(
-        glances=_latest(xp.concat([state.glances, glances], axis=0)),
-        expected=_latest(xp.concat([state.expected, expected], axis=0)),
+        glances=_latest(xp.concat([state.glances, chosen], axis=0)),
+        expected=_latest(np.concatenate([state.expected, expected.astype(state.expected.dtype)])),
     )
 
 
@@ -265,24 +270,22 @@ def _latest(rows: Array) -> Array:
     return rows[max(0, rows.shape[0] - _PENDING) :, :]
 
 
-def _of_each_group(indices: Array, groups: Array | None) -> int:
+def _of_each_group(indices: Host, groups: Host | None) -> int:
     """Return how many are chosen of each group, at most."""
     if groups is None or not indices.shape[0]:
         return indices.shape[0]
-    return int(np.unique(to_numpy(groups)[to_numpy(indices)], return_counts=True)[1].max())
+    return int(np.unique(groups[indices], return_counts=True)[1].max())
 
 
 def compressed(scores: Array) -> Array:
     """Return log(1 + |s|) with the sign of s: what the learner is taught."""
     xp = array_namespace(scores)
-    return xp.sign(scores) * xp.log1p(xp.abs(scores))
+    size = xp.log1p(xp.abs(scores))
+    return xp.where(scores < 0, -size, size)
 
 
 def stretched(labels: Array) -> Array:
     """Return the scores of which `labels` are `compressed`."""
     xp = array_namespace(labels)
-    return xp.sign(labels) * xp.expm1(xp.abs(labels))
-
-
-def _like(values: np.ndarray[Any, Any], like: Array) -> Array:
-    return constant(values, like=like, dtype=like.dtype)
+    size = xp.expm1(xp.abs(labels))
+    return xp.where(labels < 0, -size, size)

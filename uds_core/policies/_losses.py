@@ -3,7 +3,7 @@
 from typing import Literal
 
 from .. import _options
-from .._array import Array, constant, to_numpy
+from .._array import Array, constant
 from ..candidates import Candidates
 from ..ledger import Ledger
 from ..losses import cross_entropy
@@ -27,7 +27,7 @@ def recorded_loss(candidates: Candidates, source: str | Ledger, name: str, /) ->
     """Return losses (batch,) measured before: the candidates' column `name`, or the entries of a ledger."""
     if isinstance(source, str):
         return candidates.column(name)
-    ids = to_numpy(candidates.identity())
+    ids = candidates.identity_on_host()
     losses = source.look_up(ids)
     missing = ids[losses != losses]  # noqa: PLR0124 - NaN
     if missing.size:

@@ -5,9 +5,9 @@ from typing import ClassVar, NamedTuple
 
 from .._array import Array, array_namespace
 from ..candidates import Features, Selection
-from ..choice import top_k
 from ._budgeted import TokenBudgeted
 from ._rated import Rating
+from ._scored import Scored
 
 _LABEL = "label"  # a score that is given in place of the features that it would be made of
 
@@ -63,10 +63,11 @@ class Ranked(TokenBudgeted):
             xp = array_namespace(scores)
             scores = scores / xp.astype(xp.maximum(features["size"], xp.ones_like(features["size"])), scores.dtype)
         beside = ("length", "size", _LABEL)
-        numbers = {name: feature for name, feature in features.items() if name not in beside and feature.ndim == 1}
+        own = {name: feature for name, feature in features.items() if name not in beside and name[0] != "_"}
+        numbers = {name: feature for name, feature in own.items() if feature.ndim == 1}
         return Rating(scores, {**numbers, self.score_name: scores}, {}, state)
 
-    def remember(self, state: Stateless, features: Features, indices: Array, scores: Array, /) -> Stateless:
+    def remember(self, state: Stateless, features: Features, indices: Array, /) -> Stateless:
         """Return the empty state."""
         return state
 
@@ -80,6 +81,5 @@ class Ranked(TokenBudgeted):
         """Choose by score; `parts` are the features (batch,) and the score."""
         self.warn_without_budget()
         rating = self.rate(Stateless(), features)
-        indices = top_k(rating.scores, self.counted(features), budget=self.budget, groups=groups)
-        indices = self.scored_only(indices, rating.scores)
-        return Selection(indices=indices, scores=rating.scores, parts=rating.parts), Stateless()
+        scored = Scored.of(features, rating.scores, parts=rating.parts, groups=groups)
+        return scored.selection(self.scored_only(scored.best(self.budget), scored.numbers)), Stateless()

@@ -15,6 +15,7 @@ class Rating(NamedTuple):
     parts: Mapping[str, Array]  # name -> (batch,)
     metrics: Mapping[str, Array]  # name -> ()
     state: Any  # after rating, before anything is remembered
+    storable: Array | None = None  # (batch,) which samples may be remembered; None: nothing is
 
 
 @runtime_checkable
@@ -56,6 +57,6 @@ class Rated(Protocol):
         """Return the scores of a pool."""
         ...
 
-    def remember(self, state: Any, features: Features, indices: Array, scores: Array, /) -> Any:
-        """Return the state after the samples at `indices` (k,) were chosen."""
+    def remember(self, state: Any, features: Features, indices: Array, /) -> Any:
+        """Return the state after the storable samples at `indices` (k,) were chosen."""
         ...

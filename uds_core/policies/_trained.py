@@ -29,7 +29,7 @@ def nobody() -> Ids:
 
 def after_choice(awaited: Ids, ids: Ids, selection: Selection, /) -> Ids:
     """Return the ids whose losses are awaited after a choice among the samples `ids` (batch,); the latest 65,536."""
-    return np.concatenate([awaited, ids[to_numpy(selection.indices)].astype(np.int64)])[-_PENDING:]
+    return np.concatenate([awaited, ids[selection.on_host().indices].astype(np.int64)])[-_PENDING:]
 
 
 class Trained:

@@ -1,15 +1,17 @@
 """Policies with another policy inside: its budget, its needs, and what it learns from training."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._array import Array, array_namespace
-from ..candidates import Candidates, Features, Selection
+from ..candidates import Candidates, Features
 from ..choice import Budget
 from ..policy import Needs, Policy
 from ..policy_spec import make_policy
 from ._budgeted import TokenBudgeted
+from ._scored import Inside, chosen_inside
 
 _BUDGETS = ("keep", "count", "tokens", "processed")
 
@@ -71,18 +73,24 @@ class Wrapping(TokenBudgeted):
         return self.policy.prepare(state.policy, features, rows)
 
     def choose_inside(
-        self, state: Any, features: Features, aside: Array, /, *, groups: Array | None
-    ) -> tuple[Selection, Any]:
+        self,
+        state: Any,
+        features: Features,
+        aside: Array,
+        /,
+        *,
+        groups: Array | None,
+        beside: Mapping[str, Array],
+    ) -> Inside:
         """Let the policy inside choose; samples `aside` (batch,) are chosen where nothing else is left.
 
         It takes them for empty samples, which every policy puts last and none remembers. Their scores are lowered by
-        the range of all scores, at least by 1.
+        the range of all scores, at least by 1. `beside` comes to the host with what the policy inside reads there.
         """
         xp = array_namespace(aside)
         length = features["length"]
-        length = xp.where(aside, xp.zeros_like(length), length)
-        selection, state = self.inner.choose(state, {**features, "length": length}, groups=groups)
-        return dataclasses.replace(selection, scores=lowered(selection.scores, aside)), state
+        given = {**features, "length": xp.where(aside, xp.zeros_like(length), length)}
+        return chosen_inside(self.inner, state, given, aside, groups=groups, beside=beside)
 
     def measure(self, candidates: Candidates, /) -> Array:
         """Return the exact scores (batch,) that the policy inside learns from (`Needs.training_pass`)."""
@@ -105,18 +113,6 @@ def without_budget(policy: Any, /) -> tuple[Any, Budget]:
     """Return `policy` without its budget, and the budget."""
     given = {name: getattr(policy, name) for name in _BUDGETS if getattr(policy, name, None) is not None}
     return (dataclasses.replace(policy, **dict.fromkeys(given)) if given else policy), Budget(**given)
-
-
-def lowered(scores: Array, aside: Array, /) -> Array:
-    """Return the scores (batch,), of samples `aside` less the range of the finite scores, at least 1."""
-    xp = array_namespace(scores)
-    if not scores.shape[0]:
-        return scores
-    finite = xp.isfinite(scores)
-    top = xp.max(xp.where(finite, scores, xp.full_like(scores, -xp.inf)))
-    low = xp.min(xp.where(finite, scores, xp.full_like(scores, xp.inf)))
-    gap = xp.where(top - low > 1, top - low, xp.ones_like(top))
-    return xp.where(aside, scores - gap, scores)
 
 
 def _checked(given: Any) -> Any:

@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 from .._array import Array, array_namespace
 from ..candidates import Candidates, Features, Selection
-from ..choice import top_k
 from ..logits import Logits
-from ..memory import Distance, Memory, storable
+from ..memory import Distance, Memory
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
+from ._scored import Scored, taken
 from ._sketched import (
     MEMORY_DISTANCE,
     Length,
@@ -149,8 +149,7 @@ class DiversityOnly(Sketched):
         finite = xp.all(xp.isfinite(sketch), axis=1)
         scores = memory_distance(features, state.memory, self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        indices = self.scored_only(indices, scores)
-        selection = Selection(indices=indices, scores=scores, parts={"diversity": scores})
-        memory = state.memory.push(storable(sketch, indices, finite & (length > 0)))
-        return selection, SketchState(memory, state.recipe)
+        scored = Scored.of(features, scores, parts={"diversity": scores}, groups=groups, storable=finite & (length > 0))
+        indices = self.scored_only(scored.best(self.budget), scored.numbers)
+        memory = state.memory.push(taken(sketch, indices, scored.host["storable"]))
+        return scored.selection(indices), SketchState(memory, state.recipe)

@@ -8,12 +8,12 @@ import numpy as np
 from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
-from ..candidates import Candidates, Features, Selection
-from ..choice import top_k
+from ..candidates import Candidates, Features, HostSelection, Selection
 from ..policy import Needs
 from ..registry import register
 from ._budgeted import TokenBudgeted
 from ._ranked import Ranked, Stateless, StepNumber
+from ._scored import Scored
 
 
 class _Lengths(TokenBudgeted):
@@ -47,8 +47,9 @@ class Full:
         """Choose every index, in order; all scores are 0."""
         length = features["length"]
         scores = array_namespace(length).zeros_like(length)
-        indices = constant(np.arange(length.shape[0], dtype=np.int32), like=length)
-        return Selection(indices=indices, scores=scores), Stateless()
+        order = np.arange(length.shape[0], dtype=np.int32)
+        known = HostSelection(order, np.zeros(order.shape, dtype=np.float32), None, {}, {})
+        return Selection(indices=constant(order, like=length), scores=scores).with_host(known), Stateless()
 
 
 @register("random")
@@ -83,9 +84,8 @@ class Random(_Lengths):
         length = features["length"]
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
         drawn = generator.random(length.shape[0], dtype=np.float32)
-        scores = constant(drawn, like=length, dtype=length.dtype)
-        indices = top_k(scores, self.counted(features), budget=self.budget, groups=groups)
-        return Selection(indices=indices, scores=scores), StepNumber(step + 1)
+        scored = Scored.of(features, constant(drawn, like=length, dtype=length.dtype), groups=groups)
+        return scored.selection(scored.best(self.budget)), StepNumber(step + 1)
 
 
 @register("longest")

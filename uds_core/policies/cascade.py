@@ -1,12 +1,13 @@
 """Cascade: predict the scores of many candidates, examine few exactly, keep fewer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from .. import _options
-from .._array import Array, array_namespace, constant, to_numpy
+from .._array import Array, array_namespace, constant
+from .._host import Host, to_host
 from ..candidates import Features
 from ..choice import Budget, top_k
 from ..policy import Needs
@@ -75,12 +76,11 @@ class Cascade(Learnt):
         xp = array_namespace(length)
         if state is None or state.step < self.warmup:
             return {**features, "shortlist": xp.full_like(length, _BY_SCORE)}
-        predicted = self.predict(state.learner, features["glance"])
-        order = self.order(state, predicted, super().random_fraction(state))
-        priority = constant(order.priority, like=predicted, dtype=predicted.dtype)
-        indices = top_k(priority, length, budget=Budget(keep=float(self.shortlisted)))
+        host = to_host({"predicted": self.predict(state.learner, features["glance"]), "length": length})
+        rows = host["length"]
+        order = self.order(state, host["predicted"], super().random_fraction(state))
+        chosen = top_k(order.priority, rows, budget=Budget(keep=float(self.shortlisted)))
         place = np.zeros(length.shape[0])
-        chosen = to_numpy(indices)
         place[chosen] = np.where(order.explored(len(chosen))[chosen], _AT_RANDOM, _BY_SCORE)
         return {**features, "shortlist": constant(place, like=length, dtype=length.dtype)}
 
@@ -97,9 +97,9 @@ class Cascade(Learnt):
         xp = array_namespace(known)
         return {"shortlisted": xp.mean(xp.astype(known, features["length"].dtype))}
 
-    def unbiased(self, features: Features, /) -> np.ndarray[Any, Any]:
+    def unbiased(self, features: Mapping[str, Host], /) -> Host:
         """Return which samples (batch,) were drawn at random; all where every candidate is on the shortlist."""
-        place = to_numpy(features.get("shortlist", features["length"] * 0 + _BY_SCORE))
+        place = features.get("shortlist", np.full_like(features["length"], _BY_SCORE))
         return place == (_AT_RANDOM if (place == 0).any() else place)
 
     def random_fraction(self, state: LearntState, /) -> float:

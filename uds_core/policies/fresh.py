@@ -1,22 +1,23 @@
 """Random selection, or that of another policy, that puts near-duplicates last."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, accumulation_dtype, array_namespace, constant, device
+from .._array import Array, accumulation_dtype, array_namespace, device
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import top_k
-from ..memory import Memory, storable
+from ..memory import Memory
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import empty_window, median, shift_in
 from ._near import highest_similarity, nearest_distance
+from ._scored import Inside, Scored, lowered, taken
 from ._sketched import Sketched, check_fingerprint, fingerprint
-from ._wrapped import Wrapping, lowered
+from ._wrapped import Wrapping
 
 By: TypeAlias = Literal["tokens", "logits"]
 
@@ -130,25 +131,22 @@ class Fresh(Sketched, Wrapping):
         xp = array_namespace(own)
         near = features[self._nearness] if self._nearness in features else self._near(state, own, able)
         duplicate, near, state = self._compare(state, near, able)
-        if self.policy is None:
-            selection = self._draw(state.step, features, duplicate, finite, groups)
-        else:
-            selection, inside = self.choose_inside(state.policy, features, duplicate | ~finite, groups=groups)
-            state = state._replace(policy=inside)
-        flags = xp.astype(duplicate, selection.scores.dtype)
+        flags = xp.astype(duplicate, features["length"].dtype)
         number = xp.sum(xp.astype(able, flags.dtype))
         share = xp.sum(flags) / xp.where(number > 0, number, xp.ones_like(number))
-        scores, indices = selection.scores, selection.indices
+        parts, metrics = {"near_duplicate": flags, **near}, {"near_duplicates": share}
+        beside = {"able": able, "finite": finite, **parts, **metrics}
+        if self.policy is None:
+            inside = self._draw(state.step, features, duplicate, groups=groups, beside=beside)
+        else:
+            inside = self.choose_inside(state.policy, features, duplicate | ~finite, groups=groups, beside=beside)
+            state = state._replace(policy=inside.state)
+        scores, indices = inside.scores, inside.selection.on_host().indices
         if self.by == "logits":
-            scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
+            scores = np.where(inside.beside["finite"], scores, scores.dtype.type(np.nan))
             indices = self.scored_only(indices, scores)
-        selection = Selection(
-            indices=indices,
-            scores=scores,
-            parts={**selection.parts, "near_duplicate": flags, **near},
-            metrics={**selection.metrics, "near_duplicates": share},
-        )
-        memory = state.memory.push(storable(own, indices, able))
+        memory = state.memory.push(taken(own, indices, inside.beside["able"]))
+        selection = inside.selected(scores=scores, indices=indices, parts=parts, metrics=metrics)
         return selection, state._replace(memory=memory, step=state.step + 1)
 
     def _own(self, features: Features) -> Array:
@@ -182,18 +180,16 @@ class Fresh(Sketched, Wrapping):
         duplicate = near <= float(self.threshold) * median(window)
         return duplicate, {}, state._replace(distances=window)
 
-    def _draw(self, step: int, features: Features, duplicate: Array, finite: Array, groups: Array | None) -> Selection:
+    def _draw(
+        self, step: int, features: Features, duplicate: Array, /, *, groups: Array | None, beside: Mapping[str, Array]
+    ) -> Inside:
         """Choose at random, near-duplicates last."""
-        length = features["length"]
-        xp = array_namespace(length)
+        host = Scored.of(features, features["length"], groups=groups, duplicate=duplicate, **beside)
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
-        drawn = constant(generator.random(length.shape[0], dtype=np.float32), like=length, dtype=length.dtype)
-        scores = xp.where(finite, lowered(drawn, duplicate), xp.full_like(drawn, xp.nan))
-        return Selection(
-            indices=top_k(scores, self.counted(features), budget=self.budget, groups=groups),
-            scores=scores,
-            parts={"random": drawn},
-        )
+        drawn = generator.random(host.length.shape[0], dtype=np.float32).astype(host.length.dtype, copy=False)
+        scores = np.where(host.host["finite"], lowered(drawn, host.host["duplicate"]), drawn.dtype.type(np.nan))
+        scored = host.rescored(scores, parts={"random": drawn})
+        return Inside(scored.selection(scored.best(self.budget)), None, scores, host.host)
 
 
 def _wide(sketch: Array) -> Array:

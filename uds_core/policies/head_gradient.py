@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, array_namespace, constant, to_numpy
+from .._array import Array, array_namespace
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import in_turn
@@ -16,6 +16,7 @@ from ..registry import register
 from ._budgeted import Budgeted
 from ._losses import required_labels
 from ._ranked import Ranked, Stateless, StepNumber
+from ._scored import Scored
 
 _ROUNDING = 16  # times the precision of the sketches
 _DEPENDENT = 1e-5  # of a gradient's norm: what is left of one that the chosen span, in float32
@@ -123,10 +124,9 @@ class GREATS(Budgeted):
     ) -> tuple[Selection, Stateless]:
         """Pick one by one; scores are those of the first pick, <g_i, v>. Raise where the pool is not one batch."""
         self.warn_without_budget()
-        alignment, length = features["alignment"], to_numpy(features["length"])
-        belongs = None if groups is None else to_numpy(groups)
-        products = _among_all(to_numpy(features["products"]).astype(np.float64), belongs)
-        gains, norms = to_numpy(alignment).astype(np.float64), np.sqrt(np.maximum(np.diagonal(products), 0))
+        scored = Scored.of(features, features["alignment"], groups=groups, products=features["products"])
+        products = _among_all(scored.host["products"].astype(np.float64), scored.groups)
+        gains, norms = scored.numbers.astype(np.float64), np.sqrt(np.maximum(np.diagonal(products), 0))
         eta = self._eta(gains, norms)
         left = gains.copy()
 
@@ -136,14 +136,10 @@ class GREATS(Budgeted):
                 left = left - eta * products[picked]
             return left
 
-        indices = constant(in_turn(after, length, budget=self.budget, groups=belongs), like=alignment)
-        selection = Selection(
-            indices=self.scored_only(indices, alignment),
-            scores=alignment,
-            parts={"gradient": constant(norms, like=alignment, dtype=alignment.dtype)},
-            metrics={"eta": constant(np.asarray(eta), like=alignment, dtype=alignment.dtype)},
-        )
-        return selection, Stateless()
+        indices = in_turn(after, scored.length, budget=self.budget, groups=scored.groups)
+        indices = self.scored_only(indices, scored.numbers)
+        scored = scored.adding(parts={"gradient": norms}, metrics={"eta": eta})
+        return scored.selection(indices), Stateless()
 
     def _eta(self, gains: np.ndarray[Any, Any], norms: np.ndarray[Any, Any]) -> float:
         if self.eta != "auto":
@@ -202,13 +198,13 @@ class DivBS(Budgeted):
     ) -> tuple[Selection, StepNumber]:
         """Pick one by one; scores are those of the first pick."""
         self.warn_without_budget()
-        step, sketch, length = 0 if state is None else state.step, features["sketch"], to_numpy(features["length"])
-        left = _Residual(to_numpy(sketch), _random.generator(self.seed, Stream.RANDOM, step))
-        first = np.maximum(left.scores(), 0)  # NaN stays
-        indices = in_turn(left.without, length, budget=self.budget, groups=None if groups is None else to_numpy(groups))
-        scores = constant(first, like=sketch, dtype=sketch.dtype)
-        indices = self.scored_only(constant(indices, like=sketch), scores)
-        return Selection(indices=indices, scores=scores), StepNumber(step + 1)
+        step, sketch = 0 if state is None else state.step, features["sketch"]
+        host = Scored.of(features, sketch[:, 0], groups=groups, sketch=sketch)
+        left = _Residual(host.host["sketch"], _random.generator(self.seed, Stream.RANDOM, step))
+        first = np.maximum(left.scores(), 0).astype(host.numbers.dtype)  # NaN stays
+        indices = in_turn(left.without, host.length, budget=self.budget, groups=host.groups)
+        scored = host.rescored(first, parts={})
+        return scored.selection(self.scored_only(indices, scored.numbers)), StepNumber(step + 1)
 
 
 class _Residual:

@@ -6,15 +6,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import _options
-from .._array import Array, array_namespace, constant, to_numpy
+from .._array import Array
 from ..candidates import Candidates, Features, Selection
-from ..choice import top_k
 from ..ledger import Ledger
 from ..policy import Needs
 from ..registry import register
 from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import check_source, recorded_loss, token_loss
+from ._scored import Scored
 from ._trained import SOURCES, Ids, Source, Trained, after_choice, nobody, training_needs
 
 
@@ -99,32 +99,30 @@ class LossDrop(Trained, Budgeted):
         state = self.init(features) if state is None else state
         if self.losses == "trained":
             return self._choose_by_trained(state, features, groups)
-        loss, length = features["loss"], features["length"]
+        loss = features["loss"]
         if self.start == "seen":
-            ids, now = to_numpy(features["id"]), np.where(to_numpy(length) > 0, to_numpy(loss), np.nan)
+            host = Scored.of(features, loss, groups=groups, id=features["id"])
+            ids, now = host.host["id"], np.where(host.length > 0, host.numbers, np.nan)
             new = np.isnan(state.look_up(ids))
             state = state.enter(ids[new], now[new])
-            start = constant(state.look_up(ids), like=loss, dtype=loss.dtype)
-            xp = array_namespace(loss)
-            start = xp.where(length > 0, start, loss)  # an empty sample has no start
+            # an empty sample has no start
+            start = np.where(host.length > 0, state.look_up(ids), host.numbers).astype(host.numbers.dtype)
+            scored = host.rescored(host.numbers - start, parts={"loss": host.numbers, "start_loss": start})
         else:
-            start = features["start_loss"]
-        scores = loss - start
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        indices = self.scored_only(indices, scores)
-        parts = {"loss": loss, "start_loss": start}
-        return Selection(indices=indices, scores=scores, parts=parts), state
+            parts = {"loss": loss, "start_loss": features["start_loss"]}
+            scored = Scored.of(features, loss - features["start_loss"], parts=parts, groups=groups)
+        return scored.selection(self.scored_only(scored.best(self.budget), scored.numbers)), state
 
     def _choose_by_trained(
         self, state: "TrainedLosses", features: Features, groups: Array | None
     ) -> tuple[Selection, "TrainedLosses"]:
-        ids, length = to_numpy(features["id"]), features["length"]
+        beside = {} if self.start == "seen" else {"start_loss": features["start_loss"]}
+        host = Scored.of(features, features["length"], groups=groups, id=features["id"], **beside)
+        ids = host.host["id"]
         latest = state.latest.look_up(ids)
-        start = state.first.look_up(ids) if self.start == "seen" else to_numpy(features["start_loss"])
-        dropped = np.where(np.isnan(latest), 0.0, latest - start)
-        scores = constant(dropped, like=length, dtype=length.dtype)
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        selection = Selection(indices=self.scored_only(indices, scores), scores=scores)
+        start = state.first.look_up(ids) if self.start == "seen" else host.host["start_loss"]
+        scored = host.rescored(np.where(np.isnan(latest), 0.0, latest - start), parts={})
+        selection = scored.selection(self.scored_only(scored.best(self.budget), scored.numbers))
         return selection, state._replace(awaited=after_choice(state.awaited, ids, selection))
 
 
@@ -208,18 +206,18 @@ class LossEMA(Trained, Budgeted):
         state = self.init(features) if state is None else state
         if self.losses == "trained":
             return self._draw_by_trained(state, features, groups)
-        ids, now = to_numpy(features["id"]), to_numpy(features["loss"])
+        host = Scored.of(features, features["loss"], groups=groups, id=features["id"])
+        ids, now = host.host["id"], host.numbers
         seen = state.averages.look_up(ids)
-        before = np.where(np.isnan(seen), now, seen)
-        loss, length = features["loss"], features["length"]
-        past = constant(before, like=loss, dtype=loss.dtype)
+        before = np.where(np.isnan(seen), now, seen).astype(now.dtype)
         blend = float(self.blend)
-        weights = blend * past + (1 - blend) * loss
-        indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
-        indices = self.scored_only(indices, weights)
-        after = np.where(to_numpy(length) > 0, self.decay * before + (1 - self.decay) * now, np.nan)
-        selection = Selection(indices=indices, scores=weights, parts={"loss": loss, "average": past})
-        return selection, state._replace(averages=state.averages.enter(ids, after), step=state.step + 1)
+        scored = host.rescored(blend * before + (1 - blend) * now, parts={"loss": now, "average": before})
+        seed = (self.seed, state.step)
+        indices = draw(scored.numbers, scored.length, budget=self.budget, seed=seed, groups=scored.groups)
+        indices = self.scored_only(indices, scored.numbers)
+        after = np.where(host.length > 0, self.decay * before + (1 - self.decay) * now, np.nan)
+        averages = state.averages.enter(ids, after)
+        return scored.selection(indices), state._replace(averages=averages, step=state.step + 1)
 
     def enter_losses(self, state: LossAverages, ids: Ids, losses: Ids, /) -> LossAverages:
         """Return the state with the losses in the averages."""
@@ -230,11 +228,13 @@ class LossEMA(Trained, Budgeted):
     def _draw_by_trained(
         self, state: LossAverages, features: Features, groups: Array | None
     ) -> tuple[Selection, LossAverages]:
-        ids, length = to_numpy(features["id"]), features["length"]
+        host = Scored.of(features, features["length"], groups=groups, id=features["id"])
+        ids = host.host["id"]
         average = state.averages.look_up(ids)
         usual = state.averages.values.mean(dtype=np.float64) if len(state.averages.values) else 1.0
-        weights = constant(np.where(np.isnan(average), usual, average), like=length, dtype=length.dtype)
-        indices = draw(weights, length, budget=self.budget, seed=(self.seed, state.step), groups=groups)
-        selection = Selection(indices=self.scored_only(indices, weights), scores=weights)
+        scored = host.rescored(np.where(np.isnan(average), usual, average), parts={})
+        seed = (self.seed, state.step)
+        indices = draw(scored.numbers, scored.length, budget=self.budget, seed=seed, groups=scored.groups)
+        selection = scored.selection(self.scored_only(indices, scored.numbers))
         awaited = after_choice(state.awaited, ids, selection)
         return selection, state._replace(step=state.step + 1, awaited=awaited)

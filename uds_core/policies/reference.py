@@ -10,15 +10,15 @@ from .. import _options, _random
 from .._array import Array, array_namespace, constant
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import top_k
 from ..head import Head
 from ..logits import DenseLogits, Logits
-from ..memory import Memory, storable
+from ..memory import Memory
 from ..policy import Needs
 from ..registry import register
 from ..sketch import frequencies
 from ..spectrum import nuclear_norm
 from ._budgeted import Budgeted
+from ._scored import Scored, is_storable, taken
 from ._sketched import MEMORY_DISTANCE, SketchState, fingerprint, memory_distance
 
 
@@ -121,14 +121,14 @@ class Reference(Budgeted):
         """Choose by utility + alpha x diversity; then add the chosen to the memory, best first."""
         self.warn_without_budget()
         state = self.init(features) if state is None else state
-        utility, sketch, length = features["utility"], features["sketch"], features["length"]
+        utility, sketch = features["utility"], features["sketch"]
         far = memory_distance(features, state.memory, "mean")
         scores = utility + float(self.alpha) * far
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
-        indices = self.scored_only(indices, scores)
-        selection = Selection(indices=indices, scores=scores, parts={"utility": utility, "diversity": far})
-        known = array_namespace(scores).isfinite(scores)
-        return selection, SketchState(state.memory.push(storable(sketch, indices, known)), state.recipe)
+        able = is_storable(sketch, array_namespace(scores).isfinite(scores))
+        scored = Scored.of(features, scores, parts={"utility": utility, "diversity": far}, groups=groups, storable=able)
+        indices = self.scored_only(scored.best(self.budget), scored.numbers)
+        memory = state.memory.push(taken(sketch, indices, scored.host["storable"]))
+        return scored.selection(indices), SketchState(memory, state.recipe)
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":
         _, rows, vocab = logits.shape

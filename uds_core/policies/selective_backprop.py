@@ -7,15 +7,17 @@ import numpy as np
 
 from .. import _options, _random
 from .._array import Array, array_namespace, constant, to_numpy
+from .._host import Host
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..choice import Budget, top_k
+from ..choice import Budget
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import empty_window, percentile, shift_in
 from ._budgeted import Budgeted
 from ._drawn import draw
 from ._losses import token_loss
+from ._scored import Scored
 
 
 class LossWindow(NamedTuple):
@@ -99,14 +101,15 @@ class SelectiveBackprop(Budgeted):
         rank = percentile(loss, among)
         probability = rank ** self._exponent(loss.shape[0], groups)
         probability = xp.where(xp.isnan(rank), rank, probability)  # NaN to the power of 0 is 1
+        scores = probability if self.form == "rank" else probability / self._limit(probability, state.step)
+        scored = Scored.of(features, scores, parts={"loss": loss, "probability": probability}, groups=groups)
         if self.form == "rank":
-            scores, seed = probability, (self.seed, state.step)
-            indices = draw(probability, length, budget=self.budget, seed=seed, groups=groups)
+            seed = (self.seed, state.step)
+            indices = draw(scored.numbers, scored.length, budget=self.budget, seed=seed, groups=scored.groups)
         else:
-            indices, scores = self._accept(probability, length, state.step, groups)
-        indices = self.scored_only(indices, scores)
-        parts = {"loss": loss, "probability": probability}
-        return Selection(indices=indices, scores=scores, parts=parts), LossWindow(losses, state.step + 1)
+            indices = self._accepted(scored)
+        indices = self.scored_only(indices, scored.numbers)
+        return scored.selection(indices), LossWindow(losses, state.step + 1)
 
     def _exponent(self, batch: int, groups: Array | None) -> float:
         if self.beta is not None:
@@ -116,16 +119,16 @@ class SelectiveBackprop(Budgeted):
         size = batch if groups is None else batch / max(np.unique(to_numpy(groups)).size, 1)
         return float(max(size / self.count - 1.0, 0.0))
 
-    def _accept(self, probability: Array, length: Array, step: int, groups: Array | None) -> tuple[Array, Array]:
+    def _limit(self, probability: Array, step: int) -> Array:
         generator: Any = _random.generator(self.seed, Stream.RANDOM, step)
         limit = 1.0 - generator.random(probability.shape[0], dtype=np.float32)  # in (0, 1]
-        scores = probability / constant(limit, like=probability, dtype=probability.dtype)
-        indices = top_k(scores, length, budget=self.budget, groups=groups)
+        return constant(limit, like=probability, dtype=probability.dtype)
+
+    def _accepted(self, scored: Scored) -> Host:
+        order = scored.best(self.budget)
         if self.budget != Budget():
-            return indices, scores
-        accepted = (to_numpy(scores) >= 1) & (to_numpy(length) > 0)
-        names = np.zeros(probability.shape[0], np.int64) if groups is None else to_numpy(groups)
-        order = to_numpy(indices)
+            return order
+        accepted = (scored.numbers >= 1) & (scored.length > 0)
+        names = np.zeros(scored.numbers.shape[0], np.int64) if scored.groups is None else scored.groups
         best = {int(order[first]) for first in np.unique(names[order], return_index=True)[1]}  # one of each at least
-        kept = [i for i in order.tolist() if accepted[i] or i in best]
-        return constant(np.asarray(kept, dtype=np.int32), like=probability), scores
+        return np.asarray([i for i in order.tolist() if accepted[i] or i in best], dtype=np.int32)

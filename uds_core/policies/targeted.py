@@ -13,6 +13,7 @@ from ..choice import Budget, top_k
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import empty_window, shift_in, spread
+from ._scored import Scored
 from ._wrapped import Wrapping
 
 _LEAST = 1e-30  # of a frequency whose logarithm is taken
@@ -110,17 +111,25 @@ class Targeted(Wrapping):
         drawn = ratio + float(self.noise) * spread(window) * noise
         state = state._replace(pool=pool, ratios=window, step=state.step + 1)
         if self.policy is None:
-            indices = top_k(drawn, self.counted(features), budget=self.budget, groups=groups)
-            return Selection(indices=indices, scores=drawn, parts={"importance": ratio}), state
+            scored = Scored.of(features, drawn, parts={"importance": ratio}, groups=groups)
+            return scored.selection(scored.best(self.budget)), state
+        chosen = self._among(drawn, length, groups)
+        parts = {"importance": ratio, "drawn": xp.astype(chosen, ratio.dtype)}
+        inside = self.choose_inside(state.policy, features, ~chosen, groups=groups, beside=parts)
+        indices = inside.selection.on_host().indices
+        selection = inside.selected(scores=inside.scores, indices=indices, parts=parts, metrics={})
+        return selection, state._replace(policy=inside.state)
+
+    def _among(self, drawn: Array, length: Array, groups: Array | None) -> Array:
+        """Return which samples (batch,) the policy inside chooses among."""
         budget = Budget(keep=float(self.among))
-        chosen = np.zeros(counts.shape[0], dtype=bool)
+        if groups is None:
+            xp = array_namespace(drawn)
+            place = xp.argsort(top_k(drawn, length, budget=Budget()), stable=True)
+            return place < budget.size(drawn.shape[0])
+        chosen = np.zeros(drawn.shape[0], dtype=bool)
         chosen[to_numpy(top_k(drawn, length, budget=budget, groups=groups))] = True
-        aside = constant(~chosen, like=counts)
-        selection, inside = self.choose_inside(state.policy, features, aside, groups=groups)
-        parts = {**selection.parts, "importance": ratio, "drawn": constant(chosen, like=ratio, dtype=ratio.dtype)}
-        return Selection(
-            indices=selection.indices, scores=selection.scores, parts=parts, metrics=selection.metrics
-        ), state._replace(policy=inside)
+        return constant(chosen, like=drawn)
 
     def _ratios(self, counts: Array, pool: Array) -> Array:
         """Return the log importance weights (batch,), divided by the root of the number of n-grams."""

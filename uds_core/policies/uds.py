@@ -1,20 +1,22 @@
 """Utility-Diversity Sampling."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .. import _options
-from .._array import Array, array_namespace, device
+from .._array import Array, array_namespace, constant, device
+from .._host import Host
 from ..candidates import Candidates, Features, Selection
-from ..choice import greedy, top_k, with_score
+from ..choice import greedy, with_score
 from ..gumbel import gumbel_top_k
-from ..memory import Distance, Memory, Reservoir, distances, storable
+from ..memory import Distance, Memory, Reservoir, distances
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import SAMPLED_ENTRIES, NuclearMethod, frobenius_norm, nuclear_norm
 from ..tradeoff import Alpha, Spreads, check_alpha, check_weight, combine, empty_window, median, shift_in
 from ._budgeted import TokenBudgeted
 from ._rated import Rating
+from ._scored import Scored, is_storable
 from ._sketched import MEMORY_DISTANCE, Sketched, check_fingerprint, fingerprint, length_divisor, memory_distance
 
 
@@ -147,13 +149,16 @@ class UDS(Sketched, TokenBudgeted):
         """Choose by utility + alpha x diversity; then add the chosen, and no others, to the memory."""
         self.warn_without_budget()
         rating = self.rate(self.init(features) if state is None else state, features)
-        drawn, weights = self._pick(rating.state, features, rating.scores, groups)
-        indices = self.scored_only(drawn, rating.scores)
-        weights = None if weights is None else with_score(weights, drawn, rating.scores)
-        selection = Selection(
-            indices=indices, scores=rating.scores, weights=weights, parts=rating.parts, metrics=rating.metrics
-        )
-        return selection, self.remember(rating.state, features, indices, rating.scores)
+        beside: dict[str, Any] = {"storable": rating.storable}
+        if self.in_batch == "greedy":
+            beside |= {"radius": median(rating.state.nearest), "sketch": features["sketch"]}
+        scored = Scored.of(features, rating.scores, parts=rating.parts, metrics=rating.metrics, groups=groups, **beside)
+        drawn, weights = self._pick(rating.state, scored)
+        indices = self.scored_only(drawn, scored.numbers)
+        weights = None if weights is None else with_score(weights, drawn, scored.numbers)
+        remembered = indices[scored.host["storable"][indices]]
+        state = self.remember(rating.state, features, constant(remembered, like=rating.scores))
+        return scored.selection(indices, weights), state
 
     def fingerprint(self) -> int:
         """Return the fingerprint of the options that sketches depend on."""
@@ -190,12 +195,13 @@ class UDS(Sketched, TokenBudgeted):
         scores = xp.where(present, combined.scores, xp.zeros_like(combined.scores))
         parts = {"utility": utility, "diversity": far}
         after = UDSState(state.memory, spreads, ratio, nearest, state.step, state.recipe)
-        return Rating(scores, parts, {"alpha": combined.alpha}, after)
+        able = is_storable(features["sketch"], xp.isfinite(scores) & present)
+        return Rating(scores, parts, {"alpha": combined.alpha}, after, able)
 
-    def remember(self, state: UDSState, features: Features, indices: Array, scores: Array, /) -> UDSState:
+    def remember(self, state: UDSState, features: Features, indices: Array, /) -> UDSState:
         """Return the state with the chosen samples in the memory."""
-        known = array_namespace(scores).isfinite(scores) & (features["length"] > 0)
-        memory = state.memory.push(storable(features["sketch"], indices, known))
+        sketch = features["sketch"]
+        memory = state.memory.push(array_namespace(sketch).take(sketch, indices, axis=0))
         return UDSState(memory, state.spreads, state.ratio, state.nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
@@ -224,19 +230,16 @@ class UDS(Sketched, TokenBudgeted):
             return far + mean, state.nearest
         return far, shift_in(state.nearest, xp.astype(nearest, sketch.dtype, copy=False))
 
-    def _pick(
-        self, state: UDSState, features: Features, scores: Array, groups: Array | None
-    ) -> tuple[Array, Array | None]:
-        length = features["length"]
+    def _pick(self, state: UDSState, scored: Scored) -> tuple[Host, Host | None]:
         seed, tau = (self.seed, state.step), self.temperature
+        given: dict[str, Any] = {"budget": self.budget, "groups": scored.groups}
         if tau is not None:
-            drawn = gumbel_top_k(scores, length, budget=self.budget, temperature=tau, seed=seed, groups=groups)
+            drawn = gumbel_top_k(scored.numbers, scored.length, temperature=tau, seed=seed, **given)
             return drawn.indices, drawn.weights
         if self.in_batch == "greedy":
-            radius = float(median(state.nearest))
-            counted = self.counted(features)
-            return greedy(scores, features["sketch"], counted, budget=self.budget, radius=radius, groups=groups), None
-        return top_k(scores, self.counted(features), budget=self.budget, groups=groups), None
+            sketch, radius = scored.host["sketch"], float(scored.host["radius"])
+            return greedy(scored.numbers, sketch, scored.counted(self.budget), radius=radius, **given), None
+        return scored.best(self.budget), None
 
 
 def _known(values: Array, present: Array) -> Array:

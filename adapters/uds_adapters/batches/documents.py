@@ -76,6 +76,7 @@ class DocumentView:
         self.beside = {} if beside is None else beside
         for name in ("attention_mask", "labels", "shift_labels"):
             entries.check_shape(name, batch.get(name), (1, self._time))
+        self._tokens: torch.Tensor | None = None  # see `unread`
         self._borders = list(borders) if borders else _borders(batch)
         self._step = 1 if indexer else row_alignment(self._time, self._time - self._borders[-1][1])
         self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
@@ -106,7 +107,18 @@ class DocumentView:
         """Number of rows with loss of each document (batch,); all rows without labels."""
         if self.labels is None:
             return torch.tensor(_lengths(self._borders))
-        return (self.labels != IGNORE).sum(1).cpu()
+        if self._tokens is None:
+            self.bring(entries.on_host(self.unread()))
+        assert self._tokens is not None
+        return self._tokens
+
+    def unread(self) -> dict[str, torch.Tensor]:
+        """Return the number of rows with loss, on the batch's device."""
+        return {} if self.labels is None else {"tokens": (self.labels != IGNORE).sum(1)}
+
+    def bring(self, values: Mapping[str, torch.Tensor], /) -> None:
+        """Take what `unread` named, on the host."""
+        self._tokens = values.get("tokens")
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
         """Return the model's output (1, positions, width) as (batch, time, width), zeros after a document's end.

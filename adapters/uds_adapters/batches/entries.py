@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+import uds_core as uds
+
 __all__ = [
     "IGNORE",
     "LOSS_WEIGHTS",
@@ -24,6 +26,7 @@ __all__ = [
     "is_shared",
     "joined",
     "of",
+    "on_host",
     "picked",
     "refuse",
     "same_kind",
@@ -149,6 +152,11 @@ def of(beside: Mapping[str, torch.Tensor], indices: torch.Tensor, /) -> dict[str
     return {name: numbers[indices.to(numbers.device)] for name, numbers in beside.items()}
 
 
+def on_host(tensors: Mapping[str, torch.Tensor], /) -> dict[str, torch.Tensor]:
+    """Return tensors on the CPU, those of one device in one transfer."""
+    return {name: torch.from_numpy(values) for name, values in uds.to_host(tensors).items()}
+
+
 def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor | None:
     """Return the target of each row (batch, time): the next label, -100 at the last; the labels without `shift`."""
     if batch.get("shift_labels") is not None:
@@ -249,7 +257,7 @@ def picked(value: Any, axis: int | None, indices: torch.Tensor, /) -> Any:
     if axis is None:
         return value
     if isinstance(value, torch.Tensor):
-        return value.index_select(axis, indices.to(value.device))
+        return value.index_select(axis, indices.to(value.device, non_blocking=True))
     return _listed(value, [value[i] for i in indices.tolist()])
 
 

@@ -58,6 +58,7 @@ class PaddedView:
                 name, batch.get(name), (self._number, self._written if name in _WRITTEN else self._read)
             )
         self._axes = {} if indexer else {name: self._axes_of(name, value) for name, value in batch.items()}
+        self._host: dict[str, torch.Tensor] = {}  # see `unread`
 
     def __len__(self) -> int:
         return self._number
@@ -81,11 +82,28 @@ class PaddedView:
     @property
     def tokens(self) -> torch.Tensor:
         """Number of rows with loss of each sample (batch,); without labels, of rows that are not padding."""
-        if self.labels is not None:
-            return (self.labels != IGNORE).sum(1).cpu()
-        if self.mask is not None:
-            return self.mask.sum(1).cpu()
-        return torch.full((self._number,), self._written, dtype=torch.int64)
+        if self.labels is None and self.mask is None:
+            return torch.full((self._number,), self._written, dtype=torch.int64)
+        return self._on_host("tokens")
+
+    def unread(self) -> dict[str, torch.Tensor]:
+        """Return the number of rows with loss, and the columns that are used, on the batch's device."""
+        labels, wanted = self.labels, dict[str, torch.Tensor]()
+        counted = self.mask if labels is None else labels != IGNORE
+        if counted is not None:
+            wanted["tokens"] = counted.sum(1)
+        sides = (False, True) if self._layout.decoder else (False,)
+        columns = {decoder: None if self._indexer else self._used(decoder=decoder) for decoder in sides}
+        return wanted | {f"columns {side}": used for side, used in columns.items() if used is not None}
+
+    def bring(self, values: Mapping[str, torch.Tensor], /) -> None:
+        """Take what `unread` named, on the host."""
+        self._host.update(values)
+
+    def _on_host(self, name: str) -> torch.Tensor:
+        if name not in self._host:
+            self.bring(entries.on_host(self.unread()))
+        return self._host[name]
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
         """Return the model's output (batch, time, width), the last positions if there are more than the batch has."""
@@ -167,17 +185,24 @@ class PaddedView:
     def _columns(self, indices: torch.Tensor, *, decoder: bool) -> tuple[int, int]:
         """Return the first column and the end of those with a token or a target of one of the samples, aligned."""
         width = self._written if decoder else self._read
+        if f"columns {decoder}" not in self._host and self._used(decoder=decoder) is None:
+            return 0, width
+        mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
+        used = self._on_host(f"columns {decoder}")
+        first, last = _span(used, from_left=mask is not None)
+        step = alignment(width, width - (last - first))
+        return aligned(*_span(used[indices], from_left=mask is not None), width, step)
+
+    def _used(self, *, decoder: bool) -> torch.Tensor | None:
+        """Return the columns (batch, time) with a token or a target; None where it is not known which may be cut."""
         mask = self.batch.get("decoder_attention_mask" if decoder else "attention_mask")
         marks = [] if mask is None else [mask != 0]
         if decoder or (not self._layout.decoder and mask is not None):
             known = (self.batch.get("labels"), self.labels)
             marks += [target != IGNORE for target in known if target is not None]
         if not marks or any(self._may_have_time(name) for name in self.batch):
-            return 0, width  # the padding is unknown, or trimming could cut numbers that are no columns
-        used = torch.stack([mark.to(marks[0].device) for mark in marks]).any(0).cpu()
-        first, last = _span(used, from_left=mask is not None)
-        step = alignment(width, width - (last - first))
-        return aligned(*_span(used[indices], from_left=mask is not None), width, step)
+            return None  # the padding is unknown, or trimming could cut numbers that are no columns
+        return torch.stack([mark.to(marks[0].device) for mark in marks]).any(0)
 
 
 def _span(used: torch.Tensor, *, from_left: bool) -> tuple[int, int]:

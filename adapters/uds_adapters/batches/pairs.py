@@ -61,6 +61,7 @@ class PairView:
             raise ValueError(msg)
         self._apart = {} if indexer else {name: value for name, value in batch.items() if self._is_apart(name, value)}
         together = {name: value for name, value in batch.items() if name not in self._apart}
+        self._tokens: torch.Tensor | None = None  # see `unread`
         self._sequences = PaddedView(together, indexer=indexer, layout=layout._replace(sequences=1))
 
     def __len__(self) -> int:
@@ -89,8 +90,21 @@ class PairView:
     @property
     def tokens(self) -> torch.Tensor:
         """Number of rows with loss of each sample (batch,); all of its rows without labels."""
+        if self._tokens is None:
+            self.bring(entries.on_host(self.unread()))
+        assert self._tokens is not None
+        return self._tokens
+
+    def unread(self) -> dict[str, torch.Tensor]:
+        """Return the number of rows with loss, and what the sequences have unread, on the batch's device."""
         labels = self.labels
-        return (self.mask if labels is None else labels != IGNORE).sum(1).cpu()
+        own = (self.mask if labels is None else labels != IGNORE).sum(1)
+        return {"tokens of samples": own, **self._sequences.unread()}
+
+    def bring(self, values: Mapping[str, torch.Tensor], /) -> None:
+        """Take what `unread` named, on the host."""
+        self._tokens = values["tokens of samples"]
+        self._sequences.bring(values)
 
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
         """Return the model's output (sequences * samples, time, width) as (batch, time, width), zeros after the end."""

@@ -49,6 +49,14 @@ class SampleView(Protocol):
         """Number of rows with loss of each sample (batch,), int64 on the CPU; all of its rows without labels."""
         ...
 
+    def unread(self) -> dict[str, torch.Tensor]:
+        """Return what the host will read of the batch, where it is: name -> tensor."""
+        ...
+
+    def bring(self, values: Mapping[str, torch.Tensor], /) -> None:
+        """Take what `unread` named, on the host: nothing waits for the device again."""
+        ...
+
     def arrange(self, x: torch.Tensor, /) -> torch.Tensor:
         """Return the model's output for each position of this batch, as (batch, time, width)."""
         ...

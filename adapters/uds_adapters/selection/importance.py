@@ -23,10 +23,11 @@ def weights_of(policy: uds.Policy, selection: uds.Selection | None, number: int,
     """
     if selection is None:
         return torch.ones(number) if policy.needs.weights else None
-    if selection.weights is None:
+    host = selection.on_host()
+    if host.weights is None:
         return None
     weights = torch.zeros(number)
-    weights[selection.indices.cpu().long()] = selection.weights.detach().float().cpu()
+    weights[torch.from_numpy(host.indices).long()] = torch.from_numpy(host.weights).float()
     return weights
 
 
@@ -78,5 +79,5 @@ def _with_weights(
     if len(samples) != len(weights):
         msg = f"{len(weights)} samples were chosen, and the batch to train has {len(samples)}: weights do not fit"
         raise ValueError(msg)
-    spread = samples.spread(weights.to(tokens(batch).device))
+    spread = samples.spread(weights.to(tokens(batch).device, non_blocking=True))
     return same_kind(batch, {**samples.batch, batches.LOSS_WEIGHTS: spread})

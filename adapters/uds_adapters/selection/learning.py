@@ -41,7 +41,7 @@ def expected(
     for assignment, selection in zip(assignments, selections, strict=True):
         numbers = torch.zeros(len(assignment.pool.tokens), dtype=torch.int64)
         if selection is not None:
-            chosen = selection.indices.cpu().long()
+            chosen = torch.from_numpy(selection.on_host().indices).long()
             numbers[chosen] = number + 1 + torch.arange(len(chosen))
             number += len(chosen)
         places += [part - 1 for part in assignment.weights(numbers)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+import torch
+
 import uds_core as uds
 
 from ..ranks import Ranks
@@ -56,8 +58,9 @@ def of(selection: uds.Selection | None, /) -> dict[str, float]:
     """Return the means of the score's parts and the policy's own metrics that are known; empty without a selection."""
     if selection is None:
         return {}
-    values = {f"{name}_mean": float(part.float().nanmean()) for name, part in selection.parts.items()}
-    own = {name: float(value) for name, value in selection.metrics.items()}
+    host = selection.on_host()
+    values = {f"{name}_mean": float(torch.from_numpy(part).float().nanmean()) for name, part in host.parts.items()}
+    own = {name: float(value) for name, value in host.metrics.items()}
     return values | {name: value for name, value in own.items() if value == value}  # noqa: PLR0124 - not known yet
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import measure
 import torch
-from step import Batch, placed, pretrained, random_qwen
+from step import VOCAB, Batch, placed, pretrained, random_qwen
 
 import uds_core as uds
 
@@ -39,8 +39,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256, help="of the random model")
     parser.add_argument("--layers", type=int, default=4, help="of the random model")
     parser.add_argument("--bf16", action="store_true", help="weights in bfloat16")
+    parser.add_argument("--qwen7b", action="store_true", help="the random model has the sizes of Qwen2.5-7B")
+    parser.add_argument("--only-random", action="store_true", help="without the pretrained model")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--vocab", type=int, default=151_936, help="of the random model")
+    parser.add_argument("--vocab", type=int, default=VOCAB, help="of the random model")
     parser.add_argument("--policy", action="append", help="only these; default: all")
     parser.add_argument("--write", action="store_true")
     return parser.parse_args()
@@ -128,8 +130,8 @@ def main() -> None:
     """Measure, and print tables and a JSON line."""
     options = parse()
     torch.set_num_threads(options.threads)
-    makers = {f"random Qwen2, V = {options.vocab:,}": lambda o: random_qwen(o, vocab=o.vocab)}
-    if options.model.is_dir() and options.data.is_file():
+    makers = {f"random Qwen2, V = {options.vocab:,}": random_qwen}
+    if not options.only_random and options.model.is_dir() and options.data.is_file():
         makers = {options.model.name: pretrained, **makers}
     cases = {}
     for case, make in makers.items():

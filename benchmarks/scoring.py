@@ -30,6 +30,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="weight and hidden states in bfloat16")
+    parser.add_argument("--no-growth", action="store_true", help="without the lines of growth")
     parser.add_argument("--write", action="store_true", help="into results/")
     parser.add_argument("--plot", action="store_true", help="draw the committed results of the CPU, measure nothing")
     return parser.parse_args()
@@ -41,7 +43,8 @@ def tensors(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = torch.randn(shape.batch, shape.time, shape.width, generator=generator)
     hidden = hidden + 2 * torch.randn(shape.width, generator=generator)
     weight = torch.randn(shape.vocab, shape.width, generator=generator) / shape.width**0.5
-    return hidden.to(shape.device), weight.to(shape.device)
+    dtype = torch.bfloat16 if shape.bf16 else torch.float32
+    return hidden.to(shape.device, dtype), weight.to(shape.device, dtype)
 
 
 def main() -> None:
@@ -68,7 +71,7 @@ def main() -> None:
         return policy.examine(uds.Candidates(uds.Head(weight, frozen=False)(hidden)))
 
     def theirs() -> Any:
-        return authors.examine(hidden @ weight.T)
+        return authors.examine((hidden @ weight.T).float())
 
     def dense_from(logits: torch.Tensor) -> Callable[[], Any]:
         return lambda: policy.examine(uds.Candidates(logits))
@@ -88,12 +91,14 @@ def main() -> None:
         row["times_faster"] = base["seconds"] / row["seconds"]
         row["times_less_memory"] = base["extra_bytes"] / max(row["extra_bytes"], 1)
     exact = uds.nuclear_norm(head(hidden), method="svd")
-    error = (exact - authors.examine(hidden @ weight.T)[0]).abs().max() / exact.max()
+    error = (exact - authors.examine((hidden @ weight.T).float())[0]).abs().max() / exact.max()
     report(shape, rows, preparing=preparing, error=float(error))
-    grown = growth.grown(shape.width, repeat=shape.repeat, device=shape.device)
-    shares = growth.share(repeat=shape.repeat, device=shape.device)
-    growth.report(grown, shares)
-    sizes = {name: getattr(shape, name) for name in ("batch", "time", "width", "vocab", "threads", "repeat")}
+    grown, shares = {}, {}
+    if not shape.no_growth:
+        grown = growth.grown(shape.width, repeat=shape.repeat, device=shape.device)
+        shares = growth.share(repeat=shape.repeat, device=shape.device)
+        growth.report(grown, shares)
+    sizes = {name: getattr(shape, name) for name in ("batch", "time", "width", "vocab", "bf16", "threads", "repeat")}
     line = {"benchmark": "scoring", "shape": sizes, "rows": rows, "preparing_seconds": preparing}
     line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings(shape.device)}
     print("\n" + json.dumps(line))
@@ -103,7 +108,8 @@ def main() -> None:
 
 def report(shape: argparse.Namespace, rows: dict[str, dict[str, float]], *, preparing: float, error: float) -> None:
     """The table for people."""
-    print(f"B={shape.batch} N={shape.time} h={shape.width} V={shape.vocab}, float32, {shape.threads} thread(s)\n")
+    kind = "bfloat16" if shape.bf16 else "float32"
+    print(f"B={shape.batch} N={shape.time} h={shape.width} V={shape.vocab}, {kind}, {shape.threads} thread(s)\n")
     print(f"{'':38}{'ms':>10}{'faster':>10}{'extra MiB':>12}{'less memory':>14}")
     for name, row in rows.items():
         print(

@@ -12,6 +12,7 @@ pretrained one on worked answers of GSM8K, where it is at hand, and a random Qwe
 """
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,11 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 FIGURE = ROOT / "docs" / "figures" / "step"
 Batch = dict[str, torch.Tensor]
+VOCAB = 151_936
+QWEN7B = {
+    "vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4,
+}  # fmt: skip
 
 
 class Looking:
@@ -55,6 +61,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256, help="of the random model")
     parser.add_argument("--layers", type=int, default=4, help="of the random model")
     parser.add_argument("--bf16", action="store_true", help="weights in bfloat16")
+    parser.add_argument("--vocab", type=int, default=VOCAB, help="of the random model")
+    parser.add_argument("--qwen7b", action="store_true", help="the random model has the sizes of Qwen2.5-7B")
+    parser.add_argument("--only-random", action="store_true", help="without the pretrained model")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time (without malloc variables)")
     parser.add_argument("--write", action="store_true")
@@ -78,18 +87,34 @@ def pretrained(options: argparse.Namespace) -> tuple[Any, Batch]:
     return model, {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
-def random_qwen(options: argparse.Namespace, *, vocab: int = 151_936) -> tuple[Any, Batch]:
-    """The vocabulary of Qwen2, `--layers` of `--width`; random tokens."""
+def random_qwen(options: argparse.Namespace, *, vocab: int | None = None) -> tuple[Any, Batch]:
+    """A Qwen2 of `--layers` of `--width`, or of the sizes of Qwen2.5-7B; random tokens."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=vocab, hidden_size=options.width, intermediate_size=4 * options.width,
-        num_hidden_layers=options.layers, num_attention_heads=options.width // 64,
-        num_key_value_heads=options.width // 64, tie_word_embeddings=False,
-    )  # fmt: skip
+    vocab = vocab or int(QWEN7B["vocab_size"] if options.qwen7b else options.vocab)
+    heads = max(1, options.width // 64)
+    sizes = {
+        "hidden_size": options.width, "intermediate_size": 4 * options.width, "num_hidden_layers": options.layers,
+        "num_attention_heads": heads, "num_key_value_heads": heads,
+    }  # fmt: skip
+    sizes |= QWEN7B if options.qwen7b else {}
+    config = Qwen2Config(**{**sizes, "vocab_size": vocab}, tie_word_embeddings=False)
     ids = torch.randint(0, vocab, (options.batch, options.time))
-    return Qwen2ForCausalLM(config), {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    with torch.device(options.device), dtype_of_weights(options):  # the host need not have room for it
+        model = Qwen2ForCausalLM(config)
+    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+@contextlib.contextmanager
+def dtype_of_weights(options: argparse.Namespace) -> Iterator[None]:
+    """Make new floating-point tensors in the dtype of the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if options.bf16 else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def placed(model: Any, batch: Batch, options: argparse.Namespace) -> tuple[Any, Batch]:
@@ -166,12 +191,14 @@ def measured(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str,
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[..., tuple[Any, Batch]], bool]]:
     """Names, how to make each model and its batch, and whether with LoRA."""
-    made = {f"random Qwen2, V = {151_936:,}": random_qwen}
-    if options.model.is_dir() and options.data.is_file():
+    vocab = QWEN7B["vocab_size"] if options.qwen7b else options.vocab
+    made: dict[str, Callable[..., tuple[Any, Batch]]] = {f"random Qwen2, V = {vocab:,}": random_qwen}
+    if not options.only_random and options.model.is_dir() and options.data.is_file():
         made = {options.model.name: pretrained, **made}
     for name, make in made.items():
         yield f"{name}, LoRA", make, True
-        yield f"{name}, all trained", make, False
+        if not options.qwen7b:
+            yield f"{name}, all trained", make, False
 
 
 def extra_memory(options: argparse.Namespace) -> list[dict[str, int]]:
@@ -180,7 +207,8 @@ def extra_memory(options: argparse.Namespace) -> list[dict[str, int]]:
     from uds_adapters.scoring.scorer import Scorer
 
     found = []
-    for vocab in (16_000, 32_000, 64_000, 128_000):
+    sizes = (16_000, 32_000, 64_000, 128_000) if options.vocab == VOCAB else (options.vocab, 2 * options.vocab)
+    for vocab in sizes:
 
         def prepare(vocab: int = vocab) -> Callable[[], Any]:
             model, batch = random_qwen(options, vocab=vocab)
@@ -218,6 +246,7 @@ def ratios(row: dict[str, float]) -> dict[str, float]:
     return {
         "x_pass_over_backbone": row["scoring_pass"] / row["backbone"],
         "x_scoring_over_backbone": row["scoring"] / row["backbone"],
+        "x_examine_over_backbone": (row["scoring"] - row["scoring_pass"]) / row["backbone"],
         "x_step_over_floor": row["step"] / floor,
         "x_step_over_all": row["step"] / row["train_all"],
         "x_authors_over_step": row["authors_step"] / row["step"],
@@ -268,7 +297,7 @@ def main() -> None:
     if options.memory:
         memory = extra_memory(options)
         report_memory(memory)
-        found: dict[str, Any] = {"memory": memory}
+        found: dict[str, Any] = {"rows": memory} if options.only_random else {"memory": memory}
     else:
         rows = measure_rows(options)
         report(rows, options)

@@ -309,7 +309,7 @@ class BatchSelector:
             self.last, chosen = None, torch.arange(len(pool.tokens))
         else:
             self.last = self._choose(scored.policy, pool)
-            chosen = self.last.indices.sort().values.cpu()
+            chosen = torch.from_numpy(self.last.on_host().indices).sort().values
         assignment = Assignment(
             chosen,
             pool,

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, constant, to_numpy
+from .._array import Array
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
 from ..ledger import Ledger
 from ..policy import Needs
 from ..registry import register
+from ._scored import Scored
 from ._trained import Ids, Trained, after_choice, nobody, training_needs
 
 
@@ -78,23 +79,19 @@ class InfoBatch(Trained):
     ) -> tuple[Selection, PrunedLosses]:
         """Leave samples out at random; scores are p_i / u_i, u_i uniform in (0, 1], at least 1 where kept."""
         state = self.init(features) if state is None else state
-        ids, length = to_numpy(features["id"]), features["length"]
+        host = Scored.of(features, features["length"], groups=groups, id=features["id"])
+        ids = host.host["id"]
         known = state.losses.values
         losses = state.losses.look_up(ids)
         mean = known.mean(dtype=np.float64) if len(known) else 0.0
         low = losses < mean  # False where it is not known
         probability = np.where(low, 1.0 - float(self.prune), 1.0)
-        accepted = np.where(to_numpy(length) > 0, probability, 0.0)
+        accepted = np.where(host.length > 0, probability, 0.0)
         generator: Any = _random.generator(self.seed, Stream.RANDOM, state.step)
         uniform = 1.0 - generator.random(len(ids))
-        scores = constant((accepted / uniform).astype(np.float32), like=length, dtype=length.dtype)
+        scored = host.rescored(accepted / uniform, parts={"probability": probability})
         number = max(int((accepted >= uniform).sum()), 1)
-        kept = to_numpy(top_k(scores, length, budget=Budget(count=number)))
-        selection = Selection(
-            indices=constant(kept.astype(np.int32), like=length),
-            scores=scores,
-            weights=constant(1.0 / probability[kept], like=length, dtype=length.dtype),
-            parts={"probability": constant(probability, like=length, dtype=length.dtype)},
-        )
+        kept = top_k(scored.numbers, scored.length, budget=Budget(count=number))
+        selection = scored.selection(kept, (1.0 / probability[kept]).astype(scored.numbers.dtype))
         awaited = after_choice(state.awaited, ids, selection)
         return selection, PrunedLosses(state.losses, awaited, state.step + 1)

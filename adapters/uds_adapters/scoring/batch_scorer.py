@@ -105,6 +105,20 @@ class BatchScorer:
         `choice`: its number. `state`: returns the policy's state, given features without logits; of the first choice
         by default.
         """
+        features = self._features(policy, views, choice=choice, state=state)
+        self._bring(views)
+        return features
+
+    def _features(
+        self,
+        policy: uds.Policy | None,
+        views: Sequence[batches.SampleView],
+        /,
+        *,
+        choice: int,
+        state: Callable[[uds.Features], Any] | None,
+    ) -> uds.Features:
+        """Return the features; what the host reads of the batches may still be on their device."""
         if policy is None:
             return {}
         if self._scorer is None or self._sharded is None or not policy.needs.forward_pass_at(choice):
@@ -155,6 +169,16 @@ class BatchScorer:
         before = None if state is None else state(features)
         view = functools.partial(batches.view, indexer=self.indexer, layout=self.layout)
         return with_exact_scores(features, samples, self._scorer.examine, view=view, policy=policy, state=before)
+
+    def _bring(self, views: Sequence[batches.SampleView]) -> None:
+        """Bring to the host what is read there in the rest of the step, in one transfer."""
+        unread = [view.unread() for view in views] + ([] if self.probe is None else [self.probe.unread()])
+        host = entries.on_host({f"{i} {name}": x for i, some in enumerate(unread) for name, x in some.items()})
+        brought = [{name: host[f"{i} {name}"] for name in some} for i, some in enumerate(unread)]
+        for view, values in zip(views, brought, strict=False):
+            view.bring(values)
+        if self.probe is not None:
+            self.probe.bring(brought[-1])
 
     def _without_logits(self, policy: uds.Policy, samples: batches.SampleView) -> uds.Features:
         mask, labels = samples.mask, samples.labels

@@ -145,7 +145,8 @@ class HeadReader:
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
-            errors = {after: _errors(map(after, raw), logits) for after in hypotheses}
+            found = torch.stack([_errors(map(after, raw), logits) for after in hypotheses]).tolist()
+            errors = dict(zip(hypotheses, found, strict=True))
             after = min(errors, key=lambda after: errors[after][1])
             if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
                 return after
@@ -157,7 +158,7 @@ class HeadReader:
         raw = linear.raw[..., : logits.shape[-1]]
         if linear.weight is None or raw.shape != logits.shape:
             return False
-        return _errors(map(after, raw), logits)[0] <= _tolerance(raw.dtype, logits.dtype)
+        return float(_errors(map(after, raw), logits)[0]) <= _tolerance(raw.dtype, logits.dtype)
 
     def head(self, linear: Linear, after: After, vocab: int, *, reuse: bool = True) -> uds.Head:
         """Return the head that computes the model's logits, before any cap, from hidden states.
@@ -287,20 +288,18 @@ def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
 
 def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> bool:
     tolerance = max(_tolerance(got.dtype, expected.dtype, *dtypes), 2 * _coarse_products())
-    return got.shape == expected.shape and _errors(got, expected)[0] <= tolerance
+    return got.shape == expected.shape and float(_errors(got, expected)[0]) <= tolerance
 
 
-def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> tuple[float, float]:
-    """Return the largest and mean difference of logits, one sample at a time to save memory."""
+def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> torch.Tensor:
+    """Return the largest and mean difference of logits (2,), on their device; one sample at a time to save memory."""
     errors = torch.stack([_relative(one, other) for one, other in zip(got, expected, strict=True)])
-    return float(errors[:, 0].max()), float(errors[:, 1].mean())
+    return torch.stack([errors[:, 0].max(), errors[:, 1].mean()])
 
 
 def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Return the largest and mean relative difference; values that are not finite must be so in both."""
     got, expected = got.float(), expected.float()
-    if torch.equal(got, expected):
-        return expected.new_zeros(2)
     sound = torch.isfinite(expected)
     size = torch.where(sound, expected.abs(), 0.0)
     difference = torch.where(sound, (got - expected).abs(), 0.0) / (size + size.square().mean().sqrt()).clamp(min=1e-30)

@@ -11,7 +11,7 @@ import torch
 import uds_core as uds
 
 from .. import batches
-from ..batches.entries import tokens
+from ..batches.entries import on_host, tokens
 from . import models
 from .head_probe import outside_autocast
 from .heads import After, capped
@@ -90,9 +90,8 @@ class TrainingProbe:
         mine = [one._replace(places=torch.where(one.places >= 0, one.places + before, -1)) for one in mine]
         if not mine:
             return
-        first = self._scorer.view(mine[0].batch).split(1)[0]
         if self._after is None and not self._compiled:
-            self._determine_transformation(first)
+            self._determine_transformation(self._scorer.view(mine[0].batch).split(1)[0])
         if self._compiled or self._unseen:
             self._score(mine)
         if not self._compiled:
@@ -259,11 +258,20 @@ class TrainingProbe:
     def _store(self, expected: _Expected, scores: torch.Tensor) -> None:
         self._new.append((expected.places, scores.detach().float()))  # moved later: the device need not be waited for
 
+    def unread(self) -> dict[str, torch.Tensor]:
+        """Return the new scores, on their device."""
+        return {str(number): scores for number, (_, scores) in enumerate(self._new)}
+
+    def bring(self, values: Mapping[str, torch.Tensor], /) -> None:
+        """Take what `unread` named, on the host."""
+        self._new = [(places, values[str(number)]) for number, (places, _) in enumerate(self._new)]
+
     def _enter(self) -> None:
         """Write the new scores into `measured`."""
+        self.bring(on_host(self.unread()))
         for places, scores in self._new:
             known = places >= 0
-            self.measured[places[known]] = scores.cpu()[known]
+            self.measured[places[known]] = scores[known]
         self._new = []
 
     def _view(self, expected: _Expected) -> batches.SampleView:

@@ -72,14 +72,18 @@ def finish(
     plan: Plan,
     runs: Runs,
     flags: Flags | None = None,
+    mapped: int = LIMIT,
 ) -> Mapping[str, Any]:
-    """Write the folder; show the tables, the verdict, and the path of the report; return what was written."""
+    """Write the folder; show the tables, the verdict, and the path of the report; return what was written.
+
+    At most `mapped` records are on the report's map, each of which costs a forward pass.
+    """
     command = shlex.join(["uds", *sys.argv[1:]])
     with (
-        bar("drawing a map of the records", total=min(LIMIT, len(task.train))) as drawn,
+        bar("drawing a map of the records", total=min(mapped, len(task.train))) as drawn,
         threads(plan.settings.threads),
     ):
-        chart = place_records(task, seed=plan.seed, after=drawn)
+        chart = place_records(task, seed=plan.seed, limit=mapped, after=drawn)
     found = describe(task, results, plan=plan, runs=runs, command=command, flags=flags, chart=chart)
     with counted("drawing the report") as drawn:
         report = save(found, runs.folder, after=drawn)

@@ -38,6 +38,7 @@ __all__ = [
     "located",
     "option",
     "output",
+    "policy_names",
     "settings",
     "source",
     "training",
@@ -67,14 +68,13 @@ MODEL: dict[str, Any] = {"parser": as_path_or_name, "metavar": "MODEL"}
 
 Seed = Annotated[int, training("Seed of the candidates' order, adapters and held-out split; with --seeds, the first.")]
 Seeds = Annotated[int, training("Number of seeds; every policy runs once per seed.")]
-Policies = Annotated[
-    list[str],
-    option(
-        f"Such as uds or uds:alpha=0.5,dim=256; give it several times. Names: {', '.join(NAMES)}, and yours.",
-        "--policy",
-        panel="Policy",
-    ),
-]
+policy_names = functools.partial(
+    option,
+    f"Such as uds or uds:alpha=0.5,dim=256; give it several times. Names: {', '.join(NAMES)}, and yours.",
+    "--policy",
+    panel="Policy",
+)
+Policies = Annotated[list[str], policy_names()]
 Output = Annotated[Path, output("Folder for the results; a run with the same options is resumed there.")]
 Overwrite = Annotated[bool, output("Start again, even if the folder holds files.", "--overwrite")]
 Jobs = Annotated[

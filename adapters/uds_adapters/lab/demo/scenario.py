@@ -17,9 +17,13 @@ from ..training.task import Task
 from . import instructions
 from .tiny_llama import build_model, build_tokenizer, pretrain
 
-__all__ = ["SETTINGS", "Sizes", "flags", "made", "make", "words"]
+__all__ = ["MAPPED", "POLICIES", "Sizes", "flags", "jobs", "made", "make", "outcome", "settings", "words"]
 
-SETTINGS = Settings(batch_size=32, steps=90, learning_rate=1e-3, threads=1)
+POLICIES = ("full", "random", "uds")
+MAPPED = 400
+"""Records on the map of the report."""
+
+_SETTINGS = Settings(batch_size=32, steps=90, learning_rate=1e-3, threads=1)
 
 _MADE = "demo.json"  # written last: what it says is there
 
@@ -36,6 +40,16 @@ class Sizes:
     """Fraction of near-duplicates in the training data."""
     wrong: float = 0.15
     """Fraction of wrong answers in the training data."""
+
+
+def settings() -> Settings:
+    """Return the settings of the runs."""
+    return _SETTINGS
+
+
+def jobs() -> int | None:
+    """Return how many runs are trained at once; None: as `uds compare` does."""
+    return None
 
 
 def made(folder: Path, /, *, sizes: Sizes, seed: int) -> Source | None:
@@ -58,7 +72,7 @@ def make(folder: Path, /, *, sizes: Sizes, seed: int, after_step: Callable[[int]
     tokenizer = build_tokenizer([*texts, *(f"{item.prompt}\n{item.completion}" for item in train)])
     model = build_model(tokenizer, seed=seed)
     steps = sizes.pretraining_steps
-    with threads(SETTINGS.threads):
+    with threads(_SETTINGS.threads):
         pretrain(model, tokenizer=tokenizer, texts=texts, steps=steps, seed=seed, after_step=after_step)
     instructions.write(train, folder / "train.jsonl")
     instructions.write(heldout, folder / "heldout.jsonl")
@@ -79,7 +93,7 @@ def _source(folder: Path) -> Source:
     )
 
 
-def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds: int) -> str:
+def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, name: str = "", seeds: int) -> str:  # noqa: ARG001 - of another demo
     """Return what is about to be shown, for a newcomer."""
     candidates = settings.batch_size
     kept = max(1, round(settings.keep * candidates))
@@ -108,3 +122,8 @@ def words(sizes: Sizes, settings: Settings, policies: Sequence[str], /, *, seeds
 def flags(task: Task, /) -> Mapping[str, Sequence[bool]]:
     """Return the known flaws of the generated training examples."""
     return {name: [bool(record.raw[name]) for record in task.records] for name in instructions.FLAWS}
+
+
+def outcome(_results: Mapping[str, Any], /) -> str:
+    """Return what is shown after the verdict: nothing."""
+    return ""

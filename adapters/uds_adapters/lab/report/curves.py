@@ -16,8 +16,11 @@ METRICS = ("loss", "accuracy", "exact_match")
 Line = list[tuple[float, Mapping[str, Any]]]
 
 
-def curves(runs: Sequence[Mapping[str, Any]], policies: Sequence[str], /) -> dict[str, Any]:
+def curves(runs: Sequence[Mapping[str, Any]], policies: Sequence[str], /, *, budget: str = "") -> dict[str, Any]:
     """Return for each policy the points of every seed, and their means.
+
+    Costs that points are drawn along come in the order of `ALONG`, but seconds come first where all runs have the same
+    `budget` of samples or tokens.
 
     A mean is taken of points that are equally far in their runs, so seeds may have different numbers of steps. A
     metric's `low` and `high` are one standard deviation off its mean; None for a single seed. The curve of a run that
@@ -28,6 +31,8 @@ def curves(runs: Sequence[Mapping[str, Any]], policies: Sequence[str], /) -> dic
     first = [run["evaluations"][0] for run in measured]
     metrics = [metric for metric in METRICS if first and all(_is_number(point.get(metric)) for point in first)]
     along = [name for name in ALONG if points and all(_is_number(point.get(name)) for point in points)]
+    if budget.partition("=")[0] in ("samples", "tokens"):
+        along.sort(key=lambda name: name != "seconds")
     shown = []
     for policy in policies:
         lines = {run["seed"]: _line(run, metrics) for run in measured if run["policy"] == policy}

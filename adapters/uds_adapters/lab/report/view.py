@@ -45,7 +45,7 @@ def view(results: Mapping[str, Any], /, *, name: str, after: Callable[[], None] 
         "seeds": len({run["seed"] for run in runs}),
         "summary": summary,
         "comparisons": results.get("comparisons") or [],
-        "curves": curves(runs, policies),
+        "curves": curves(runs, policies, budget=str(configuration.get("budget") or "")),
         "scores": scores.quantiles(),
         **_chosen(results, policies, scores),
         **records.listed(results, policies),

@@ -21,6 +21,9 @@ __all__ = ["demo"]
 
 def demo(
     *,
+    policies: Annotated[
+        list[str] | None, policy_names(show_default="full, random, uds; with --model random, fresh, predicted:entropy")
+    ] = None,
     model: Annotated[
         Path | None,
         training(
@@ -29,9 +32,6 @@ def demo(
             show_default="made on the spot",
             **MODEL,
         ),
-    ] = None,
-    policies: Annotated[
-        list[str] | None, policy_names(show_default="full, random, uds; with --model random, fresh, predicted:entropy")
     ] = None,
     keep: Annotated[float, training("Fraction of the candidates that is trained on, in (0, 1].")] = Settings.keep,
     seeds: Seeds = 3,

@@ -20,6 +20,7 @@ from .memory import Memory, Reservoir, diversity, pool_part
 from .ngrams import jaccard, ngram_counts, ngram_sketch
 from .policies import (
     GREATS,
+    RDS,
     UDS,
     Cascade,
     DivBS,
@@ -57,6 +58,7 @@ from .tradeoff import Spreads, combine, spread
 
 __all__ = [
     "GREATS",
+    "RDS",
     "UDS",
     "Array",
     "Budget",

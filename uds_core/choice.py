@@ -1,5 +1,6 @@
 """Budgets, and the choice of samples by score."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -192,6 +193,51 @@ def in_turn(
                 scores = after(index)
                 break
     return constant(np.asarray(picked, dtype=np.int32), like=scores)
+
+
+def round_robin(scores: Array, length: Array, /, *, budget: Budget, groups: Array | None = None) -> Array:
+    """Pick for each column of scores in turn the best sample that is left.
+
+    Parameters
+    ----------
+    scores
+        (batch, turns), at least one turn.
+    length, budget, groups
+        As in `top_k`; what was picked counts for all groups.
+
+    Returns
+    -------
+    Array
+        (k,) distinct indices, int32, in the order of picking.
+
+    Notes
+    -----
+    O(turns batch log batch), on the host.
+    """
+    values, lengths = to_numpy(scores), to_numpy(length)
+    if values.ndim != 2 or not values.shape[1]:
+        msg = f"`scores` must have shape (batch, turns) with at least one turn, got {tuple(scores.shape)}"
+        raise ValueError(msg)
+    check_scores(scores[:, 0], length, groups, budget)
+    quota = _Quota.of(budget, scores[:, 0], length, groups)
+    unknown = np.isnan(values)
+    last = np.where(unknown, 2, (lengths == 0)[:, None])
+    order = np.lexsort((np.where(unknown, 0.0, -values), last), axis=0)
+    left = np.ones(len(values), dtype=bool)
+    place = np.zeros(values.shape[1], dtype=np.int64)
+    picked: list[int] = []
+    for turn in itertools.cycle(range(values.shape[1])):
+        while place[turn] < len(values):
+            index = int(order[place[turn], turn])
+            place[turn] += 1
+            if left[index]:
+                left[index] = False
+                if quota.take(index):
+                    picked.append(index)
+                    break
+        if quota.full or not left.any():
+            return constant(np.asarray(picked, dtype=np.int32), like=scores)
+    raise AssertionError
 
 
 class _Quota:

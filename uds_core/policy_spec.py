@@ -56,9 +56,11 @@ def make_policy(spec: str, /, **shared: Any) -> Policy:
     make = get(name)
     known = inspect.signature(make).parameters
     unknown = [option for option in options if option not in known]
-    if unknown and "policy" in known:
+    inside = options.get("policy", known["policy"].default) if "policy" in known else None
+    if isinstance(inside, str) and inside:
         inner = {option: options.pop(option) for option in unknown}
-        options["policy"] = _inner(spec, options.get("policy", known["policy"].default), inner)
+        beside = {key: value for key, value in shared.items() if key not in known and key not in inner}
+        options["policy"] = _inner(spec, inside, inner, beside)
     elif unknown:
         msg = f"policy {spec!r}: {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
         raise ValueError(msg)
@@ -68,14 +70,14 @@ def make_policy(spec: str, /, **shared: Any) -> Policy:
     return make(**{**taken, **options})
 
 
-def _inner(spec: str, name: str, options: dict[str, Any]) -> Policy:
-    """Return the policy `name` with `options`, inside of the one that `spec` describes."""
+def _inner(spec: str, name: str, options: dict[str, Any], shared: dict[str, Any]) -> Policy:
+    """Return the policy `name` with `options`, inside of the one that `spec` describes; `shared`: where it has them."""
     make = get(name)
     known = inspect.signature(make).parameters
     if unknown := [option for option in options if option not in known]:
         msg = f"policy {spec!r}: neither it nor {name} has an option {unknown[0]!r}; {name} has {', '.join(known)}"
         raise ValueError(msg)
-    return make(**options)
+    return make(**{key: value for key, value in shared.items() if key in known}, **options)
 
 
 def parse_value(text: str, /) -> Any:

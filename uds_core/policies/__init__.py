@@ -11,6 +11,7 @@ from .loss import MaxLoss, RHOLoss
 from .loss_history import LossDrop, LossEMA
 from .predicted import Predicted
 from .progress import Progress
+from .rds import RDS
 from .reference import Reference, isometric_alpha, published_alpha
 from .selective_backprop import SelectiveBackprop
 from .targeted import Targeted
@@ -18,6 +19,7 @@ from .uds import UDS
 
 __all__ = [
     "GREATS",
+    "RDS",
     "UDS",
     "Cascade",
     "DivBS",

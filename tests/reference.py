@@ -523,3 +523,24 @@ def sampled_gram_error(logits, number):
     vocab = logits.shape[1]
     products = np.einsum("iv,jv->ijv", logits, logits)
     return np.sqrt(vocab**2 * (1 - number / vocab) / number * products.var(axis=2, ddof=1))
+
+
+def rds_embedding(hidden, mask):
+    """Means of hidden states (batch, time, width), each weighted by its position among the sample's tokens."""
+    embeddings = np.zeros((len(hidden), hidden.shape[2]))
+    for i, (states, there) in enumerate(zip(hidden, mask, strict=True)):
+        for position, state in enumerate(states[there], start=1):
+            embeddings[i] += position * state
+        embeddings[i] /= np.linalg.norm(embeddings[i]) or 1.0
+    return embeddings
+
+
+def in_turns(scores, length, count):
+    """The best sample that is left, for each column in turn; empty ones last, NaN last of all."""
+    picked = []
+    while len(picked) < min(count, len(scores)):
+        column = scores[:, len(picked) % scores.shape[1]]
+        last = np.where(np.isnan(column), 2, length == 0)
+        order = np.lexsort((-np.nan_to_num(column), last))
+        picked.append(next(int(i) for i in order if i not in picked))
+    return picked

@@ -6,7 +6,7 @@ Functions score logits on any array library; policies choose; adapters (`uds_ada
 from ._array import Array
 from ._host import to_host
 from .candidates import Candidates, Features, Selection, pool
-from .choice import Budget, greedy, top_k
+from .choice import Budget, greedy, round_robin, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .glance import glance, glance_width
 from .gumbel import GumbelSelection, gumbel_top_k
@@ -133,6 +133,7 @@ __all__ = [
     "published_alpha",
     "register",
     "restore",
+    "round_robin",
     "sketch_size",
     "spread",
     "to_host",

@@ -1,5 +1,6 @@
 """Policies in words."""
 
+import numpy as np
 import pytest
 
 import uds_core as uds
@@ -53,7 +54,9 @@ def test_values_that_python_cannot_hold(value):
         pair(f"x={value}", option="--trl")
 
 
-@pytest.mark.parametrize("spec", ["targeted", "targeted:keep=0.5", "fresh:targeted"])
-def test_a_target_cannot_come_from_a_command_line(spec):
-    with pytest.raises(LabError, match="needs samples of a target, which a command line cannot give"):
+@pytest.mark.parametrize("spec", ["targeted", "targeted:keep=0.5", "fresh:targeted", "rds"])
+def test_a_target_comes_from_a_file(spec):
+    with pytest.raises(LabError, match=r"needs samples of a target: name a file .* with `--target`"):
         make_policy(spec, keep=0.5, seed=0)
+    if spec != "rds":
+        assert make_policy(spec, keep=0.5, seed=0, provided={"target": np.ones(4)})

@@ -54,6 +54,7 @@ NOT_BEST = dict.fromkeys(
         "lossema trained",
         "greats",
         "divbs",
+        "rds",
         "predicted",
         "predicted uds",
         "progress",

@@ -18,6 +18,7 @@ POLICIES: dict[str, Any] = {
     "diversityonly": uds.DiversityOnly(**SMALL),
     "targeted": uds.Targeted(keep=0.5, target=TARGET, noise=0.5, seed=3),
     "targeted entropy": uds.Targeted(uds.Entropy(keep=0.5), target=TARGET, noise=0.5, seed=3),
+    "rds": uds.RDS(keep=0.5, target=np.random.default_rng(2).normal(size=(3, 5))),
     "fresh targeted": uds.Fresh(uds.Targeted(keep=0.5, target=TARGET), memory=8),
     "fresh": uds.Fresh(keep=0.5, memory=8, seed=3),
     "fresh logits": uds.Fresh(**SMALL, by="logits", seed=3),

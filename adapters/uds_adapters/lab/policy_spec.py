@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import uds_core as uds
 
 from .errors import LabError
 
-__all__ = ["make_policy", "pair", "parse"]
+__all__ = ["early", "make_policy", "pair", "parse", "wants_target"]
 
 
 def parse(spec: str, /) -> tuple[str, dict[str, Any]]:
@@ -36,11 +39,11 @@ def make_policy(spec: str, /, *, keep: float, seed: int, provided: Mapping[str, 
     LabError
         Where there is no such policy or option, or a value does not fit.
     """
-    name, options = parse(spec)
-    if "targeted" in (name, options.get("policy")) and "target" not in (provided or {}):
+    _, options = parse(spec)
+    if wants_target(spec) and "target" not in (provided or {}):
         msg = (
-            f"policy {spec!r}: targeted needs samples of a target, which a command line cannot give: use "
-            "uds_core.Targeted(target=uds_core.ngram_counts(token_ids)) in a training script"
+            f"policy {spec!r} needs samples of a target: name a file of records of what the model must do with "
+            "`--target`, where the command has it"
         )
         raise LabError(msg)
     try:
@@ -49,6 +52,26 @@ def make_policy(spec: str, /, *, keep: float, seed: int, provided: Mapping[str, 
         known = str(error)
         msg = f"policy {spec!r}: {known}" if options and not known.startswith("policy ") else known
         raise LabError(msg) from None
+
+
+def wants_target(spec: str, /) -> bool:
+    """Return whether the policy `spec`, or the one inside of it, chooses by samples of a target."""
+    name, options = parse(spec)
+    return bool({"targeted", "rds"} & {name, options.get("policy")})
+
+
+def early(spec: str, target: Path | None, /) -> dict[str, Any]:
+    """Return options for a policy of a training that is made to be checked before its inputs are there.
+
+    Raises
+    ------
+    LabError
+        Where the policy chooses once, before training.
+    """
+    if parse(spec)[0] == "rds":
+        msg = "policy rds chooses once, before training: write a subset with `uds score --policy rds --target FILE`"
+        raise LabError(msg)
+    return {} if target is None else {"target": np.ones((1, 1))}
 
 
 def pair(text: str, /, *, option: str) -> tuple[str, Any]:

@@ -70,7 +70,7 @@ def compare(
         every = range(seed, seed + seeds)
         reference = None if reference_model is None else located(reference_model)
         settings, number = side_by_side(settings, jobs)
-        check(policies, seeds=every, settings=settings)
+        check(policies, seeds=every, settings=settings, target=source.target)
         share = set_aside(policies, fraction=aside, reference_model=reference)
         plan = Plan(source=replace(source, aside=share, reference_model=reference), settings=settings, seed=seed)
         task = prepare(plan.source, seed=seed)

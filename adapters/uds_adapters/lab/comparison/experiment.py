@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from ..errors import LabError
-from ..policy_spec import make_policy
+from ..policy_spec import early, make_policy
 from ..storage import claim
 from ..training.run_result import RunResult
 from ..training.settings import Settings
@@ -61,7 +62,7 @@ def compare(
     list
         All results, seed after seed.
     """
-    check(policies, seeds=seeds, settings=plan.settings)
+    check(policies, seeds=seeds, settings=plan.settings, target=plan.source.target)
     report = progress or _nobody
     pairs = [(policy, seed) for seed, policy in itertools.product(seeds, policies)]
     missing = [pair for pair in pairs if runs.finished(*pair) is None]
@@ -79,7 +80,7 @@ def compare(
     return [result for pair in pairs if (result := runs.finished(*pair)) is not None]
 
 
-def check(policies: Sequence[str], /, *, seeds: Sequence[int], settings: Settings) -> None:
+def check(policies: Sequence[str], /, *, seeds: Sequence[int], settings: Settings, target: Path | None = None) -> None:
     """Raise before the first run what would otherwise stop a later one."""
     names = [slug(policy, 0) for policy in policies]
     if len(set(names)) != len(names):
@@ -89,7 +90,7 @@ def check(policies: Sequence[str], /, *, seeds: Sequence[int], settings: Setting
         msg = "`seeds` must be at least 1, got 0"
         raise LabError(msg)
     for policy in policies:
-        make_policy(policy, keep=settings.keep, seed=seeds[0])
+        make_policy(policy, keep=settings.keep, seed=seeds[0], provided=early(policy, target))
 
 
 def default_jobs() -> int:

@@ -46,7 +46,7 @@ class Plan:
     def of_json(cls, values: Mapping[str, Any], /) -> Plan:
         """Return the plan that `as_json` described."""
         source, settings = dict(values["source"]), dict(values["settings"])
-        for name in ("model", "data", "eval_data", "reference_model"):
+        for name in ("model", "data", "eval_data", "reference_model", "target"):
             source[name] = None if source[name] is None else Path(source[name])
         source["fields"] = Fields(**source["fields"])
         settings["metrics"] = tuple(settings["metrics"])

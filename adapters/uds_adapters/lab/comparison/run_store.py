@@ -20,7 +20,7 @@ from .plan import Plan, slug
 __all__ = ["Runs"]
 
 _PLAN, _OF_PLAN = "plan.json", "plan"
-_PATHS = ("model", "data", "eval_data", "reference_model")  # their fingerprints are compared
+_PATHS = ("model", "data", "eval_data", "reference_model", "target")  # their fingerprints are compared
 _FREE = ("threads",)  # which the number of processes decides too
 
 

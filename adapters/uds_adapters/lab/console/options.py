@@ -48,7 +48,7 @@ __all__ = [
 NAMES = (
     "full", "random", "longest", "shortest", "uds", "nuclearonly", "diversityonly", "fresh", "frobenius", "reference",
     "maxloss", "maxgrad", "rholoss", "lossdrop", "lossema", "selectivebackprop", "entropy", "quadrants", "divbs",
-    "greats", "predicted", "progress", "cascade", "infobatch", "targeted",
+    "greats", "predicted", "progress", "cascade", "infobatch", "targeted", "rds",
 )  # fmt: skip
 """Of the policies that come with `uds_core`, which is not imported for help."""
 _SHOWN_TEMPLATE = DEFAULT_TEMPLATE.replace("\n", r"\n")
@@ -106,6 +106,10 @@ def source(
         _data("JSONL, JSON, CSV or Parquet; or a folder or a pattern of such files, or a folder that datasets saved."),
     ],
     eval_data: Annotated[Path | None, _data("Held-out records, in place of --holdout.")] = None,
+    target: Annotated[
+        Path | None,
+        _data("Records of what the model must do, such as a hundred, for targeted and rds."),
+    ] = None,
     holdout: Annotated[float, _data("Fraction of the records that is held out; 0: none.")] = 0.1,
     limit: Annotated[
         int | None, _data("Use only the first N training records, and of --holdout the same fraction.")
@@ -135,13 +139,14 @@ def source(
 ) -> Source:
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
     folder = located(model)
-    for file in (data, eval_data):
+    for file in (data, eval_data, target):
         if file is not None:
             check(file)
     return Source(
         model=folder,
         data=data,
         eval_data=eval_data,
+        target=target,
         holdout=holdout,
         limit=limit,
         eval_limit=eval_limit,

@@ -40,6 +40,8 @@ class Source:
         Share of the training records that no policy may choose, kept for those that need samples of their own.
     reference_model
         Folder of the model whose losses RHO-Loss compares with; None: the model itself, trained on what is set aside.
+    target
+        Files of examples of what the model must do, for policies that choose what resembles them.
     """
 
     model: Path
@@ -54,6 +56,7 @@ class Source:
     max_length: int = 512
     aside: float = 0.0
     reference_model: Path | None = None
+    target: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("limit", "eval_limit"):
@@ -69,7 +72,7 @@ class Source:
 
     def fingerprints(self) -> dict[str, str]:
         """Return the hashes of the files and folders that it names, by which a result is known to belong to it."""
-        files = {"data": self.data, "eval_data": self.eval_data}
+        files = {"data": self.data, "eval_data": self.eval_data, "target": self.target}
         models = {"model": self.model, "reference_model": self.reference_model}
         return {
             **{name: fingerprint(file) for name, file in files.items() if file is not None},

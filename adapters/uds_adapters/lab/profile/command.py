@@ -28,7 +28,7 @@ _UNUSED = ("keep", "batch_size", "steps", "epochs", "budget", "eval_every", "met
 
 
 @grouped(
-    source=options.without(options.source, "eval_data", "eval_limit", "holdout", "choices_field"),
+    source=options.without(options.source, "eval_data", "target", "eval_limit", "holdout", "choices_field"),
     settings=options.without(options.settings, *_UNUSED),
 )
 def profile(

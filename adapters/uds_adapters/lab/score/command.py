@@ -63,6 +63,7 @@ def score(
     from ..data.reader import Reader
     from . import choose as choosing
     from . import scorer as lab
+    from . import target
 
     scoring = lab.Scoring(
         policy=policy,
@@ -73,7 +74,7 @@ def score(
         batch_tokens=batch_tokens,
         window=window,
     )
-    chosen_by = scoring.make_policy()
+    chosen_by = scoring.make_policy(**target.options(source, policy))
     storage.check_outputs(source.data, output, subset, overwrite=overwrite)
     every = Reader(source.data).windows(size=window, limit=source.limit)
     total = every[-1].record + every[-1].records

@@ -20,14 +20,16 @@ from ...ranks import Ranks
 from ...scoring.batch_scorer import BatchScorer
 from .. import model_paths
 from ..data import records as data
-from ..data.encoding import Collator, EncodedRecords, Encoder, Example, pad_id
+from ..data.encoding import Collator, EncodedRecords, Example, pad_id
 from ..data.files import fingerprint
 from ..data.jsonl import Line, Window
 from ..data.reader import Reader
 from ..data.source import Source
 from ..errors import LabError
-from ..models import context, load_model, load_tokenizer, quiet, vocabulary, with_adapter
+from ..models import load_model, quiet, with_adapter
 from ..policy_spec import make_policy
+from ..training.task import encoder_of
+from . import target
 from .window_store import ScoredRecords, ScoredWindow, WindowStore
 
 __all__ = ["Process", "Scoring", "WindowScorer", "WithLoss", "about", "process", "score", "scorer"]
@@ -73,9 +75,9 @@ class Scoring:
                 msg = f"`{name}` must be at least 1, got {getattr(self, name)}"
                 raise LabError(msg)
 
-    def make_policy(self) -> uds.Policy:
-        """The policy."""
-        return make_policy(self.policy, keep=1.0, seed=self.seed)
+    def make_policy(self, **provided: Any) -> uds.Policy:
+        """The policy; `provided`: options that text cannot express."""
+        return make_policy(self.policy, keep=1.0, seed=self.seed, provided=provided)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,27 +147,22 @@ class WindowScorer:
     """
 
     def __init__(self, source: Source, scoring: Scoring, /, *, device: torch.device) -> None:
-        policy = scoring.make_policy()
-        self.policy: Any = WithLoss(policy=policy) if scoring.loss else policy
         self.source, self.scoring, self.device = source, scoring, device
         self._reader = Reader(source.data)
         with quiet():
-            tokenizer = load_tokenizer(source.model)
             model = load_model(source.model)
             model = model if scoring.adapter is None else with_adapter(model, scoring.adapter)
-        self.encoder = Encoder(
-            tokenizer=tokenizer,
-            template=source.template,
-            train_on=source.train_on,
-            max_length=source.max_length,
-            context=context(source.model),
-            vocabulary=vocabulary(source.model),
-        )
-        self.collator = Collator(pad_id(tokenizer))
+        self.encoder = encoder_of(source)
+        self.collator = Collator(pad_id(self.encoder.tokenizer))
+        policy: Any = scoring.make_policy(**target.options(source, scoring.policy, self.encoder))
+        self.policy: Any = WithLoss(policy=policy) if scoring.loss else policy
         # nothing trains, so that the head is prepared once
         self._batch_scorer = BatchScorer(
             model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index"
         )
+        if isinstance(policy, uds.RDS):
+            policy = target.embedded(policy, source, self.encoder, scorer=self._batch_scorer, device=device)
+            self.policy = WithLoss(policy=policy) if scoring.loss else policy
 
     def __call__(self, window: Window, /, *, progress: Callable[[int], None] | None = None) -> ScoredWindow:
         """All records of a window, and the features of those that can be scored, in the file's order.
@@ -292,6 +289,7 @@ def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
     return {
         **{name: model_paths.fingerprint(folder) for name, folder in there.items()},
         "data": fingerprint(source.data),
+        **({} if source.target is None else {"target": fingerprint(source.target)}),
         **{name: getattr(source, name) for name in ("limit", "template", "train_on", "max_length")},
         "fields": asdict(source.fields),
         **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},

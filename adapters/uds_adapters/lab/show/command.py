@@ -24,7 +24,9 @@ def _shown(text: str, /, *names: str, **more: Any) -> Any:
     return option(text, *names, panel="Records", **more)
 
 
-@grouped(source=options.without(options.source, "eval_data", "holdout", "limit", "eval_limit", "choices_field"))
+@grouped(
+    source=options.without(options.source, "eval_data", "target", "holdout", "limit", "eval_limit", "choices_field")
+)
 def show(
     *,
     source: Source,

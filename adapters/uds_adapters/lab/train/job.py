@@ -19,10 +19,11 @@ from ..console.config_file import FILE
 from ..data.source import Source
 from ..errors import Interrupted, LabError
 from ..models import quiet, save
-from ..policy_spec import make_policy
+from ..policy_spec import early, make_policy
 from ..storage import claim
 from ..system import patient
 from ..system import threads as at_most
+from ..training import policy_inputs
 from ..training.arguments import check
 from ..training.run import Trained, train_once
 from ..training.settings import Settings
@@ -92,7 +93,7 @@ class Job:
         LabError
             Where something is wrong.
         """
-        made = make_policy(policy, keep=settings.keep, seed=seed)
+        made = make_policy(policy, keep=settings.keep, seed=seed, provided=early(policy, source.target))
         if torch.cuda.device_count() > 1:
             msg = "several GPUs are visible, and one is trained on: set CUDA_VISIBLE_DEVICES=0"
             raise LabError(msg)
@@ -181,6 +182,7 @@ class Job:
                 folder=folder,
                 model=self.model,
                 heldout=self.task.measure(),
+                options=policy_inputs.of_target(self.task, self.policy),
                 selection={"audit": audit},
                 trainer_options=self.trainer_options,
                 resume=self.checkpoint,

@@ -17,9 +17,10 @@ from ...scoring.validation import ValidationScorer
 from .. import storage
 from ..data.encoding import Collator, Example
 from ..data.source import Source
+from ..data.target import in_batches, target_counts
 from ..errors import LabError
 from ..models import load_model, load_tokenizer, quiet, vocabulary
-from ..policy_spec import parse
+from ..policy_spec import parse, wants_target
 from .run import train_once
 from .run_result import RunResult
 from .settings import Settings
@@ -101,7 +102,7 @@ def prepare(
             continue
         began = time.perf_counter()
         model, tokens = _model(option, task, source=source, settings=settings, seed=seed, folder=storage.folder(folder))
-        losses = reference_losses.measure(model, _batches(task.train, task.collator), id_field="index")
+        losses = reference_losses.measure(model, in_batches(task.train, task.collator), id_field="index")
         tokens += sum(len(example["input_ids"]) for example in task.train)
         reference_losses.save(folder / f"{option}.safetensors", losses)
         costs = {"seconds": time.perf_counter() - began, "tokens": tokens}
@@ -116,6 +117,8 @@ def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: 
         costs = json.loads((folder / f"{option}.json").read_text(encoding="utf-8"))
         losses = reference_losses.load(folder / f"{option}.safetensors")
         return PolicyInputs(options={option: losses}, **costs)
+    if wants_target(spec):
+        return PolicyInputs(options=of_target(task, spec))
     if name == "greats":
         validation = _Validation(task.aside, task.collator, seed=seed)
         scorer = ValidationScorer if settings.lora_rank is None else LayerGradientScorer  # LoRA freezes the head
@@ -123,6 +126,11 @@ def provide(task: Task, spec: str, /, *, settings: Settings, seed: int, folder: 
             selection={"scorer": functools.partial(scorer, validation=validation)}, validation=validation
         )
     return PolicyInputs()
+
+
+def of_target(task: Task, spec: str, /) -> dict[str, Any]:
+    """Return the option `target` of the policy `spec`, counts of n-grams; nothing for a policy without it."""
+    return {"target": target_counts(task.target, task.collator)} if wants_target(spec) else {}
 
 
 class _Validation:
@@ -176,8 +184,3 @@ def _reference_model(task: Task, folder: Path) -> Any:
             )
             raise LabError(msg)
         return load_model(folder)
-
-
-def _batches(examples: Sequence[Example], collator: Collator, size: int = 16) -> list[dict[str, Any]]:
-    ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
-    return [collator(ordered[i : i + size]) for i in range(0, len(ordered), size)]

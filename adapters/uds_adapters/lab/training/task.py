@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import records as data
+from ..data import target
 from ..data.encoding import Collator, Encoder, Example, pad_id
 from ..data.examples import Examples
 from ..data.partition import ASIDE, HELDOUT, TRAIN, UNUSED, partition
@@ -40,6 +41,8 @@ class Task:
     heldout: Sequence[Example]
     aside: Sequence[Example]
     """Set aside for policies that need samples of their own; not candidates."""
+    target: list[Example]
+    """What the model must do, for policies that choose what resembles it."""
     records: list[data.Record]
     """Records of the training examples, in their order; none where the examples are in files."""
     heldout_records: list[data.Record]
@@ -56,6 +59,8 @@ class Task:
         text = f"{len(self.train)} training examples, {len(self.heldout)} held out"
         if self.aside:
             text += f", {len(self.aside)} set aside for policies that need samples of their own"
+        if self.target:
+            text += f", {len(self.target)} of a target"
         reasons = self.summary.reasons()
         sentence = "; ".join([text, *([reasons] if reasons else []), *clauses]) + "."
         return " ".join([sentence, *self.summary.notes()])
@@ -124,6 +129,7 @@ def prepare(source: Source, /, *, seed: int, folder: Path | None = None) -> Task
         train=examples[TRAIN],
         heldout=examples[HELDOUT],
         aside=examples[ASIDE],
+        target=[] if source.target is None else target.examples(source, encoder),
         records=parts[TRAIN].records,
         heldout_records=parts[HELDOUT].records,
         summary=Summary.joined(summary for summary in summaries.values() if summary is not None),

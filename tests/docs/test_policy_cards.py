@@ -52,6 +52,7 @@ def examined(policy, *without):
 @pytest.mark.parametrize("title", sorted(POLICIES))
 def test_what_the_card_says_it_needs_it_needs(title):
     policy, card = uds.get(POLICIES[title])(), CARDS[title]
+    policy = uds.RDS(target=np.eye(2, 5)) if title == "RDS" else policy
     assert examined(policy)
     words = {"labels": "labels", "ids": "`ids`", "validation": "validation", "reference_loss": "`reference_loss`"}
     for name, word in words.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 import uds_core as uds
 
@@ -71,7 +71,7 @@ def early(spec: str, target: Path | None, /) -> dict[str, Any]:
     if parse(spec)[0] == "rds":
         msg = "policy rds chooses once, before training: write a subset with `uds score --policy rds --target FILE`"
         raise LabError(msg)
-    return {} if target is None else {"target": np.ones((1, 1))}
+    return {} if target is None else {"target": torch.ones(1, 1)}
 
 
 def pair(text: str, /, *, option: str) -> tuple[str, Any]:

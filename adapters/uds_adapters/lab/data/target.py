@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 import uds_core as uds
@@ -42,8 +41,8 @@ def in_batches(some: Sequence[Example], collator: Collator, /, *, size: int = 16
     return [collator(ordered[i : i + size]) for i in range(0, len(ordered), size)]
 
 
-def target_counts(some: Sequence[Example], collator: Collator, /) -> np.ndarray:
+def target_counts(some: Sequence[Example], collator: Collator, /) -> torch.Tensor:
     """Return the counts (buckets,) of the n-grams of examples, as of `uds_core.ngram_counts`."""
     batches = in_batches(some, collator)
     counts = [uds.ngram_counts(batch["input_ids"], mask=batch["attention_mask"] != 0).sum(0) for batch in batches]
-    return torch.stack(counts).sum(0).numpy()
+    return torch.stack(counts).sum(0)

@@ -1,5 +1,6 @@
 """`uds train`: through TRL, from a file or options, resumed bit for bit, and saved as what it is."""
 
+import html
 import json
 import os
 import shutil
@@ -124,6 +125,14 @@ def test_a_file_of_options_which_the_command_line_overrides(source, tmp_path):
     trained("--config", tmp_path / "out" / "config.yaml", "--output", tmp_path / "again")
     assert same(tmp_path / "out" / "adapters", tmp_path / "again" / "adapters")
     assert chosen(tmp_path / "out") == chosen(tmp_path / "again")
+
+
+def test_a_page_shows_what_is_trained_on(source, tmp_path):
+    result = trained(*source, "--batch-size", 8, "--steps", 1, "--threads", 1, "--output", tmp_path / "out")
+    page = tmp_path / "out" / "data.html"
+    assert f"What is trained on: {page}" in result.output.replace("\n", "")
+    record = json.loads(source[3].read_text("utf-8").splitlines()[0])
+    assert f"<mark>{html.escape(record['completion'])}&lt;/s&gt;</mark>" in page.read_text("utf-8")
 
 
 def test_resuming_is_exact_to_the_bit(source, tmp_path, monkeypatch):

@@ -32,7 +32,8 @@ def show(preview: Preview, console: Console, /, *, whole: bool = False) -> None:
         for piece in sample.pieces:
             for line in _lines(piece, console, signs, whole=whole):
                 console.print(line, soft_wrap=True)
-    console.print()
+    if preview.samples:
+        console.print()
     _print_rows(preview, console)
     for note in preview.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)

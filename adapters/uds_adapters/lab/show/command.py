@@ -9,6 +9,7 @@ from .. import storage
 from ..console import options
 from ..console.options import Json, grouped, option, output
 from ..console.terminal import console, telling
+from ..data.jsonl import limited
 from ..data.source import Source
 from ..errors import LabError
 
@@ -52,8 +53,9 @@ def show(
     uds show --model MODEL --data alpaca.json --record 17
     """
     from ..models import quiet
-    from ..preview.preview import preview
+    from ..preview.reading import beginning, preview_of
     from ..preview.terminal import show as shown
+    from ..training.task import encoder_of
 
     if records < 0:
         msg = f"`records` must be at least 0, got {records}"
@@ -62,20 +64,12 @@ def show(
         msg = f"`html` {html} is already there: name another file, or replace it with `--overwrite`"
         raise LabError(msg)
     with telling(machine=json) as tell:
-        every, encoder, more = _read(source, limit)
+        most = _RECORDS if limit is None else limited(limit, limit, source.data)
+        every, more = beginning(source, records=most, size=_BYTES if limit is None else None)
         asked = [_named(name, every, more=more) for name in record]
         with quiet():
-            found = encoder.encode(every)
-            made = preview(
-                found.records,
-                found.examples,
-                found.summary,
-                encoder=encoder,
-                number=records,
-                asked=asked or None,
-                left_out=_first_left_out(every, found.left_out) if records else (),
-                more=more,
-            )
+            encoder = encoder_of(source)
+        made = preview_of(every, encoder=encoder, number=records, asked=asked, more=more)
         shown(made, console, whole=bool(asked))
         if html is not None:
             from ..report.page import preview_page
@@ -83,35 +77,6 @@ def show(
             storage.write(html, preview_page(made, title=f"Data: {source.data.name}"))
             console.print(f"Page: {html}", soft_wrap=True, markup=False)
         tell(made.as_json())
-
-
-def _read(source: Source, limit: int | None) -> tuple[list["Record"], Any, bool]:
-    """Return the first records, what encodes them, and whether there are others."""
-    from ..data.jsonl import limited
-    from ..data.reader import Reader
-    from ..data.records import parse
-    from ..models import quiet
-    from ..training.task import encoder_of
-
-    most = _RECORDS if limit is None else limited(limit, limit, source.data)
-    every: list[Any] = []
-    size, more = 0, False
-    for line in Reader(source.data).lines():
-        if more := len(every) == most or (limit is None and size > _BYTES):
-            break
-        every.append(parse(line, path=source.data, fields=source.fields))
-        size += len(line.content)
-    with quiet():
-        return every, encoder_of(source), more
-
-
-def _first_left_out(every: list["Record"], reasons: list[str | None]) -> list["Record"]:
-    """Return one record for each reason why some are left out."""
-    first: dict[str, Any] = {}
-    for one, reason in zip(every, reasons, strict=True):
-        if reason is not None:
-            first.setdefault(reason, one)
-    return list(first.values())
 
 
 def _named(name: str, every: list["Record"], /, *, more: bool) -> "Record":

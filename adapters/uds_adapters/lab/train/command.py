@@ -91,7 +91,8 @@ def train(
 ) -> None:
     """Fine-tune a model with one policy, exactly as `uds compare` does, and save it; with --lora, its adapters alone.
 
-    The output folder holds config.yaml, which repeats the run, checkpoints, the audit, and the model. Ctrl-C finishes
+    The output folder holds config.yaml, which repeats the run, data.html, which shows what is trained on, checkpoints,
+    the audit, and the model. Ctrl-C finishes
     the step, saves a checkpoint and says how to resume. --holdout 0 trains on all records.
 
     Examples
@@ -106,6 +107,7 @@ def train(
     policy: uds:alpha=0.5
     keep: 0.25
     """
+    from .data_page import write_data_page
     from .job import Job
 
     with telling(machine=json) as tell, locked_folder(output), temporary_folder(output / "examples.tmp") as examples:
@@ -127,7 +129,9 @@ def train(
             return tell(job.finished)
         write(resolved(context), output / FILE, note="uds train --config THIS_FILE --output ANOTHER_FOLDER")
         hint_at_allocator()
+        page = write_data_page(source, output, encoder=job.task.encoder)
         console.print(job.words(), highlight=False, markup=False)
+        console.print(f"What is trained on: {page}", soft_wrap=True, highlight=False, markup=False)
         with bar(policy, total=job.steps) as after_step:
             result = job.run(audit=audit, after_step=after_step)
         console.print(*result["words"], sep="\n", soft_wrap=True, highlight=False, markup=False)

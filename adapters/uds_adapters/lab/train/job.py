@@ -29,6 +29,7 @@ from ..training.run import Trained, train_once
 from ..training.settings import Settings
 from ..training.task import Task, prepare
 from ..training.trainer_options import TrainerOptions
+from .data_page import PAGE
 
 __all__ = ["Job", "last_checkpoint"]
 
@@ -245,7 +246,7 @@ def _result(folder: Path) -> dict[str, Any] | None:
 def _leftovers(folder: Path) -> tuple[str, ...]:
     """Return what a run leaves that failed, or was killed, before its first checkpoint."""
     begun = any((folder / _CHECKPOINTS).glob("checkpoint-*"))
-    return () if begun else (FILE, _SOURCE, _AUDIT, _CHECKPOINTS)
+    return () if begun else (FILE, PAGE, _SOURCE, _AUDIT, _CHECKPOINTS)
 
 
 def _check_source(folder: Path, fingerprints: Mapping[str, str]) -> None:

@@ -85,8 +85,12 @@ def test_weights_stay_and_every_part_takes_time(task, settings):
     assert min(p.selecting.collate, p.selecting.scoring, p.selecting.forward, p.selecting.backward) > 0
     assert p.selecting.update > 0
     assert {(memory.phase, memory.samples) for memory in measured.memory} == {
-        ("scoring", 2), ("training", 1), ("training", 2)
+        ("scoring", 2), ("training", 1), ("training", 2), ("evaluation", 16)
     }  # fmt: skip
+    peaks = {(memory.phase, memory.samples): memory.bytes for memory in measured.memory}
+    if None not in peaks.values():
+        assert p.peak == max(peaks["scoring", 2], peaks["training", 1], peaks["evaluation", 16])
+        assert p.full_peak == max(peaks["training", 2], peaks["evaluation", 16])
     assert (len(measured.trained) < len([*measured.model.parameters()])) == (settings.lora_rank is not None)
 
 
@@ -102,6 +106,7 @@ def test_the_command(source):
     assert all(one["error"] == pytest.approx(one["predicted"] / one["measured"] - 1) for one in reported["check"])
     assert "Selection " in " ".join(result.stderr.split())
     assert "Peak of memory" in result.stderr
+    assert "Predicted peak of a run" in " ".join(result.stderr.split())
     assert uds("profile", "--help").exit_code == 0
 
 

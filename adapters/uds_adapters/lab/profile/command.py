@@ -73,7 +73,8 @@ def profile(
         with bar("measuring", total=repeats + 1) as progress:
             predictions = phases.predict(candidates, repeats=repeats, progress=progress)
         advice = advise(predictions)
-        console.print(*_tables(predictions, phases.memory), advice.words, sep="\n")
+        console.print(*_tables(predictions, phases.memory), sep="\n")
+        console.print(_run_peaks(predictions), advice.words, sep="\n")
         checked: list[Checked] = []
         if check:
             (taken,) = [p for p in predictions if (p.candidates, p.keep) == (advice.candidates, advice.keep)]
@@ -129,8 +130,28 @@ def _tables(predictions: "Sequence[Prediction]", memory: "Sequence[PeakMemory]")
     for name in ("phase", "samples", "MiB"):
         peaks.add_column(name, justify="left" if name == "phase" else "right")
     for phase, samples, held in sorted(memory):
-        peaks.add_row(phase, str(samples), "unknown" if held is None else f"{held / 2**20:,.0f}")
+        peaks.add_row(phase, str(samples), _mebibytes(held))
     return [seconds, peaks]
+
+
+def _run_peaks(predictions: "Sequence[Prediction]") -> Any:
+    from rich.table import Table
+
+    table = Table(title="Predicted peak of a run, MiB", title_justify="left")
+    for name in ("candi-\ndates", "kept", "MiB"):
+        table.add_column(name, justify="right")
+    known: set[int] = set()
+    for p in predictions:
+        if p.candidates not in known:
+            known.add(p.candidates)
+            table.add_section()
+            table.add_row(str(p.candidates), "all", _mebibytes(p.full_peak))
+        table.add_row("", str(p.kept), _mebibytes(p.peak))
+    return table
+
+
+def _mebibytes(number: "int | None") -> str:
+    return "unknown" if number is None else f"{number / 2**20:,.0f}"
 
 
 def _cells(step: Any) -> list[str]:

@@ -47,6 +47,10 @@ class Prediction:
     """On all candidates."""
     random: StepCost
     """On as many random samples as are kept."""
+    peak: int | None = None
+    """Predicted peak of the memory of a run, in bytes: the whole process on a CPU, what PyTorch allocates on a GPU."""
+    full_peak: int | None = None
+    """That of a run on all candidates."""
 
     @property
     def of_full(self) -> float:

@@ -15,9 +15,11 @@ import uds_core as uds
 from ...torch import BatchSelector
 from ..data.candidate_order import CandidateOrder
 from ..errors import LabError
+from ..evaluation.heldout import Likelihood
 from ..models import load_model, with_lora
 from ..policy_spec import make_policy, parse
 from ..system import peak
+from ..training.passes import TrainingPasses
 from ..training.recording_trainer import Clock
 from ..training.settings import Settings
 from ..training.task import Task
@@ -28,12 +30,13 @@ __all__ = ["KEEPS", "PeakMemory", "Phases"]
 KEEPS = (0.125, 0.25, 0.5)
 _DRAWN = 64  # batches whose lengths stand for those of the data
 _CLIP = 1.0  # the Trainer's `max_grad_norm`
+_EVALUATED = 16  # samples in a pass of `HeldOut`
 
 
 class PeakMemory(NamedTuple):
     """The peak of one phase; see `peak`."""
 
-    phase: str  # scoring or training
+    phase: str  # scoring, training or evaluation
     samples: int
     bytes: int | None
 
@@ -42,6 +45,7 @@ class _Case(NamedTuple):
     """Batches that represent the steps of one number of candidates."""
 
     batches: list[list[int]]  # from short to long
+    longest: list[int]  # the batch of most padded tokens
     padded: float  # tokens of such a batch on average, padding included
     random: dict[int, float]  # padded tokens of a random subset, by size
 
@@ -88,6 +92,7 @@ class Phases:
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         make, options = transformers.Trainer.get_optimizer_cls_and_kwargs(arguments)
         self.optimizer: Any = make(self.trained, **options)
+        self.passes = TrainingPasses(self.model)
         self.clock = Clock(self.device)
         self.memory: list[PeakMemory] = []
         self._times: dict[tuple[Any, ...], list[tuple[float, int]]] = defaultdict(list)
@@ -97,9 +102,9 @@ class Phases:
     ) -> list[Prediction]:
         """Return the cost of selection for every size and every fraction of `KEEPS` that keeps at least one sample.
 
-        A first turn over all shapes is for warming up and for memory, the others are timed, shape after shape in each,
-        so that a machine that slows down slows all of them. Of each phase the median of seconds a token counts, times
-        the tokens that such batches have on average.
+        A first turn over all shapes, on the longest batch, is for warming up and for memory. The others are timed,
+        shape after shape, so that a machine that slows down slows all of them. Of each phase the median of seconds a
+        token counts, times the tokens that such batches have on average.
 
         Parameters
         ----------
@@ -119,7 +124,7 @@ class Phases:
         selectors = {size: {keep: self._selector(keep) for keep in _keeps(size)} for size in cases}
         for turn in range(repeats + 1):
             for size, case in cases.items():
-                batch = case.batches[max(turn - 1, 0)]
+                batch = case.batches[turn - 1] if turn else case.longest
                 try:
                     self._turn(size, batch, selectors[size], timed=turn > 0)
                 except torch.cuda.OutOfMemoryError:
@@ -128,6 +133,8 @@ class Phases:
                 except ValueError as error:
                     msg = f"the policy {self.policy!r} cannot choose from these records: {error}"
                     raise LabError(msg) from error
+            if turn == 0:
+                self._evaluate()
             if progress is not None:
                 progress(turn + 1)
         return [self._prediction(size, keep, case) for size, case in cases.items() for keep in _keeps(size)]
@@ -143,7 +150,7 @@ class Phases:
         ranked = sorted(drawn, key=self._padded)
         batches = [ranked[int((turn + 0.5) / repeats * len(ranked))] for turn in range(repeats)]
         random = {k: mean(self._padded(batch[:k]) for batch in drawn) for k in map(_kept(size), _keeps(size))}
-        return _Case(batches, mean(map(self._padded, drawn)), random)
+        return _Case(batches, ranked[-1], mean(map(self._padded, drawn)), random)
 
     def _padded(self, places: Sequence[int]) -> int:
         return len(places) * max(len(self.task.train[place]["input_ids"]) for place in places)
@@ -175,21 +182,23 @@ class Phases:
 
     def _train(self, name: tuple[Any, ...], batch: dict[str, torch.Tensor], timed: bool) -> None:
         inputs = {key: tensor for key, tensor in batch.items() if key != "index"}
-        tokens = _tokens(inputs)
+        tokens, forward, backward = _tokens(inputs), 0.0, 0.0
         with peak(self.device) as held:
-            began = self.clock.now()
-            with self._autocast():
-                loss = self.model(**inputs).loss
-            forward = self.clock.now()
-            loss.backward()
-            backward = self.clock.now()
+            for piece in self.passes.pieces(inputs):
+                began = self.clock.now()
+                with self._autocast(), self.passes.bounded(piece):
+                    loss = self.model(**piece).loss
+                middle = self.clock.now()
+                loss.backward()
+                end = self.clock.now()
+                forward, backward = forward + middle - began, backward + end - middle
             torch.nn.utils.clip_grad_norm_(self.trained, _CLIP)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            update = self.clock.now()
-        self._note((*name, "forward"), forward - began, tokens, timed)
-        self._note((*name, "backward"), backward - forward, tokens, timed)
-        self._note(("update",), update - backward, 1, timed)
+            update = self.clock.now() - end
+        self._note((*name, "forward"), forward, tokens, timed)
+        self._note((*name, "backward"), backward, tokens, timed)
+        self._note(("update",), update, 1, timed)
         self._remember("training", len(inputs["input_ids"]), held.bytes, timed)
 
     def _autocast(self) -> torch.autocast:
@@ -200,8 +209,27 @@ class Phases:
             self._times[name].append((seconds, tokens))
 
     def _remember(self, phase: str, samples: int, held: int | None, timed: bool) -> None:
-        if not timed and (phase, samples) not in [(memory.phase, memory.samples) for memory in self.memory]:
-            self.memory.append(PeakMemory(phase, samples, held))
+        if timed:
+            return
+        known = self.peak_of(phase, samples)
+        self.memory = [memory for memory in self.memory if memory[:2] != (phase, samples)]
+        self.memory.append(PeakMemory(phase, samples, max((x for x in (known, held) if x is not None), default=None)))
+
+    def peak_of(self, phase: str, samples: int, /) -> int | None:
+        """Return the highest peak of a phase on so many samples; None where it is not known."""
+        return next((memory.bytes for memory in self.memory if memory[:2] == (phase, samples)), None)
+
+    def _evaluate(self) -> None:
+        """Measure the memory of a held-out loss, on the longest samples."""
+        longest = sorted(self.task.train, key=lambda example: -len(example["input_ids"]))[:_EVALUATED]
+        with peak(self.device) as held:
+            Likelihood(longest, collator=self.task.collator, batch_size=_EVALUATED)(self.model)
+        self._remember("evaluation", len(longest), held.bytes, timed=False)
+
+    def _run_peak(self, *steps: tuple[str, int]) -> int | None:
+        """Return the predicted peak of a run that has these phases, and evaluations."""
+        peaks = [self.peak_of(*step) for step in (*steps, ("evaluation", min(_EVALUATED, len(self.task.train))))]
+        return None if None in peaks else max(x for x in peaks if x is not None)
 
     def _prediction(self, size: int, keep: float, case: _Case) -> Prediction:
         k = _kept(size)(keep)
@@ -220,6 +248,8 @@ class Phases:
             selecting=step(("chosen", size, k), chosen, self._seconds(("scoring", size), case.padded)),
             full=step(("full", size), case.padded),
             random=step(("random", size, k), case.random[k]),
+            peak=self._run_peak(("scoring", size), ("training", k)),
+            full_peak=self._run_peak(("training", size)),
         )
 
     def _seconds(self, name: tuple[Any, ...], tokens: float) -> float:

@@ -128,7 +128,8 @@ class BatchScorer:
                 msg = f"{type(policy).__name__} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             if self._custom:
-                msg = f"{type(self._scorer).__name__} does not support models with sharded weights: train with DDP"
+                name = type(self._scorer).__name__ + ("" if self._scorer.depth is None else " with `depth`")
+                msg = f"{name} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
         if policy.needs.shortlist:

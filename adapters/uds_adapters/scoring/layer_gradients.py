@@ -40,6 +40,9 @@ class LayerGradientScorer(ValidationScorer):
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
+        if self.depth is not None:
+            msg = f"LayerGradientScorer goes back through all layers: `depth` must be None, got {self.depth}"
+            raise ValueError(msg)
         self._refresh()
         validation = self.view(self.validation_batch())
         with undisturbed(self.model):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["LayerProbe"]
+__all__ = ["LayerProbe", "decoder_layers"]
 
-_NUMBERS = ("num_hidden_layers", "num_decoder_layers", "decoder_layers", "n_layer", "num_layers")
+_NUMBERS = ("num_hidden_layers", "numdecoder_layers", "decoder_layers", "n_layer", "num_layers")
 
 
 class LayerProbe:
@@ -38,7 +38,7 @@ class LayerProbe:
         self._hooks: list[Any] = []
         self._layers: dict[int, torch.nn.Module] = {}
         if numbers:
-            layers = _decoder_layers(model)
+            layers = decoder_layers(model)
             for number in numbers:
                 if not -len(layers) <= number < len(layers):
                     msg = (
@@ -64,7 +64,7 @@ class LayerProbe:
         return keep
 
 
-def _decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
+def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     """Return the list of the decoder's layers: the outermost one as long as the configuration says.
 
     Raises

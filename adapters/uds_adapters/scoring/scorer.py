@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import uds_core as uds
 
 from .. import batches
 from . import models
+from .depth import Depth
 from .glances import TokenReader
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import After, HeadReader, capped
@@ -41,6 +43,10 @@ class Scorer:
     head_tolerance
         How far a head that trains may move, relatively, before what norms and sketches derive from it is computed
         again; 0.0: in each call. See `PreparedHead`.
+    depth
+        How many decoder layers run: the model's last norm and its head follow directly, and a pass costs about
+        ``depth / layers`` of a whole one. None: all. For near-duplicates; other scores differ much from those at full
+        depth: see the page "Score at a layer". Verified in every pass by counting the layers' calls.
 
     Attributes
     ----------
@@ -66,6 +72,7 @@ class Scorer:
         softcap: Literal["exact", "ignore"] = "exact",
         score_batch_size: int | None = None,
         head_tolerance: float = HEAD_TOLERANCE,
+        depth: int | None = None,
     ) -> None:
         if softcap not in ("exact", "ignore"):
             msg = f"`softcap` must be 'exact' or 'ignore', got {softcap!r}"
@@ -79,12 +86,15 @@ class Scorer:
         models.check_known(self._bare)
         self._reader = HeadReader(models.head_module(self._bare), self._bare, head_tolerance)
         self.layouts = Layouts(model)
+        self._depth = None if depth is None else Depth(self._bare, depth)
         self._warned: set[str] = set()
         self._refused: set[str] = set()
 
     def examine(self, samples: batches.SampleView, policy: uds.Policy) -> uds.Features:
         """Return the policy's features of all samples, in order."""
         check_whole(policy, self.score_batch_size)
+        if self._depth is not None:
+            self._depth.check_needs(policy)
         self._refresh()
         with undisturbed(self.model):
             return uds.pool(list(self._pieces(samples, policy)))
@@ -99,6 +109,11 @@ class Scorer:
     def view(self, batch: Mapping[str, Any], /, **options: Any) -> batches.SampleView:
         """Return the samples of a batch of this model; `options`: others of `batches.view`."""
         return batches.view(batch, layout=self.layouts.of(batch), **options)
+
+    @property
+    def depth(self) -> int | None:
+        """How many decoder layers run; None: all."""
+        return None if self._depth is None else self._depth.layers
 
     @property
     def head(self) -> torch.nn.Module:
@@ -191,6 +206,10 @@ class Scorer:
         self, samples: batches.SampleView, dense_bytes: int, layers: tuple[int, ...] = ()
     ) -> Iterator[uds.Candidates]:
         """Yield candidates of one forward pass; some samples at a time if logits must be made and capped."""
+        if self._depth is not None and len(samples):
+            one = samples.split(1)[0]
+            first = models.inputs_for(self._bare, one.inputs, one.labels)
+            self._depth.verify(lambda: models.run(self.model, first, refused=self._refused))
         inputs = models.inputs_for(self._bare, samples.inputs, samples.labels)
         with (
             HeadProbe(self._reader.module, self._reader.linear) as probe,
@@ -229,7 +248,8 @@ class Scorer:
             yield _of(samples, _capped(through.samples(start, min(start + size, number)), cap), states, part)
 
     def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
-        return models.logits_of(models.run(self.model, inputs, refused=self._refused))
+        with contextlib.nullcontext() if self._depth is None else self._depth.applied():
+            return models.logits_of(models.run(self.model, inputs, refused=self._refused))
 
     def _all_logits(self, probe: HeadProbe, logits: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Return the model's full logits, and warn with the reason."""

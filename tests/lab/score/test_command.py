@@ -55,6 +55,22 @@ def loss_by_hand(source):
     return losses, examples
 
 
+def test_scores_at_a_layer(source, tmp_path):
+    _, whole = scored(source, tmp_path, "--policy", "uds")
+    _, deep = scored(source, tmp_path, "--policy", "uds", "--depth", 1, "--overwrite")
+    layers = load_model(source.model).config.num_hidden_layers
+    _, full = scored(source, tmp_path, "--policy", "uds", "--depth", layers, "--overwrite")
+    assert full["utility"] == whole["utility"]
+    assert deep["utility"] != whole["utility"]
+    about = json.loads(pq.read_schema(tmp_path / "scores.parquet").metadata[b"uds"])
+    assert about["depth"] == layers
+    common = ["score", "--model", source.model, "--data", source.data, "--output", tmp_path / "other.parquet"]
+    for wrong, message in ((["--depth", 99], "`depth` must be a number of"), (["--depth", 1, "--loss"], "give one of")):
+        refused = uds(*common, *wrong)
+        assert refused.exit_code == 2
+        assert message in " ".join(refused.output.split())
+
+
 def test_every_record_has_its_numbers(source, tmp_path):
     result, columns = scored(source, tmp_path, "--loss", "--keep", "0.2", "--json")
     losses, examples = loss_by_hand(source)

@@ -38,6 +38,12 @@ def score(
     loss: Annotated[bool, _scoring("Also write each record's mean loss; computes the logits.", "--loss")] = False,
     adapter: Annotated[Path | None, _scoring("Folder of LoRA adapters to put on the model.")] = None,
     bf16: Annotated[bool, _scoring("Compute in bfloat16.", "--bf16")] = False,
+    depth: Annotated[
+        int | None,
+        _scoring(
+            "Decoder layers that run before the head; for near-duplicates, as fresh:by=logits.", show_default="all"
+        ),
+    ] = None,
     batch_tokens: Annotated[int, _scoring("Maximum tokens in a forward pass; halved if memory runs out.")] = 8192,
     window: Annotated[int, _scoring("Records that are sorted by length, and saved, together.")] = 512,
     source: Source,
@@ -73,6 +79,7 @@ def score(
         bf16=bf16,
         batch_tokens=batch_tokens,
         window=window,
+        depth=depth,
     )
     chosen_by = scoring.make_policy(**target.options(source, policy))
     storage.check_outputs(source.data, output, subset, overwrite=overwrite)

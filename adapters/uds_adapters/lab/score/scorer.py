@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ import uds_core as uds
 from ... import batches
 from ...ranks import Ranks
 from ...scoring.batch_scorer import BatchScorer
+from ...scoring.scorer import Scorer
 from .. import model_paths
 from ..data import records as data
 from ..data.encoding import Collator, EncodedRecords, Example, pad_id
@@ -59,6 +61,8 @@ class Scoring:
         The most tokens in one forward pass, padding included.
     window
         Records that are read, sorted by length and kept together.
+    depth
+        How many decoder layers run before the head; None: all. See `Scorer`.
     """
 
     policy: str = "uds"
@@ -68,8 +72,12 @@ class Scoring:
     bf16: bool = False
     batch_tokens: int = 8192
     window: int = 512
+    depth: int | None = None
 
     def __post_init__(self) -> None:
+        if self.depth is not None and self.loss:
+            msg = "`loss` is that of the whole model, and `depth` leaves layers out: give one of the two"
+            raise LabError(msg)
         for name in ("batch_tokens", "window"):
             if getattr(self, name) < 1:
                 msg = f"`{name}` must be at least 1, got {getattr(self, name)}"
@@ -156,10 +164,12 @@ class WindowScorer:
         self.collator = Collator(pad_id(self.encoder.tokenizer))
         policy: Any = scoring.make_policy(**target.options(source, scoring.policy, self.encoder))
         self.policy: Any = WithLoss(policy=policy) if scoring.loss else policy
-        # nothing trains, so that the head is prepared once
-        self._batch_scorer = BatchScorer(
-            model.requires_grad_(False).to(device).eval(), self.policy, Ranks(), id_field="index"
-        )
+        model = model.requires_grad_(False).to(device).eval()  # nothing trains, so that the head is prepared once
+        scorer: Any = Scorer if scoring.depth is None else functools.partial(Scorer, depth=scoring.depth)
+        try:
+            self._batch_scorer = BatchScorer(model, self.policy, Ranks(), scorer=scorer, id_field="index")
+        except ValueError as error:
+            raise LabError(str(error)) from error
         if isinstance(policy, uds.RDS):
             policy = target.embedded(policy, source, self.encoder, scorer=self._batch_scorer, device=device)
             self.policy = WithLoss(policy=policy) if scoring.loss else policy
@@ -292,7 +302,10 @@ def about(source: Source, scoring: Scoring, /) -> dict[str, Any]:
         **({} if source.target is None else {"target": fingerprint(source.target)}),
         **{name: getattr(source, name) for name in ("limit", "template", "train_on", "max_length")},
         "fields": asdict(source.fields),
-        **{name: getattr(scoring, name) for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window")},
+        **{
+            name: getattr(scoring, name)
+            for name in ("policy", "seed", "loss", "bf16", "batch_tokens", "window", "depth")
+        },
     }
 
 

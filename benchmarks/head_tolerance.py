@@ -1,6 +1,6 @@
 """Whether a head that is prepared seldom chooses what exact preparation chooses, in a real fine-tuning.
 
-    python benchmarks/head_tolerance.py                # ScienceQA, textbook4m, 200 steps at each learning rate
+    python benchmarks/head_tolerance.py                # ScienceQA, textbook4m, 200 steps at each rate and tolerance
     python benchmarks/head_tolerance.py --write        # and keeps the rows in results/head_tolerance.json
     python benchmarks/head_tolerance.py --model FOLDER --rate 2e-5 --batch 8 --steps 100   # of another model
 
@@ -29,8 +29,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="textbook4m", help="in models/, or a path")
     parser.add_argument("--task", default="scienceqa")
     parser.add_argument("--policy", default="uds")
-    parser.add_argument("--rate", type=float, nargs="+", default=[5e-4, 1e-4, 2e-5, 5e-6])
-    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.01])
+    parser.add_argument("--rate", type=float, nargs="+", default=[1e-4, 2e-5])
+    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0003, 0.01])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--keep", type=float, default=0.25)

@@ -33,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of the head that trains")
     parser.add_argument("--rate", type=float, default=2e-5, help="its learning rate")
+    parser.add_argument("--tolerance", type=float, default=0.01, help="how far it may move before it is prepared again")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="weight and hidden states in bfloat16")
     parser.add_argument("--no-growth", action="store_true", help="without the lines of growth")
@@ -53,10 +54,10 @@ def tensors(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
 
 def over_steps(shape: argparse.Namespace, weight: torch.Tensor, policy: uds.UDS) -> dict[str, float]:
     """Mean seconds of `examine` while the head trains, prepared when it has moved, and the last error of a utility."""
-    from uds_adapters.scoring.prepared_head import HEAD_TOLERANCE, PreparedHead
+    from uds_adapters.scoring.prepared_head import PreparedHead
 
     generator = torch.Generator().manual_seed(1)
-    weight, prepared = torch.nn.Parameter(weight.clone()), PreparedHead(HEAD_TOLERANCE)
+    weight, prepared = torch.nn.Parameter(weight.clone()), PreparedHead(shape.tolerance)
     optimizer = torch.optim.AdamW([weight], lr=shape.rate, weight_decay=0.0)
     common, seconds = 2 * torch.randn(shape.width, generator=generator), 0.0
     features: uds.Features = {}
@@ -142,7 +143,7 @@ def main() -> None:
         grown = growth.grown(shape.width, repeat=shape.repeat, device=shape.device)
         shares = growth.share(repeat=shape.repeat, device=shape.device)
         growth.report(grown, shares)
-    names = ("batch", "time", "width", "vocab", "bf16", "threads", "repeat", "steps", "rate")
+    names = ("batch", "time", "width", "vocab", "bf16", "threads", "repeat", "steps", "rate", "tolerance")
     sizes = {name: getattr(shape, name) for name in names}
     line = {"benchmark": "scoring", "shape": sizes, "rows": rows, "preparing_seconds": preparing}
     line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings(shape.device)}

@@ -9,7 +9,8 @@ The floor of a step on K of B candidates is B f + K (f' + b): f a forward throug
 loss, b its backward; all measured in this run, on the same batch. Optimizer steps are left out everywhere, so a head
 that trains does not move here: its preparation is measured beside, and a hundredth of it counted in each step. The
 authors' algorithm gets its samples one by one, for its Fourier transforms of a whole batch would need 20 GB here. Two
-models: a pretrained one on worked answers of GSM8K, where it is at hand, and a random Qwen2 with a vocabulary of 151,936.
+models: a pretrained one on worked answers of GSM8K, where it is at hand, and a random Qwen2 with a vocabulary of
+151,936.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import uds_core as uds
 
 __all__ = ["HEAD_TOLERANCE", "PreparedHead", "check_tolerance"]
 
-HEAD_TOLERANCE = 0.01
+HEAD_TOLERANCE = 0.0003  # measured: docs/pages/concepts/shortcut.md
 _ROWS = 256  # fixed rows of the vocabulary, drawn once
 _FEWEST_STEPS = 2  # that a preparation must serve to pay, at the speed at which the head moved last
 
@@ -118,6 +118,6 @@ def check_tolerance(tolerance: float) -> float:
         If it is not a finite number of at least 0.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
-        msg = f"`head_tolerance` must be a number of at least 0, as in 0.01, got {tolerance!r}"
+        msg = f"`head_tolerance` must be a number of at least 0, as in 0.001, got {tolerance!r}"
         raise ValueError(msg)
     return float(tolerance)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def command(folder: Path, *, arguments: list[str], kill: Any = None) -> dict[str
     kills = Kills(folder / "run", kill, rank=0, together=False)
     kills.start()
     result = CliRunner().invoke(app, arguments)
-    return {**kills.end(), "code": result.exit_code, "output": result.output}
+    unexpected = [] if isinstance(result.exception, SystemExit | None) else traceback.format_exception(result.exception)
+    return {**kills.end(), "code": result.exit_code, "output": "".join([result.output, *unexpected])}
 
 
 def _leave_group() -> None:

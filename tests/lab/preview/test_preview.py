@@ -86,3 +86,18 @@ def test_html_holds_all_text_escaped_and_marks_what_carries_loss():
     text = page.split("<pre>")[1].split("</pre>")[0]
     assert text == "&lt;s&gt;&lt;script&gt;&amp;\n<mark>&lt;b&gt;\\x00&lt;/s&gt;</mark>"
     assert not re.search(r"https?://|src=|url\(", page)
+
+
+def test_a_chat_template_that_is_not_used_is_named():
+    chatting = build_tokenizer(["words"], vocab=300)
+    chatting.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    notes = {}
+    for kind, tokenizer in (("chat", chatting), ("plain", TOKENIZER)):
+        for name, raws in (("talk", [talk]), ("both", [talk, {"prompt": "q", "completion": "a"}])):
+            encoder = Encoder(tokenizer=tokenizer)
+            found = encoder.encode(records(raws))
+            notes[kind, name] = preview(found.records, found.examples, found.summary, encoder=encoder).notes
+    assert notes["chat", "talk"] == notes["plain", "talk"] == notes["plain", "both"] == ()
+    (note,) = notes["chat", "both"]
+    assert "only conversations go through it" in note

@@ -95,7 +95,7 @@ def preview(
             for reason, count in summary.left_out.items()
             if count
         ),
-        notes=tuple(summary.ignored()),
+        notes=(*summary.ignored(), *_outside_chat(records, encoder)),
         samples=tuple(shown),
     )
 
@@ -117,6 +117,14 @@ def _formats(records: Sequence[Record]) -> tuple[Columns, ...]:
         names = used.setdefault(record.format, {})
         names.update(dict.fromkeys(name for name in record.raw if name in record.used))
     return tuple(Columns(format=name, records=count, used=tuple(used[name])) for name, count in numbers.items())
+
+
+def _outside_chat(records: Sequence[Record], encoder: Encoder) -> list[str]:
+    """Return a sentence where records do not go through a chat template that the tokenizer has."""
+    if not encoder.tokenizer.chat_template or all(record.messages for record in records):
+        return []
+    words = "The tokenizer has a chat template, and only conversations go through it: `--template` joins the others."
+    return [words]
 
 
 def _shown(first: Sequence[int], number: int, /, *, of: int) -> list[int]:

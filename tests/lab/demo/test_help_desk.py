@@ -33,6 +33,18 @@ def test_held_out_questions_have_known_facts_in_new_words():
     assert not any(ticket.prompt.split("the ")[0][-12:] in stems for ticket in new if "Until when is" in ticket.prompt)
 
 
+def test_no_held_out_request_is_a_training_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    source = help_desk.make(tmp_path, sizes=help_desk.Sizes(model=tmp_path, train=500), seed=0)
+    assert source.eval_data is not None
+    train, heldout = (
+        {json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").splitlines()}
+        for path in (source.data, source.eval_data)
+    )
+    assert not train & heldout
+    assert help_desk.made(tmp_path, sizes=help_desk.Sizes(model=tmp_path, train=501), seed=0) is None
+
+
 def facts(ticket):
     """A reply without the brand."""
     return " ".join(word for word in ticket.completion.split() if word.strip(".,") not in tickets.BRANDS)

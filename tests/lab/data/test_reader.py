@@ -46,6 +46,19 @@ def saved(folder):
         datasets.enable_progress_bars()
 
 
+def zst(content):
+    sink = pa.BufferOutputStream()
+    with pa.output_stream(sink, compression="zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+def arrow(path, writer):
+    rows = pa.Table.from_pylist(PAIRS)
+    with writer(str(path), rows.schema) as stream:
+        stream.write_table(rows, max_chunksize=3)
+
+
 FILES = {
     "d.jsonl": lambda path: path.write_bytes(LINES),
     "d": lambda path: path.write_bytes(LINES),
@@ -55,9 +68,12 @@ FILES = {
     "d.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES)),
     "d.JSONL.BZ2": lambda path: path.write_bytes(bz2.compress(LINES)),
     "d.json.xz": lambda path: path.write_bytes(lzma.compress(json.dumps(PAIRS).encode())),
+    "d.jsonl.zst": lambda path: path.write_bytes(zst(LINES)),
     "d.csv": lambda path: table(path, ","),
     "d.tsv": lambda path: table(path, "\t"),
     "d.parquet": lambda path: pq.write_table(pa.Table.from_pylist(PAIRS), path),
+    "d.arrow": lambda path: arrow(path, pa.ipc.new_stream),
+    "feather.arrow": lambda path: arrow(path, pa.ipc.new_file),
     "shards": shards,
     "saved": saved,
 }
@@ -138,6 +154,8 @@ def test_arrays_that_are_none(tmp_path, text):
         ("d.jsonl.gz", LINES, "no whole gz file"),
         ("d.jsonl.gz", gzip.compress(LINES)[:-9], "no whole gz file"),
         ("d.jsonl.bz2", LINES, "no whole bz2 file"),
+        ("d.jsonl.zst", zst(LINES)[:-9], "no whole zst file"),
+        ("d.arrow", b"no Arrow", "is no Arrow file that can be read"),
         ("d.jsonl.xz", lzma.compress(LINES)[:-9], "no whole xz file"),
         ("d.parquet", LINES, "no Parquet file"),
         ("d.csv", b"prompt,completion\na,b\na,b,c\n", r"d\.csv:3: more fields than the 2 that the first line names"),

@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import typer
 
 from ..data.fields import FORMATS, Fields
-from ..data.files import check
+from ..data.named import STANDARD_INPUT, as_files
 from ..data.source import DEFAULT_TEMPLATE, Source
+from ..errors import LabError
 from ..model_paths import as_path_or_name, check_model, locate
 from ..training.settings import Settings
 
@@ -103,7 +104,10 @@ def source(
     ],
     data: Annotated[
         Path,
-        _data("JSONL, JSON, CSV or Parquet; or a folder or a pattern of such files, or a folder that datasets saved."),
+        _data(
+            "JSONL, JSON, CSV or Parquet; a folder or a pattern of such files, or a folder that datasets saved; - for "
+            "standard input; or owner/name:split on the Hugging Face Hub."
+        ),
     ],
     eval_data: Annotated[Path | None, _data("Held-out records, in place of --holdout.")] = None,
     target: Annotated[
@@ -139,14 +143,14 @@ def source(
 ) -> Source:
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
     folder = located(model)
-    for file in (data, eval_data, target):
-        if file is not None:
-            check(file)
+    if (data, eval_data, target).count(STANDARD_INPUT) > 1:
+        msg = "only one of `--data`, `--eval-data` and `--target` can be standard input: write the others to files first"
+        raise LabError(msg)
     return Source(
         model=folder,
-        data=data,
-        eval_data=eval_data,
-        target=target,
+        data=as_files(data),
+        eval_data=None if eval_data is None else as_files(eval_data),
+        target=None if target is None else as_files(target),
         holdout=holdout,
         limit=limit,
         eval_limit=eval_limit,

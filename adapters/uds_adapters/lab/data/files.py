@@ -11,7 +11,7 @@ from ..errors import LabError
 
 __all__ = ["COMPRESSED", "KNOWN", "check", "fingerprint", "is_saved", "kind", "listed"]
 
-KNOWN = ("jsonl", "ndjson", "json", "parquet", "csv", "tsv")
+KNOWN = ("jsonl", "ndjson", "json", "parquet", "arrow", "csv", "tsv")
 """Suffixes of files in a folder that hold records."""
 COMPRESSED = ("gz", "bz2", "xz", "zst")
 """Suffixes after those, of compressed files."""

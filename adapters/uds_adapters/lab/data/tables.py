@@ -1,11 +1,10 @@
-"""Records in files other than JSON Lines: arrays of JSON, CSV, Parquet, and folders that `datasets` saved."""
+"""Records in files other than JSON Lines: arrays of JSON, CSV, Parquet, Arrow, and folders that `datasets` saved."""
 
 from __future__ import annotations
 
 import bz2
 import csv
 import gzip
-import importlib
 import io
 import json
 import lzma
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import LabError
-from . import jsonl
+from . import arrays, jsonl
 from .files import COMPRESSED, is_saved, kind
 
 __all__ = ["is_plain", "rows"]
 
 _BATCH = 1024  # rows that are decoded together
-_SPACE = re.compile(r"[ \t\r\n]*")
+_FEATHER = b"ARROW1"  # begins a file of Arrow, and no stream
 _BREAK = re.compile(r"\r\n|\r|\n")
 _LONGEST = 2**31 - 1  # characters in a field of CSV; by default 131,072
 
@@ -49,53 +48,11 @@ def rows(file: Path, /) -> Iterator[tuple[int, bytes]]:
 
 def _json(file: Path) -> Iterator[tuple[int, bytes]]:
     if kind(file) not in ("jsonl", "ndjson") and _is_array(file):
-        yield from _array(file)
+        with _opened(file) as stream:
+            yield from arrays.elements(stream, file=file)
         return
     with _opened(file) as stream:
         yield from ((line.line, line.content) for line in jsonl.lines_of(stream))
-
-
-def _array(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the elements of one JSON array, each with the line where it begins."""
-    with _opened(file) as stream:
-        content = stream.read()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        msg = f"{file} is not UTF-8 text (byte {error.start}): expected an array of JSON objects"
-        raise LabError(msg) from None
-    decoder, place = json.JSONDecoder(), text.index("[") + 1
-    line, counted, expected = 1, 0, "element or end"
-    while True:
-        place = _SPACE.match(text, place).end()  # type: ignore[union-attr] - it matches nothing, too
-        line, counted = line + text.count("\n", counted, place), place
-        sign = text[place : place + 1]
-        if sign == "]" and expected != "element":
-            break
-        if expected == "comma or end":
-            if sign != ",":
-                msg = f"{file}:{line}: expected a comma or the end of the array"
-                raise LabError(msg)
-            place, expected = place + 1, "element"
-            continue
-        end = _end(decoder, text, place, file)
-        # strings of JSON hold no ends of lines, so those are white space
-        yield line, b" ".join(text[place:end].encode().splitlines())
-        place, expected = end, "comma or end"
-    if text[place + 1 :].strip():
-        msg = f"{file}:{line}: text after the end of the array: expected one array of JSON objects"
-        raise LabError(msg)
-
-
-def _end(decoder: json.JSONDecoder, text: str, place: int, file: Path) -> int:
-    """Return where a value of JSON ends."""
-    try:
-        return decoder.raw_decode(text, place)[1]
-    except json.JSONDecodeError as error:
-        msg = f"{file}:{error.lineno}: this array is not JSON ({error.msg}, column {error.colno})"
-        raise LabError(msg) from None
-    except (ValueError, RecursionError):
-        return len(text)  # what Python cannot hold is named by the parser of records
 
 
 def _csv(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -138,6 +95,30 @@ def _parquet(file: Path) -> Iterator[tuple[int, bytes]]:
         raise LabError(msg) from None
 
 
+def _arrow(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield rows of a stream of Arrow, as `datasets` caches them, or of a file of Arrow (Feather)."""
+    import pyarrow as pa
+
+    number = 0
+    try:
+        with pa.memory_map(str(file)) as mapped:
+            feather = mapped.read(len(_FEATHER)) == _FEATHER
+            mapped.seek(0)
+            batches = _batches(pa.ipc.open_file(mapped)) if feather else pa.ipc.open_stream(mapped)
+            for batch in batches:
+                for start in range(0, batch.num_rows, _BATCH):
+                    for row in batch.slice(start, _BATCH).to_pylist():
+                        number += 1
+                        yield number, _dumped(row)
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{file} is no Arrow file that can be read: {' '.join(str(error).split())}"
+        raise LabError(msg) from None
+
+
+def _batches(read: Any) -> Iterator[Any]:
+    return (read.get_batch(number) for number in range(read.num_record_batches))
+
+
 def _saved(folder: Path) -> Iterator[tuple[int, bytes]]:
     import datasets
 
@@ -150,7 +131,7 @@ def _saved(folder: Path) -> Iterator[tuple[int, bytes]]:
         yield number, _dumped(dict(row))
 
 
-_TABLES = {"parquet": _parquet, "csv": _csv, "tsv": _csv}  # suffix -> reader
+_TABLES = {"parquet": _parquet, "arrow": _arrow, "csv": _csv, "tsv": _csv}  # suffix -> reader
 
 
 def _dumped(row: Mapping[str, Any]) -> bytes:
@@ -192,15 +173,7 @@ def _decompressed(file: Path) -> Any:
         case "xz":
             return lzma.open(file)
         case "zst":
-            return _zstandard(file)
+            import pyarrow as pa
+
+            return pa.input_stream(str(file), compression="zstd")
     return file.open("rb")
-
-
-def _zstandard(file: Path) -> Any:
-    for name in ("compression.zstd", "zstandard"):  # of Python from 3.14 on, and the package
-        try:
-            return importlib.import_module(name).open(file, "rb")
-        except ModuleNotFoundError:
-            continue
-    msg = f"{file} is compressed with zstd, which needs a package: pip install zstandard"
-    raise LabError(msg)

@@ -10,7 +10,7 @@ from ..console import options
 from ..console.options import Json, option
 from ..console.terminal import console, rated, telling
 from ..data.fields import FORMATS, Fields
-from ..data.files import check
+from ..data.named import as_files
 from ..errors import LabError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def dedup(
     from ..duplicates.search import search
     from ..duplicates.sketches import joined, sketched
 
-    check(data)
+    data = as_files(data)
     if not 0.0 < threshold <= 1.0:
         msg = f"`threshold` must be a fraction in (0, 1], got {threshold}: 0.5 is half of the n-grams in common"
         raise LabError(msg)

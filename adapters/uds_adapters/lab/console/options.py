@@ -144,7 +144,9 @@ def source(
     """Return the source of a task. Files are checked first, since importing what reads them takes seconds."""
     folder = located(model)
     if (data, eval_data, target).count(STANDARD_INPUT) > 1:
-        msg = "only one of `--data`, `--eval-data` and `--target` can be standard input: write the others to files first"
+        msg = (
+            "only one of `--data`, `--eval-data` and `--target` can be standard input: write the others to files first"
+        )
         raise LabError(msg)
     return Source(
         model=folder,

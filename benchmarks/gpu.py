@@ -171,6 +171,8 @@ def main() -> None:
     """Run the parts in turn; keep the results after each."""
     options = parse()
     every = parts(options)
+    if options.tiny:  # to see that all parts run, on any machine
+        every = {name: part._replace(seconds=600) for name, part in every.items()}
     if unknown := [name for name in options.parts if name not in every]:
         sys.exit(f"no part {unknown[0]}: {', '.join(every)}")
     about = measure.surroundings(options.device)

@@ -1,5 +1,6 @@
 """Policies and selecting steps on a second device: what a process of its own finds out about them."""
 
+import dataclasses
 import warnings
 from typing import Any, NamedTuple
 
@@ -81,3 +82,66 @@ def _difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     assert torch.equal(got.isfinite(), expected.isfinite())
     size = float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max()) if expected.numel() else 1.0
     return float((got - expected).abs().nan_to_num(0.0).max()) / max(size, np.finfo(np.float32).tiny) if size else 0.0
+
+
+class Step(NamedTuple):
+    """A selecting step on the device, with the model's own forward pass left out."""
+
+    reads: dict[str, int]
+    waiting: dict[str, int]  # copies to the device that the host waits for
+    launches: int
+    training: dict[str, int]  # reads and waiting copies of the library in the training pass
+    error: str = ""
+
+
+def steps(_folder: Any, *, names: list[str]) -> dict[str, Step]:
+    """Select and train some batches with each policy; return what the last step did."""
+    second_device.install()
+    warnings.simplefilter("ignore")
+    found = {}
+    for name in names:
+        try:
+            found[name] = last_step(every_policy.POLICIES[name])
+        except Exception as error:
+            found[name] = Step({}, {}, 0, {}, error=f"{type(error).__name__}: {error}")
+    return found
+
+
+def last_step(policy: Any, *, number: int = 3, batch: int = 8) -> Step:
+    """Return what the last of some selecting steps did, and the training pass after it."""
+    import functools
+
+    import tiny
+
+    import uds_core as uds
+    from uds_adapters.scoring.validation import ValidationScorer
+    from uds_adapters.torch import BatchSelector
+
+    model: Any = second_device.to_device(tiny.llama(frozen_head=True))
+    options: dict[str, Any] = {"id_field": "id"}
+    if isinstance(policy, uds.GREATS):
+        options["scorer"] = functools.partial(ValidationScorer, validation=_on_device(tiny.batch(3, seed=9)))
+    if isinstance(policy, uds.Targeted):
+        policy = dataclasses.replace(policy, target=uds.ngram_counts(torch.arange(64)[None, :]))
+    if hasattr(policy, "warmup"):
+        policy = dataclasses.replace(policy, warmup=1)
+    select = BatchSelector(model, policy, **options)
+    found = Step({}, {}, 0, {})
+    for step in range(number):
+        given = _on_device(tiny.batch(batch, seed=step))
+        beside = {"id": torch.arange(batch), "reference_loss": torch.ones(batch)}
+        needed = {"id", *policy.needs.columns}
+        given |= {name: x for name, x in beside.items() if name in needed}
+        with second_device.recorded() as record, record.apart(model.model):
+            kept = select(given)
+        kept = {name: x for name, x in kept.items() if name not in (*beside, "loss_weights")}
+        select._returned = None  # the weights are left out on purpose
+        with second_device.recorded() as trained, trained.apart(model.model):
+            model(**kept).loss.backward()
+        ours = {line: n for line, n in trained.lines("read", "waiting upload").items() if not line.startswith(" ")}
+        found = Step(record.lines("read"), record.lines("waiting upload"), record.count("launch"), ours)
+    return found
+
+
+def _on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: x.to(second_device.NAME) for name, x in batch.items()}

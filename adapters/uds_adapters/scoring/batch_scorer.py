@@ -15,6 +15,7 @@ from ..batches import entries
 from ..ranks import GatheredPool, HeadRefreshed, Ranks
 from . import models
 from .glances import TokenReader
+from .host_copies import HostCopies
 from .layouts import Layouts
 from .scorer import Scorer
 from .sharded import ShardedScorer
@@ -105,8 +106,12 @@ class BatchScorer:
         `choice`: its number. `state`: returns the policy's state, given features without logits; of the first choice
         by default.
         """
+        copies = HostCopies() if self._scorer is None else self._scorer.copies
+        unread = [view.unread() for view in views] + ([] if self.probe is None else [self.probe.unread()])
+        copies.want({f"{i} {name}": x for i, some in enumerate(unread) for name, x in some.items()})
         features = self._features(policy, views, choice=choice, state=state)
-        self._bring(views)
+        copies.read({})  # where the scoring pass has not read anything
+        self._bring(views, [{name: copies.made[f"{i} {name}"] for name in some} for i, some in enumerate(unread)])
         return features
 
     def _features(
@@ -171,11 +176,8 @@ class BatchScorer:
         view = functools.partial(batches.view, indexer=self.indexer, layout=self.layout)
         return with_exact_scores(features, samples, self._scorer.examine, view=view, policy=policy, state=before)
 
-    def _bring(self, views: Sequence[batches.SampleView]) -> None:
-        """Bring to the host what is read there in the rest of the step, in one transfer."""
-        unread = [view.unread() for view in views] + ([] if self.probe is None else [self.probe.unread()])
-        host = entries.on_host({f"{i} {name}": x for i, some in enumerate(unread) for name, x in some.items()})
-        brought = [{name: host[f"{i} {name}"] for name in some} for i, some in enumerate(unread)]
+    def _bring(self, views: Sequence[batches.SampleView], brought: list[dict[str, torch.Tensor]]) -> None:
+        """Give the views, and the probe, what they read on the host."""
         for view, values in zip(views, brought, strict=False):
             view.bring(values)
         if self.probe is not None:

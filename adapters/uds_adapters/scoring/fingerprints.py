@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["fingerprints"]
+__all__ = ["fingerprints", "partial_sums"]
 
 
-def fingerprints(
-    tensors: Sequence[torch.Tensor], /, number: torch.Tensor | None = None
-) -> tuple[tuple[Any, ...], float | None]:
-    """Return a key that changes with the tensors, and `number` on the host, which the device is asked for once.
+def partial_sums(tensors: Sequence[torch.Tensor], /) -> dict[str, torch.Tensor]:
+    """Return sums that detect writes by `.data`, on the tensors' devices; of those that have values here."""
+    numbered = enumerate(tensors)
+    return {f"sum {i}": _partial_sum(x) for i, x in numbered if not x.is_meta and _is_whole(x)}
 
-    The key has version counters, and sums that detect writes by `.data`.
-    """
-    asked = [_partial_sum(tensor) for tensor in tensors if not tensor.is_meta and _is_whole(tensor)]
-    asked += [] if number is None else [number.double()]
-    known = iter(torch.stack([one.to(asked[0].device) for one in asked]).tolist() if asked else ())
+
+def fingerprints(tensors: Sequence[torch.Tensor], sums: Mapping[str, torch.Tensor], /) -> tuple[Any, ...]:
+    """Return a key that changes with the tensors: of version counters and their `partial_sums`, on the host."""
     key: list[tuple[Any, ...]] = []
-    for tensor in tensors:
+    for i, tensor in enumerate(tensors):
         if tensor.is_meta:
             key.append(tuple(tensor.shape))  # offloaded, and another object each time
         elif not _is_whole(tensor):
             key.append((id(tensor), tensor._version))
         else:
-            key.append((tensor.data_ptr(), tensor._version, tensor.device, next(known)))
-    return tuple(key), next(known, None)
+            key.append((tensor.data_ptr(), tensor._version, tensor.device, float(sums[f"sum {i}"])))
+    return tuple(key)
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 import uds_core as uds
 
-from .fingerprints import fingerprints
+from .fingerprints import fingerprints, partial_sums
+from .host_copies import HostCopies
 from .prepared_head import PreparedHead
 
 __all__ = ["After", "Explained", "HeadReader", "Linear", "capped"]
@@ -91,9 +92,12 @@ class HeadReader:
     def __init__(self, module: torch.nn.Module, model: torch.nn.Module, tolerance: float = 0.0) -> None:
         self.module, self.model = module, model
         self.prepared, self._movement = PreparedHead(tolerance), None
+        self.copies = HostCopies()
+        self._unread: dict[str, torch.Tensor] | None = None  # what the key of the weights in use is made of
         self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
+        self._key: tuple[Any, ...] = ()
         self._nonlinear: tuple[Any, ...] | None = None  # fingerprint of a module that is not linear
 
     @property
@@ -115,13 +119,13 @@ class HeadReader:
         """Return the module's linear map, verified on `last` (samples, 1, width). Call it where the module runs."""
         last, alone = last[:_SAMPLES], not args and not kwargs
         movement = self.prepared.movement(*self._own()) if self._reuses() else None
-        tensors = [*itertools.chain(self.module.parameters(), self.module.buffers())]
-        key, self._movement = fingerprints(tensors, movement)
+        self._unread = partial_sums(self._tensors()) | ({} if movement is None else {"movement": movement})
+        if alone and self._is_known():  # read with what verifies the logits, so that the host waits once
+            weight, bias = self._own()
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+            return Linear(_stand_in(last, weight, bias), weight, bias, stands_in=True)
+        key, _ = self._read({})
         weights = self._weights(key, last, alone=alone)
-        if alone and self._is_known():
-            weight, bias = next(weights)
-            self._linear = Linear(_stand_in(last, weight, bias), weight, bias, key, stands_in=True)
-            return self._linear
         raw = self.module.forward(last, *args, **kwargs)
         computed = self._computed_in(last)
         for weight, bias in weights:
@@ -134,7 +138,9 @@ class HeadReader:
     def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
         """Return the head that reproduces the model's logits (batch, 1, vocab) at that position, or None."""
         after = self.after(linear, logits)
-        return None if after is None else Explained(self._head_of(linear, after, logits.shape[-1]), after.cap)
+        if after is None:
+            return None
+        return Explained(self._head_of(self._keyed(linear), after, logits.shape[-1]), after.cap)
 
     def after(self, linear: Linear, logits: torch.Tensor) -> After | None:
         """Return the transformation of the head's output that reproduces the logits at that position, or None."""
@@ -145,8 +151,8 @@ class HeadReader:
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
-            found = torch.stack([_errors(map(after, raw), logits) for after in hypotheses]).tolist()
-            errors = dict(zip(hypotheses, found, strict=True))
+            found = torch.stack([_errors(map(after, raw), logits) for after in hypotheses])
+            errors = dict(zip(hypotheses, self._read({"errors": found})[1]["errors"].tolist(), strict=True))
             after = min(errors, key=lambda after: errors[after][1])
             if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
                 return after
@@ -171,8 +177,31 @@ class HeadReader:
             constant = after.constant.flatten().float() / after.scale
             bias = constant if bias is None else bias + constant
         if reuse and self._reuses():
+            self._read({})
             return self.prepared.head(linear.weight[:vocab], bias, after.scale, self._movement)
         return uds.Head(linear.weight[:vocab], bias, after.scale, frozen=self.frozen)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [*itertools.chain(self.module.parameters(), self.module.buffers())]
+
+    def _read(self, tensors: dict[str, torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, torch.Tensor]]:
+        """Return the key of the weights in use, and tensors on the host, in one transfer."""
+        unread, self._unread = self._unread, None
+        host = self.copies.read({**(unread or {}), **tensors}) if unread or tensors else {}
+        if unread is not None:
+            self._key = fingerprints(self._tensors(), host)
+            self._movement = float(host["movement"]) if "movement" in host else None
+        return self._key, host
+
+    def _keyed(self, linear: Linear) -> Linear:
+        """Return the linear map with its key; the one of an earlier pass, where that has the same."""
+        if linear.key:
+            return linear
+        key, _ = self._read({})
+        if self._linear is not None and self._linear.key == key:
+            linear = replace(linear, weight=self._linear.weight, bias=self._linear.bias)
+        self._linear = replace(linear, key=key)
+        return self._linear
 
     def _reuses(self) -> bool:
         """Return whether the head trains, and its weight is used as it is."""
@@ -230,7 +259,8 @@ class HeadReader:
 
     def _head_of(self, linear: Linear, after: After, vocab: int) -> uds.Head:
         """Return the head, reused while it is unchanged."""
-        constant = None if after.constant is None else fingerprints([after.constant])[0]
+        constants = [] if after.constant is None else [after.constant]
+        constant = fingerprints(constants, self.copies.read(partial_sums(constants)) if constants else {})
         key = (id(linear.weight), linear.key, after.scale, vocab, constant)
         if self._head is None or self._head[0] != key:
             self._head = key, self.head(linear, after, vocab)

@@ -18,6 +18,7 @@ from .depth import Depth
 from .glances import TokenReader
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
 from .heads import After, HeadReader, capped
+from .host_copies import HostCopies
 from .layer_probe import LayerProbe
 from .layouts import Layouts
 from .prepared_head import HEAD_TOLERANCE
@@ -84,7 +85,8 @@ class Scorer:
         self.head_tolerance = head_tolerance
         self._bare = models.bare(model)
         models.check_known(self._bare)
-        self._reader = HeadReader(models.head_module(self._bare), self._bare, head_tolerance)
+        self._reader, self.copies = HeadReader(models.head_module(self._bare), self._bare, head_tolerance), HostCopies()
+        self._reader.copies = self.copies
         self.layouts = Layouts(model)
         self._depth = None if depth is None else Depth(self._bare, depth)
         self._warned: set[str] = set()
@@ -152,6 +154,7 @@ class Scorer:
         head = models.head_module(self._bare)
         if head is not self._reader.module:
             self._reader = HeadReader(head, self._bare, self.head_tolerance)
+            self._reader.copies = self.copies
         self._reader.refresh()
 
     def _pieces(self, samples: batches.SampleView, policy: uds.Policy) -> Iterator[uds.Features]:

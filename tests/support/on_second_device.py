@@ -123,6 +123,8 @@ def last_step(policy: Any, *, number: int = 3, batch: int = 8) -> Step:
         options["scorer"] = functools.partial(ValidationScorer, validation=_on_device(tiny.batch(3, seed=9)))
     if isinstance(policy, uds.Targeted):
         policy = dataclasses.replace(policy, target=uds.ngram_counts(torch.arange(64)[None, :]))
+    if isinstance(policy, uds.RDS):
+        policy = dataclasses.replace(policy, target=torch.ones(3, 32))
     if hasattr(policy, "warmup"):
         policy = dataclasses.replace(policy, warmup=1)
     select = BatchSelector(model, policy, **options)

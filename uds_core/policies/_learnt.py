@@ -77,7 +77,7 @@ class Learnt(TokenBudgeted):
     @property
     def reads_sizes(self) -> bool:
         """Whether the numbers of all tokens of samples are read."""
-        return self.policy.reads_sizes or super().reads_sizes
+        return self.policy.reads_sizes or self.processed is not None  # `super()` would break a compiled graph
 
     @property
     def learner(self) -> Learner:

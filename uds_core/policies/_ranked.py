@@ -42,7 +42,7 @@ class Ranked(TokenBudgeted):
     @property
     def reads_sizes(self) -> bool:
         """Whether the numbers of all tokens of samples are read."""
-        return self.per_token or super().reads_sizes
+        return self.per_token or self.processed is not None  # `super()` would break a compiled graph
 
     def score(self, features: Features, /) -> Array:
         """Return the feature `score_name` (batch,)."""

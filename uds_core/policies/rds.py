@@ -11,6 +11,7 @@ from ..policy import Needs
 from ..registry import register
 from ._budgeted import Budgeted
 from ._ranked import Stateless
+from ._scored import Scored
 
 
 @register("rds")
@@ -85,8 +86,8 @@ class RDS(Budgeted):
     ) -> tuple[Selection, Stateless]:
         """Choose for each sample of the target in turn; scores are the highest similarity to any."""
         self.warn_without_budget()
-        similarity, length = features["similarity"], features["length"]
-        xp = array_namespace(similarity)
-        scores = xp.max(similarity, axis=1)
-        indices = round_robin(similarity, length, budget=self.budget, groups=groups)
-        return Selection(indices=self.scored_only(indices, scores), scores=scores), Stateless()
+        similarity = features["similarity"]
+        best = array_namespace(similarity).max(similarity, axis=1)
+        scored = Scored.of(features, best, groups=groups, similarity=similarity)
+        indices = round_robin(scored.host["similarity"], scored.length, budget=self.budget, groups=scored.groups)
+        return scored.selection(self.scored_only(indices, scored.numbers)), Stateless()

@@ -154,7 +154,8 @@ def of(beside: Mapping[str, torch.Tensor], indices: torch.Tensor, /) -> dict[str
 
 def on_host(tensors: Mapping[str, torch.Tensor], /) -> dict[str, torch.Tensor]:
     """Return tensors on the CPU, those of one device in one transfer."""
-    return {name: torch.from_numpy(values) for name, values in uds.to_host(tensors).items()}
+    away = {name: x for name, x in tensors.items() if x.device.type != "cpu"}
+    return {**tensors, **{name: torch.from_numpy(values) for name, values in uds.to_host(away).items()}}
 
 
 def targets(batch: Mapping[str, Any], /, *, shift: bool = True) -> torch.Tensor | None:

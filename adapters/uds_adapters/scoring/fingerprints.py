@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["fingerprints", "partial_sums"]
+__all__ = ["fingerprints", "is_plain", "partial_sums"]
 
 
-def partial_sums(tensors: Sequence[torch.Tensor], /) -> dict[str, torch.Tensor]:
+def partial_sums(tensors: Sequence[torch.Tensor], /) -> list[torch.Tensor]:
     """Return sums that detect writes by `.data`, on the tensors' devices; of those that have values here."""
-    numbered = enumerate(tensors)
-    return {f"sum {i}": _partial_sum(x) for i, x in numbered if not x.is_meta and _is_whole(x)}
+    return [_partial_sum(tensor) for tensor in tensors if not tensor.is_meta and _is_whole(tensor)]
 
 
-def fingerprints(tensors: Sequence[torch.Tensor], sums: Mapping[str, torch.Tensor], /) -> tuple[Any, ...]:
+def fingerprints(tensors: Sequence[torch.Tensor], sums: Sequence[float], /) -> tuple[Any, ...]:
     """Return a key that changes with the tensors: of version counters and their `partial_sums`, on the host."""
-    key: list[tuple[Any, ...]] = []
-    for i, tensor in enumerate(tensors):
+    known, key = iter(sums), list[tuple[Any, ...]]()
+    for tensor in tensors:
         if tensor.is_meta:
             key.append(tuple(tensor.shape))  # offloaded, and another object each time
         elif not _is_whole(tensor):
             key.append((id(tensor), tensor._version))
         else:
-            key.append((tensor.data_ptr(), tensor._version, tensor.device, float(sums[f"sum {i}"])))
+            key.append((tensor.data_ptr(), tensor._version, tensor.device, next(known)))
     return tuple(key)
+
+
+def is_plain(tensor: Any) -> bool:
+    """Return whether a tensor stores its values directly: not quantised, sharded or offloaded."""
+    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
+        return False
+    return type(tensor.detach()) is torch.Tensor and tensor.numel() > 0
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

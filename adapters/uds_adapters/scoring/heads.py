@@ -11,7 +11,7 @@ import torch
 
 import uds_core as uds
 
-from .fingerprints import fingerprints, partial_sums
+from .fingerprints import fingerprints, is_plain, partial_sums
 from .host_copies import HostCopies
 from .prepared_head import PreparedHead
 
@@ -93,7 +93,7 @@ class HeadReader:
         self.module, self.model = module, model
         self.prepared, self._movement = PreparedHead(tolerance), None
         self.copies = HostCopies()
-        self._unread: dict[str, torch.Tensor] | None = None  # what the key of the weights in use is made of
+        self._unread: list[torch.Tensor] | None = None  # numbers of the weights in use: their sums, and the movement
         self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
@@ -119,7 +119,8 @@ class HeadReader:
         """Return the module's linear map, verified on `last` (samples, 1, width). Call it where the module runs."""
         last, alone = last[:_SAMPLES], not args and not kwargs
         movement = self.prepared.movement(*self._own()) if self._reuses() else None
-        self._unread = partial_sums(self._tensors()) | ({} if movement is None else {"movement": movement})
+        self._moves = movement is not None
+        self._unread = partial_sums(self._tensors()) + ([] if movement is None else [movement.double()])
         if alone and self._is_known():  # read with what verifies the logits, so that the host waits once
             weight, bias = self._own()
             weight, bias = weight.detach(), None if bias is None else bias.detach()
@@ -187,10 +188,13 @@ class HeadReader:
     def _read(self, tensors: dict[str, torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, torch.Tensor]]:
         """Return the key of the weights in use, and tensors on the host, in one transfer."""
         unread, self._unread = self._unread, None
-        host = self.copies.read({**(unread or {}), **tensors}) if unread or tensors else {}
+        if unread:
+            tensors = {**tensors, "numbers": torch.stack([number.to(unread[0].device) for number in unread])}
+        host = self.copies.read(tensors) if tensors else {}
         if unread is not None:
-            self._key = fingerprints(self._tensors(), host)
-            self._movement = float(host["movement"]) if "movement" in host else None
+            numbers = host["numbers"].tolist() if unread else []
+            self._movement = numbers.pop() if self._moves else None
+            self._key = fingerprints(self._tensors(), numbers)
         return self._key, host
 
     def _keyed(self, linear: Linear) -> Linear:
@@ -223,7 +227,7 @@ class HeadReader:
         """Return whether the module has a plain weight, and nothing else trains but the bias."""
         weight, bias = self._own()
         trains = {id(parameter) for parameter in self.module.parameters() if parameter.requires_grad}
-        return _is_plain(weight) and (bias is None or _is_plain(bias)) and trains <= {id(weight), id(bias)}
+        return is_plain(weight) and (bias is None or is_plain(bias)) and trains <= {id(weight), id(bias)}
 
     def _own(self) -> tuple[Any, Any]:
         """Return the weight and bias of the module, or of the only linear layer in it."""
@@ -260,7 +264,7 @@ class HeadReader:
     def _head_of(self, linear: Linear, after: After, vocab: int) -> uds.Head:
         """Return the head, reused while it is unchanged."""
         constants = [] if after.constant is None else [after.constant]
-        constant = fingerprints(constants, self.copies.read(partial_sums(constants)) if constants else {})
+        constant = fingerprints(constants, [float(total) for total in partial_sums(constants)])
         key = (id(linear.weight), linear.key, after.scale, vocab, constant)
         if self._head is None or self._head[0] != key:
             self._head = key, self.head(linear, after, vocab)
@@ -301,13 +305,6 @@ def _stand_in(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 def _product(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return torch.nn.functional.linear(last.to(weight.dtype), weight, bias)
-
-
-def _is_plain(tensor: Any) -> bool:
-    """Return whether a tensor stores its values directly: not quantised, sharded or offloaded."""
-    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
-        return False
-    return type(tensor.detach()) is torch.Tensor and tensor.numel() > 0
 
 
 def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:

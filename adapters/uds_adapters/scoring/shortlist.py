@@ -61,5 +61,5 @@ def with_exact_scores(
         samples = view(samples.take(indices), beside=beside)
     scores = examine(samples, Measured(policy))["exact"].float()
     exact = torch.full_like(features["length"], torch.nan)
-    exact[indices.to(exact.device)] = scores.to(exact.device)
+    exact[indices.to(exact.device, non_blocking=True)] = scores.to(exact.device)
     return {**features, "exact": exact}

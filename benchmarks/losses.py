@@ -29,18 +29,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shared", action="store_true", help="CPU seconds, on a machine that others use")
     parser.add_argument("--write", action="store_true", help="into results/")
     return parser.parse_args()
-
-
-def in_turn(runs: dict[str, Callable[[], Any]], *, repeat: int) -> dict[str, float]:
-    """Seconds of each, best of `repeat` turns."""
-    found = dict.fromkeys(runs, float("inf"))
-    for turn in range(repeat + 1):  # the first warms up
-        for name, run in runs.items():
-            seconds = measure.once(run)
-            found[name] = min(found[name], seconds) if turn else found[name]
-    return found
 
 
 def cases(shape: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -60,7 +51,7 @@ def cases(shape: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "entropy": lambda: uds.entropy(logits),  # noqa: B023
                 "both": lambda: loss_and_entropy(logits, labels),  # noqa: B023
             }
-            seconds = in_turn(runs, repeat=shape.repeat)
+            seconds = measure.in_turn(runs, repeat=shape.repeat, shared=shape.shared)
             ratios = {f"{name}_over_product": seconds[name] / seconds["product"] for name in runs if name != "product"}
             yield {"width": width, "dtype": str(dtype).removeprefix("torch."), **seconds, **ratios}
 
@@ -81,7 +72,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     rows = list(cases(shape))
     report(rows, shape)
-    settings = {name: getattr(shape, name) for name in ("batch", "time", "vocab", "threads", "repeat")}
+    settings = {name: getattr(shape, name) for name in ("batch", "time", "vocab", "threads", "repeat", "shared")}
     line = {"benchmark": "losses", "shape": settings, "rows": rows, **measure.surroundings(shape.device)}
     print("\n" + json.dumps(line))
     if shape.write:

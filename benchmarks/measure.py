@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,27 @@ def seconds(run: Callable[[], Any], *, repeat: int = 5) -> float:
     return min(once(run) for _ in range(repeat))
 
 
-def once(run: Callable[[], Any]) -> float:
-    """Seconds of one call, the device synchronised."""
-    began = time.perf_counter()
+def in_turn(runs: Mapping[Any, Callable[[], Any]], *, repeat: int, shared: bool = False) -> dict[Any, float]:
+    """Seconds of each, best of `repeat` turns after one that warms up: what slows the machine down slows all.
+
+    `shared`: those of this process's CPU time, on a machine that others use.
+    """
+    found = dict.fromkeys(runs, float("inf"))
+    for turn in range(repeat + 1):
+        for name, run in runs.items():
+            seconds = once(run, shared=shared)
+            found[name] = min(found[name], seconds) if turn else found[name]
+    return found
+
+
+def once(run: Callable[[], Any], *, shared: bool = False) -> float:
+    """Seconds of one call, the device synchronised; `shared`: of CPU time."""
+    clock = time.process_time if shared else time.perf_counter
+    began = clock()
     run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def peak_bytes(prepare: Callable[[], Callable[[], Any]], *, device: str = "cpu") -> int:

@@ -1,8 +1,7 @@
-"""Time and memory of `examine` against the authors' algorithm, and how both grow, in one run.
+"""Time and memory of `examine` against the authors' algorithm, in one run.
 
     python benchmarks/scoring.py            # the head of Qwen2.5-0.5B: 2 samples of 128 tokens
     python benchmarks/scoring.py --device cuda --write   # on a GPU, into results/scoring_cuda.json
-    python benchmarks/scoring.py --plot     # docs/figures/growth from the committed results
 
 Prints tables and one JSON line. Both sides start from hidden states and the LM head, as a scoring pass has them. The
 head that trains does so for `--steps` steps of AdamW at `--rate`, by the cross-entropy of random targets; its row is
@@ -14,7 +13,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import growth
 import measure
 import torch
 from authors import Authors
@@ -36,9 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tolerance", type=float, default=0.01, help="how far it may move before it is prepared again")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="weight and hidden states in bfloat16")
-    parser.add_argument("--no-growth", action="store_true", help="without the lines of growth")
     parser.add_argument("--write", action="store_true", help="into results/")
-    parser.add_argument("--plot", action="store_true", help="draw the committed results of the CPU, measure nothing")
     return parser.parse_args()
 
 
@@ -88,10 +84,6 @@ def over_steps(shape: argparse.Namespace, weight: torch.Tensor, policy: uds.UDS)
 def main() -> None:
     """Measure, and print a table and a JSON line."""
     shape = parse()
-    if shape.plot:
-        result = json.loads(measure.results("scoring", "cpu").read_text(encoding="utf-8"))
-        growth.plot(result["growth"], result["shape"]["width"])
-        return
     torch.set_num_threads(shape.threads)
     torch.set_grad_enabled(False)
     hidden, weight = tensors(shape)
@@ -138,15 +130,10 @@ def main() -> None:
     exact = uds.nuclear_norm(head(hidden), method="svd")
     error = (exact - authors.examine((hidden @ weight.T).float())[0]).abs().max() / exact.max()
     report(shape, rows, preparing=preparing, error=float(error))
-    grown, shares = {}, {}
-    if not shape.no_growth:
-        grown = growth.grown(shape.width, repeat=shape.repeat, device=shape.device)
-        shares = growth.share(repeat=shape.repeat, device=shape.device)
-        growth.report(grown, shares)
     names = ("batch", "time", "width", "vocab", "bf16", "threads", "repeat", "steps", "rate", "tolerance")
     sizes = {name: getattr(shape, name) for name in names}
     line = {"benchmark": "scoring", "shape": sizes, "rows": rows, "preparing_seconds": preparing}
-    line |= {"utility_error": float(error), "growth": grown, **shares, **measure.surroundings(shape.device)}
+    line |= {"utility_error": float(error), **measure.surroundings(shape.device)}
     print("\n" + json.dumps(line))
     if shape.write:
         measure.results("scoring", shape.device).write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")

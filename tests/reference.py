@@ -135,6 +135,19 @@ def cross_entropy(logits, labels):
     return np.array(out)
 
 
+def sampled_cross_entropy(logits, labels, ids, weights):
+    """Token mean; of the other tokens only `ids` count, each `weights` times."""
+    out = []
+    for sample, targets in zip(logits, labels, strict=True):
+        rows = []
+        for x, y in zip(sample, targets, strict=True):
+            if y != -100:
+                others = sum(w * np.exp(x[v]) for v, w in zip(ids, weights, strict=True) if v != y)
+                rows.append(np.log(np.exp(x[y]) + others) - x[y])
+        out.append(np.mean(rows) if rows else 0.0)
+    return np.array(out)
+
+
 class UDS:
     """The policy with row-centred logits, step by step, a deque for the memory and lists for the spreads."""
 

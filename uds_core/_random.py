@@ -29,6 +29,7 @@ class Stream(IntEnum):
     NGRAMS = 11
     EXPLORE = 12
     VOCABULARY_ROWS = 13
+    VOCABULARY_SAMPLE = 14
 
 
 def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:

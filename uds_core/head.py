@@ -116,6 +116,12 @@ class Head:
         """Return rows `start` to `stop` of the augmented head scale [weight bias], less the offset, widened."""
         return self._augmented(self.weight[start:stop, ...], None if self.bias is None else self.bias[start:stop])
 
+    def of_tokens(self, token: Array, /) -> Head:
+        """Return the head of some tokens (n,) of the vocabulary, its rows less the same offset."""
+        xp = array_namespace(self.weight)
+        bias = None if self.bias is None else xp.take(self.bias, token)
+        return Head(xp.take(self.weight, token, axis=0), bias, self.scale, frozen=False, _offset=self._offset)
+
     def taken(self, index: Array, /) -> Array:
         """Return rows at `index` (n,) of the augmented head, as `rows` does."""
         xp = array_namespace(self.weight)
@@ -300,6 +306,10 @@ class HeadLogits:
             bias = xp.reshape(xp.take(head.bias, flat), logit.shape)
             logit = logit + xp.astype(bias, self.dtype, copy=False)
         return logit * head.scale
+
+    def of_tokens(self, token: Array, /) -> HeadLogits:
+        """Return the logits of some tokens (n,) of the vocabulary alone."""
+        return replace(self, head=self.head.of_tokens(token))
 
     @property
     def _multiplied_in_half(self) -> bool:

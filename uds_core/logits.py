@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from . import _options
-from ._array import Array, array_namespace, constant, wide_dtype, widen
+from ._array import Array, array_namespace, constant, device, wide_dtype, widen
 from ._random import vocabulary_rows
 from .head import HeadLogits
 from .rows import (
@@ -89,6 +89,25 @@ class DenseLogits:
         """Return `sketch.vocabulary` along the vocabulary: (batch, time, features)."""
         return sketch.vocabulary(self)
 
+    def of_tokens(self, token: Array, /) -> DenseLogits:
+        """Return the logits of some tokens (n,) of the vocabulary alone."""
+        xp = array_namespace(self.values)
+        shift = self.shift
+        if shift is not None and shift.shape[2] > 1:
+            shift = xp.take(shift, token, axis=2)
+        return replace(self, values=xp.take(self.values, token, axis=2), shift=shift)
+
+    def at(self, token: Array, /) -> Array:
+        """Return each row's logit of its `token` (batch, time), widened."""
+        xp = array_namespace(self.values)
+        batch, time, vocab = self.shape
+        rows = xp.arange(batch * time, dtype=token.dtype, device=device(token)) * vocab + xp.reshape(token, (-1,))
+        picked = replace(self, values=_picked(self.values, rows))
+        if self.shift is not None and self.shift.shape[2] > 1:
+            shift = xp.reshape(xp.take(xp.reshape(self.shift, (-1,)), xp.reshape(token, (-1,))), (batch, time, 1))
+            picked = replace(picked, shift=shift)
+        return picked.compact()[:, :, 0]
+
     def centred(self, centre: str | Array) -> DenseLogits:
         """Subtract `centre`: nothing ("none"), each "row"'s mean over the vocabulary, or a row of logits (vocab,)."""
         xp = array_namespace(self.values)
@@ -139,6 +158,12 @@ def as_logits(logits: Any, /) -> Logits:
         msg = f"`logits` must have shape (batch, time, vocab), got {tuple(logits.shape)}"
         raise ValueError(msg)
     return DenseLogits(logits, finite=finite_rows(logits))
+
+
+def _picked(values: Array, place: Array) -> Array:
+    """Return the numbers at `place` of all, one for each row: (batch, time, 1)."""
+    xp = array_namespace(values)
+    return xp.reshape(xp.take(xp.reshape(values, (-1,)), place), (*values.shape[:2], 1))
 
 
 def _finished(values: Array, shift: Array | None, mask: Array | None, finite: Array | None) -> Array:

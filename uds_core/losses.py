@@ -6,6 +6,7 @@ from ._array import Array, array_namespace, check_device, device
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE
 from .softmax import row_sums
+from .vocabulary import sampled_sums
 
 
 def cross_entropy(
@@ -15,6 +16,8 @@ def cross_entropy(
     *,
     mask: Array | None = None,
     reduction: Literal["mean", "sum"] = "mean",
+    vocabulary: int | None = None,
+    seed: int = 0,
     block_bytes: int = BLOCK_BYTES,
 ) -> Array:
     r"""Return the cross-entropy of each sample, in nats.
@@ -31,6 +34,9 @@ def cross_entropy(
         (batch, time), true for rows that count, beside those with a target.
     reduction
         Over the n_i rows that count: their ``"mean"`` or ``"sum"``.
+    vocabulary, seed
+        None: all tokens. A number: an estimate from about as many, drawn by the seed with probabilities
+        min(1, c / (1 + token's number)), and from the target.
     block_bytes
         Extra memory that a block of logits may take.
 
@@ -49,11 +55,16 @@ def cross_entropy(
     -----
     O(batch time width vocab) through a head, for the rows that count, one block of logits in memory; no exponential
     overflows. Where hidden states and head are half floats that the device multiplies, logits are rounded to half, as
-    those of the model itself; `benchmarks/losses.py` has cost and error.
+    those of the model itself. An estimate by `vocabulary` is unbiased in the sum of exponentials, and so too low in its
+    logarithm: with 4,096 of 49,152 tokens (SmolLM2-135M, 64 worked answers) by 0.06 nats, with a standard deviation of
+    0.04 between samples and a rank correlation of 0.985 with exact losses. `benchmarks/losses.py` has cost and errors.
     """
     _check_reduction(reduction)
     logits, targets = _with_targets(logits, labels, mask)
-    sums = row_sums(logits, targets, moments=False, block_bytes=block_bytes)
+    if vocabulary is None:
+        sums = row_sums(logits, targets, moments=False, block_bytes=block_bytes)
+    else:
+        sums = sampled_sums(logits, targets, number=vocabulary, seed=seed, block_bytes=block_bytes)
     return _reduced(sums.loss, logits.mask, reduction)
 
 

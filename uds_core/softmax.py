@@ -89,7 +89,7 @@ def row_sums(logits: Logits, targets: Array | None, /, *, moments: bool, block_b
         if sums is None:
             sums = _walk(part, None, moments=moments, block_bytes=block_bytes)
         if targets is not None:
-            known = _known(targets[:, rows], vocab)
+            known = known_targets(targets[:, rows], vocab)
             logit = part.at(xp.where(known, targets[:, rows], xp.zeros_like(targets[:, rows])))
             sums = sums._replace(target=xp.where(known, logit, xp.full_like(logit, xp.nan)))
         parts.append(sums)
@@ -109,7 +109,7 @@ def _anchored(logits: HeadLogits, *, moments: bool, block_bytes: int) -> RowSums
     moment: Any = 0.0
     top: Any = None
     shift: Any = None
-    for _, block, owned in _blocks(logits, block_bytes):
+    for _, block, owned in logit_blocks(logits, block_bytes):
         if top is None:
             top = widen(xp.max(block, axis=2))
             shift = None if bool(xp.all(~(xp.abs(top) > _NEAR))) else top
@@ -126,7 +126,7 @@ def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: 
     """Reduce the vocabulary block by block, with running sums that cannot overflow."""
     xp = array_namespace(logits.like)
     sums: RowSums | None = None
-    for start, block, owned in _blocks(logits, block_bytes):
+    for start, block, owned in logit_blocks(logits, block_bytes):
         highest = widen(xp.max(block, axis=2))
         target = xp.zeros_like(highest) if targets is None else widen(_target_in(block, targets - start))
         top = highest if sums is None else xp.maximum(sums.shift, highest)
@@ -142,15 +142,16 @@ def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: 
     if targets is None:
         return sums
     return sums._replace(
-        target=xp.where(_known(targets, logits.shape[2]), sums.target, xp.full_like(sums.target, xp.nan))
+        target=xp.where(known_targets(targets, logits.shape[2]), sums.target, xp.full_like(sums.target, xp.nan))
     )
 
 
-def _known(targets: Array, vocab: int) -> Array:
+def known_targets(targets: Array, vocab: int, /) -> Array:
+    """Return which targets are in the vocabulary."""
     return (targets >= 0) & (targets < vocab)
 
 
-def _blocks(logits: Logits, block_bytes: int) -> Iterator[tuple[int, Array, bool]]:
+def logit_blocks(logits: Logits, block_bytes: int, /) -> Iterator[tuple[int, Array, bool]]:
     """Yield blocks of the vocabulary, each with its first column's index, and whether it may be overwritten."""
     batch, time, _ = logits.shape
     rows = max(batch * time, 1)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import uds_core as uds
 from uds_core.losses import loss_and_entropy
+from uds_core.vocabulary import inclusion, sample, systematic
 
 SMALL = [(0, 3, 2, 5), (2, 0, 2, 5), (2, 3, 0, 5), (1, 1, 1, 1)]  # batch, time, width, vocab
 
@@ -186,3 +187,32 @@ def test_a_loss_is_not_below_zero_by_rounding():
         for s in (0.9, 1.0, 1.2)
     ]
     assert all(float(loss) >= 0 for loss in losses)
+
+
+@given(seed=st.integers(0, 2**32 - 1), number=st.integers(1, 40), vocab=st.integers(1, 40))
+def test_a_sample_of_the_vocabulary_has_each_token_as_often_as_it_should(seed, number, vocab):
+    """On a grid of starts, each token's frequency is its probability; so a weighted sum is unbiased."""
+    probabilities = inclusion(vocab, number)
+    assert probabilities.sum() == pytest.approx(min(number, vocab))
+    draws = [systematic(probabilities, (i + 0.5) / 400) for i in range(400)]
+    assert all(abs(len(draw) - min(number, vocab)) <= 1 for draw in draws)
+    frequency = np.bincount(np.concatenate(draws), minlength=vocab) / 400
+    np.testing.assert_allclose(frequency, probabilities, atol=1 / 400 + 1e-9)
+    ids, weights = sample(vocab, number, seed)
+    np.testing.assert_allclose(weights, 1 / probabilities[ids])
+
+
+@given(seed=st.integers(0, 2**32 - 1), block=st.sampled_from([64, 10_000]))
+def test_a_loss_by_some_of_the_vocabulary_equals_the_formula(backend, seed, block):
+    rng = np.random.default_rng(seed)
+    hidden, weight = rng.normal(size=(2, 4, 6)), 2 * rng.normal(size=(50, 6))
+    labels = np.where(rng.random((2, 4)) < 0.3, -100, rng.integers(50, size=(2, 4)))
+    ids, weights = sample(50, 12, 3)
+    expected = reference.sampled_cross_entropy(hidden @ weight.T, labels, ids, weights)
+    head = uds.Head(backend.array(weight, "float32"))
+    for source in (backend.array(hidden @ weight.T, "float32"), head(backend.array(hidden, "float32"))):
+        got = uds.cross_entropy(source, backend.array(labels), vocabulary=12, seed=3, block_bytes=block)
+        np.testing.assert_allclose(backend.numpy(got), expected, rtol=1e-4, atol=1e-5)
+        whole = uds.cross_entropy(source, backend.array(labels), vocabulary=50)
+        exact = reference.cross_entropy(hidden @ weight.T, labels)
+        np.testing.assert_allclose(backend.numpy(whole), exact, rtol=1e-4, atol=1e-5)

@@ -25,6 +25,7 @@ POLICIES: dict[str, Any] = {
     "fresh uds": uds.Fresh(uds.UDS(**SMALL), memory=8, threshold=0.3),
     "fresh predicted": uds.Fresh(uds.Predicted("entropy", keep=0.5, seed=3, least_correlation=-1.0), memory=8),
     "maxloss": uds.MaxLoss(keep=0.5),
+    "maxloss sampled": uds.MaxLoss(keep=0.5, vocabulary=10, seed=3),
     "maxloss sum": uds.MaxLoss(keep=0.5, reduction="sum"),
     "rholoss": uds.RHOLoss(keep=0.5),
     "rholoss ledger": uds.RHOLoss(keep=0.5, reference=uds.Ledger.of({i: 0.3 * i for i in range(12)})),

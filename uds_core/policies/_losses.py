@@ -17,10 +17,20 @@ def required_labels(candidates: Candidates, policy: object, /) -> Array:
     return candidates.labels
 
 
-def token_loss(candidates: Candidates, policy: object, /, *, reduction: Literal["mean", "sum"] = "mean") -> Array:
+def token_loss(
+    candidates: Candidates,
+    policy: object,
+    /,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    vocabulary: int | None = None,
+    seed: int = 0,
+) -> Array:
     """Return the cross-entropy (batch,) of the scored rows, or raise an error that names `policy`."""
     labels = required_labels(candidates, policy)
-    return cross_entropy(candidates.logits, labels, mask=candidates.mask, reduction=reduction)
+    return cross_entropy(
+        candidates.logits, labels, mask=candidates.mask, reduction=reduction, vocabulary=vocabulary, seed=seed
+    )
 
 
 def recorded_loss(candidates: Candidates, source: str | Ledger, name: str, /) -> Array:

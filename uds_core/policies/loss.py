@@ -26,6 +26,9 @@ class MaxLoss(Ranked):
         The budget; see `Budget`.
     reduction
         ``"mean"`` over the sample's tokens, or their ``"sum"``, which favours long samples.
+    vocabulary, seed
+        None: exact losses. A number: estimates from about as many tokens of the vocabulary, drawn by the seed; see
+        `cross_entropy`.
 
     Notes
     -----
@@ -35,10 +38,15 @@ class MaxLoss(Ranked):
 
     score_name: ClassVar[str] = "loss"
     reduction: Literal["mean", "sum"] = "mean"
+    vocabulary: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _options.one_of("reduction", self.reduction, ("mean", "sum"))
+        if self.vocabulary is not None:
+            _options.whole("vocabulary", self.vocabulary)
+        _options.seed(self.seed)
 
     @property
     def needs(self) -> Needs:
@@ -47,7 +55,7 @@ class MaxLoss(Ranked):
 
     def examine(self, candidates: Candidates, /) -> Features:
         """Return `loss`: cross-entropy; `length`: rows that carry loss."""
-        loss = token_loss(candidates, self, reduction=self.reduction)
+        loss = token_loss(candidates, self, reduction=self.reduction, vocabulary=self.vocabulary, seed=self.seed)
         return {"loss": loss, "length": candidates.lengths(), **self.sizes(candidates)}
 
 

@@ -122,13 +122,6 @@ class Head:
         bias = None if self.bias is None else xp.take(self.bias, token)
         return Head(xp.take(self.weight, token, axis=0), bias, self.scale, frozen=False, _offset=self._offset)
 
-    def taken(self, index: Array, /) -> Array:
-        """Return rows at `index` (n,) of the augmented head, as `rows` does."""
-        xp = array_namespace(self.weight)
-        return self._augmented(
-            xp.take(self.weight, index, axis=0), None if self.bias is None else xp.take(self.bias, index)
-        )
-
     def piece(self, start: int, stop: int, /) -> Array:
         """Return columns `start` to `stop` of the transposed augmented head, (columns, n)."""
         return array_namespace(self.weight).matrix_transpose(self.rows(start, stop))
@@ -288,24 +281,15 @@ class HeadLogits:
             yield start, block if head.scale == 1.0 else widen(block) * head.scale
 
     def at(self, token: Array, /) -> Array:
-        """Return each row's logit of its `token` (batch, time), in the precision of `products`, then widened."""
-        xp, head = array_namespace(self.hidden), self.head
-        flat = xp.reshape(token, (-1,))
-        if self.common is not None or head.has_offset:
-            rows, weight = self.rows, head.taken(flat)
-        else:
-            rows = xp.astype(widen(clean_rows(self.hidden, self.mask)), self.dtype, copy=False)
-            weight = xp.take(head.weight, flat, axis=0)
-        weight = xp.reshape(xp.astype(widen(weight), self.dtype, copy=False), rows.shape)
-        logit = xp.sum(rows * weight, axis=2)
-        if self.common is not None or head.has_offset:
-            return logit
-        if self._multiplied_in_half:
-            logit = xp.astype(xp.astype(logit, self.hidden.dtype), self.dtype)
-        if head.bias is not None:
-            bias = xp.reshape(xp.take(head.bias, flat), logit.shape)
-            logit = logit + xp.astype(bias, self.dtype, copy=False)
-        return logit * head.scale
+        """Return each row's logit of its `token` (batch, time), rounded as in `products`."""
+        xp = array_namespace(self.hidden)
+        some = self.head.of_tokens(xp.reshape(token, (-1,)))
+        rows = self.rows
+        logit = xp.sum(
+            rows * xp.astype(xp.reshape(some.rows(0, some.vocab), rows.shape), self.dtype, copy=False), axis=2
+        )
+        rounded = self._multiplied_in_half and some.bias is None and some.scale == 1.0
+        return xp.astype(xp.astype(logit, self.hidden.dtype), self.dtype) if rounded else logit
 
     def of_tokens(self, token: Array, /) -> HeadLogits:
         """Return the logits of some tokens (n,) of the vocabulary alone."""

@@ -32,6 +32,8 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/losses.py
 
 study: $(VENV)/.ready ## a small version of the study's grid, and whether it agrees with the committed one; under 6 minutes
 	mkdir -p build && rm -f build/quality_study.jsonl

@@ -58,14 +58,14 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         model = ["--width", "64", "--layers", "1", "--batch", "4", "--keep", "2", "--time", "8", "--vocab", "512"]
         model += ["--model", "none"]
     few = ["--repeat", "1"] if options.tiny else ["--repeat", "3"]
-    growth = ["--no-growth", "--bf16", "--batch", "2" if options.tiny else "8"]
+    half = ["--bf16", "--batch", "2" if options.tiny else "8"]
     python, here = sys.executable, Path(__file__).parent
     tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
     tests += [*TINY_TESTS] if options.tiny else [*TESTS, "-k", "cuda or cupy or test_torch or test_transformers"]
     product = ["--product", "64"] if options.tiny else []
     found = {
         "tests": Part(tests, 150),
-        "scoring": Part([python, f"{here}/scoring.py", *device, *head, *growth, *few], 60),
+        "scoring": Part([python, f"{here}/scoring.py", *device, *head, *half, *few], 60),
         "step": Part([python, f"{here}/step.py", *device, *model, *few, "--only-random"], 120),
         "rates": Part([python, f"{here}/rates.py", *device, *head, *few, *product], 40),
         "policies": Part([python, f"{here}/policies.py", *device, *model, *few, "--only-random"], 90),

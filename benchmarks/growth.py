@@ -200,7 +200,8 @@ def plot(found: dict[str, dict[str, Any]]) -> None:
             label = f"{call}: {line['slope']:.2f}"
             axis.plot(line["sizes"], milliseconds, marker="o", ms=4, color=COLOURS[call], label=label)
         axis.set(xscale="log", yscale="log", xlabel=f"{letter} ({panel['fixed']})", title=names[letter])
-        axis.set_ylim(10 ** floor(log10(min(every) / 1.2)), 10 ** ceil(log10(max(every) * 3)))
+        room = ceil(log10(max(every) * 3)) + (len(panel["lines"]) > 3)  # for the legend
+        axis.set_ylim(10 ** floor(log10(min(every) / 1.2)), 10**room)
         sizes = sorted({size for line in panel["lines"].values() for size in line["sizes"]})
         shown = sizes if len(sizes) <= 6 else sizes[::2]
         axis.set_xticks(shown, [f"{size // 1000}k" if size >= 8000 else f"{size:,}" for size in shown], fontsize=8)

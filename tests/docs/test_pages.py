@@ -102,9 +102,9 @@ def test_a_link_works_in_the_repository_and_in_the_site():
 
 
 def test_a_section_of_another_file_is_shown_with_its_links():
-    shown = repository.included("before\n\n<!-- include: benchmarks/README.md#scoring -->", PAGES / "x.md")
+    shown = repository.included("before\n\n<!-- include: benchmarks/README.md#growth -->", PAGES / "x.md")
     assert shown.startswith("before\n\n")
-    assert "    python benchmarks/scoring.py" in shown
+    assert "    python benchmarks/growth.py" in shown
     assert "](/docs/figures/growth.svg)" in shown
     assert "## " not in shown
     with pytest.raises(ValueError, match="has no section #nothing"):

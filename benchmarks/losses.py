@@ -2,14 +2,17 @@
 
     python benchmarks/losses.py              # 16 samples of 128 tokens, V = 151,936
     python benchmarks/losses.py --write      # and keeps the line in results/losses.json
+    python benchmarks/losses.py --model MODELS/SmolLM2-135M-Instruct --data DATA/gsm8k/train.jsonl    # errors
 
 The unit is ``hidden @ weight.T`` in the same precision, into memory that is reused; product and losses are measured in
-turn, best of all turns. Prints a table and one JSON line.
+turn, best of all turns. Prints a table and one JSON line. With `--model` nothing is timed: the losses of 64 items in
+bfloat16, and those estimated from a sample of the vocabulary, against losses of the same hidden states in float32.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import measure
@@ -26,6 +29,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--time", type=int, default=128)
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--width", type=int, action="append", help="of the hidden states; default: 256 and 896")
+    parser.add_argument("--model", type=Path, help="measure errors with it, and no times")
+    parser.add_argument("--data", type=Path, help="JSONL with `question` and `answer`, for --model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -56,6 +61,48 @@ def cases(shape: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"width": width, "dtype": str(dtype).removeprefix("torch."), **seconds, **ratios}
 
 
+def real(shape: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states (64, time, width) of a model in bfloat16, labels, and its head's weight."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shape.model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    lines = shape.data.read_text(encoding="utf-8").splitlines()[:64]
+    texts = ["{question}\n{answer}".format(**json.loads(line)) for line in lines]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=shape.time)
+    model: Any = AutoModelForCausalLM.from_pretrained(shape.model, dtype=torch.bfloat16).eval()
+    pieces = zip(batch["input_ids"].split(16), batch["attention_mask"].split(16), strict=True)
+    hidden = [model.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state for ids, mask in pieces]
+    targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    labels = torch.nn.functional.pad(targets[:, 1:], (0, 1), value=-100)
+    return torch.cat(hidden), labels, model.get_output_embeddings().weight
+
+
+def errors(hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> list[dict[str, Any]]:
+    """Errors of losses and entropies of samples, in nats, and rank correlations with exact ones."""
+    scored = labels != -100
+    wide, head = uds.Head(weight.float())(hidden.float()), uds.Head(weight)(hidden)
+    loss, unsure = uds.cross_entropy(wide, labels), uds.entropy(wide, mask=scored)
+    found = {
+        "loss, bfloat16": (uds.cross_entropy(head, labels), loss),
+        "entropy, bfloat16": (uds.entropy(head, mask=scored), unsure),
+    }
+    for number in (2_048, 4_096, 8_192):
+        for seed in range(3):
+            estimate = uds.cross_entropy(head, labels, vocabulary=number, seed=seed)
+            found[f"loss, {number:,} tokens, seed {seed}"] = (estimate, loss)
+    rows = []
+    for name, (got, exact) in found.items():
+        ranks = torch.stack([got, exact]).argsort(1).argsort(1).float()
+        error = got - exact
+        row = {"bias": error.mean(), "sd": error.std(), "largest": error.abs().max(), "sd_exact": exact.std()}
+        row["rank"] = torch.corrcoef(ranks)[0, 1]
+        rows.append({"what": name, **{key: float(value) for key, value in row.items()}})
+        cells = "".join(f"{key} {value:.4f}  " for key, value in rows[-1].items() if key != "what")
+        print(f"{name:32}{cells}")
+    return rows
+
+
 def report(rows: list[dict[str, Any]], shape: argparse.Namespace) -> None:
     """The table for people."""
     print(f"B={shape.batch} N={shape.time} V={shape.vocab}, {shape.threads} thread(s)\n")
@@ -70,6 +117,9 @@ def main() -> None:
     shape = parse()
     torch.set_num_threads(shape.threads)
     torch.set_grad_enabled(False)
+    if shape.model is not None:
+        print("\n" + json.dumps({"benchmark": "loss errors", "rows": errors(*real(shape))}))
+        return
     rows = list(cases(shape))
     report(rows, shape)
     settings = {name: getattr(shape, name) for name in ("batch", "time", "vocab", "threads", "repeat", "shared")}

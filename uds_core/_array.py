@@ -95,7 +95,9 @@ def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:
 
 
 def is_traced(x: Array, /) -> bool:
-    """Return whether `x` stands for an array in a JAX trace, so that storing it would leak."""
+    """Return whether `x` has no values yet, so that it must not be stored: in a JAX trace, or in a compiled graph."""
+    if array_api_compat.is_torch_array(x):
+        return bool(array_namespace(x).compiler.is_compiling())
     return array_api_compat.is_jax_array(x) and device(x) is None
 
 

@@ -1,4 +1,4 @@
-"""`torch.compile` of the `examine` of norms: the same values, and no graph breaks, so that a GPU may fuse it."""
+"""`torch.compile` of `examine`, but of sketches: the same values, and no graph breaks, so that a GPU may fuse it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 import uds_core as uds  # noqa: E402
 
-NAMES = ("nuclearonly", "frobenius")  # sketches draw constants with NumPy, and losses on a CPU group rows by length
+NAMES = ("nuclearonly", "frobenius", "entropy", "maxloss", "quadrants")  # sketches draw constants with NumPy
 
 pytestmark = pytest.mark.slow
 

@@ -58,3 +58,10 @@ def test_a_fraction_is_checked(holdout):
 def test_one_record_is_not_split():
     with pytest.raises(LabError, match=r"d\.jsonl: one record cannot be split"):
         partition(1, **{**OPTIONS, "holdout": 0.5})
+
+
+def test_the_split_is_disjoint_complete_and_seeded():
+    parts = [partition(50, **{**OPTIONS, "holdout": 0.2, "seed": seed}) for seed in (0, 0, 1)]
+    assert (parts[0].count(HELDOUT), parts[0].count(TRAIN)) == (10, 40)
+    assert parts[0] == parts[1]
+    assert parts[0] != parts[2]

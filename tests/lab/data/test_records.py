@@ -56,21 +56,3 @@ def test_a_missing_an_empty_and_a_binary_file(tmp_path):
         data.read(tmp_path / "b")
     with pytest.raises(LabError, match="`limit`"):
         data.read(tmp_path / "b", limit=0)
-
-
-def test_the_split_is_disjoint_complete_and_seeded(tmp_path):
-    records = data.read(jsonl(tmp_path, *({"text": str(n)} for n in range(50))))
-    train, held = data.split(records, holdout=0.2, seed=0)
-    assert len(held) == 10
-    assert sorted(r.line for r in train + held) == list(range(1, 51))
-    assert data.split(records, holdout=0.2, seed=0) == (train, held)
-    assert data.split(records, holdout=0.2, seed=1) != (train, held)
-
-
-def test_a_split_that_cannot_be(tmp_path):
-    records = data.read(jsonl(tmp_path, {"text": "one"}))
-    for holdout in (-0.1, 1.0):
-        with pytest.raises(LabError, match="`holdout`"):
-            data.split(records, holdout=holdout, seed=0)
-    with pytest.raises(LabError, match="cannot be split"):
-        data.split(records, holdout=0.5, seed=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from uds_adapters.lab.data.duplicates import duplicates
+from shingles import duplicates
 
 __all__ = ["TASKS", "Record", "read"]
 

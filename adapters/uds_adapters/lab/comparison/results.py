@@ -13,9 +13,8 @@ import torch
 
 from ...batches import IGNORE
 from .. import storage
-from ..data.duplicates import duplicates
 from ..model_paths import hub_name
-from ..preview.preview import preview
+from ..preview.preview import preview, repeated
 from ..report.folders import write as write_report
 from ..training.budget import RunBudget
 from ..training.run_result import RunResult
@@ -109,6 +108,8 @@ def _run(result: RunResult, runs: Runs) -> dict[str, Any]:
 
 def _records(task: Task, flags: Flags) -> list[dict[str, Any]]:
     texts = [task.encoder.text(record) for record in task.records]
+    repeats = repeated(task.records)
+    originals = {place: repeat.original for place, repeat in repeats.items()}
     return [
         {
             "line": record.line,
@@ -116,11 +117,9 @@ def _records(task: Task, flags: Flags) -> list[dict[str, Any]]:
             "length": len(example["input_ids"]),
             "trained": sum(label != IGNORE for label in example["labels"][1:]),
             "flags": {name: bool(values[place]) for name, values in flags.items()},
-            "duplicate_of": original,
+            "duplicate_of": originals.get(place),
         }
-        for place, (record, example, text, original) in enumerate(
-            zip(task.records, task.train, texts, duplicates(texts), strict=True)
-        )
+        for place, (record, example, text) in enumerate(zip(task.records, task.train, texts, strict=True))
     ]
 
 

@@ -1,1 +1,1 @@
-"""Training records: reading, encoding, order and near-duplicates."""
+"""Training records: reading, encoding and order."""

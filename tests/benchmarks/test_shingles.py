@@ -2,7 +2,7 @@
 
 import random
 
-from uds_adapters.lab.data.duplicates import duplicates
+from shingles import duplicates
 
 WORDS = [f"word{i}" for i in range(500)]
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": [*TRAINED, "--policy", "random"],
     "tune": [*TRAINED, "--steps", "36", "--trials", "2", "--rungs", "2", "--seeds", "1", "--search", "alpha=0..1"],
     "score": [],
+    "show": [],
     "profile": ["--candidates", "4", "--repeats", "1"],
 }
 
@@ -72,7 +73,7 @@ def run(command, *options):
     ],
 )
 def test_commands(command, kind, kinds, source, tmp_path):
-    output = {"score": ["--output", tmp_path / "out.parquet"], "profile": []}.get(
+    output = {"score": ["--output", tmp_path / "out.parquet"], "profile": [], "show": []}.get(
         command, ["--output", tmp_path / "out"]
     )
     options = ["--model", kinds[kind], "--data", source.data, "--json", *output]

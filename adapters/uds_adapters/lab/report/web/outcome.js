@@ -117,7 +117,8 @@ figures.curves = {
       ...later(line.mean).flatMap((point) => Object.values(point[state.metric])),
       ...line.seeds.flatMap((seed) => later(seed.points).map((point) => point[state.metric]))]);
     const made = chart(box, { height: 380, label: "Held-out numbers along training",
-      x: { ...range(lines.flatMap((line) => line.mean.map((point) => point[state.along])), { zero: true }), title: ALONG[state.along] },
+      x: { ...range(lines.flatMap((line) => [line, ...line.seeds].flatMap((one) => (one.mean ?? one.points).map((point) => point[state.along]))),
+        { zero: true }), title: ALONG[state.along] },
       y: { ...range(values.length ? values : [0, 1]), title: METRICS[state.metric].title } });
     for (const line of lines) drawCurve(made, line, later);
   },

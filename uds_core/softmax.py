@@ -109,7 +109,9 @@ def _anchored(logits: HeadLogits, *, moments: bool, block_bytes: int) -> RowSums
     moment: Any = 0.0
     top: Any = None
     shift: Any = None
-    for _, block, owned in logit_blocks(logits, block_bytes):
+    # of half floats without moments two short passes are left, beside which the start of each block counts
+    short = not moments and logits.hidden.dtype != logits.dtype
+    for _, block, owned in logit_blocks(logits, block_bytes, numbers=(4 if short else 1) * _CACHE_NUMBERS):
         if top is None:
             top = widen(xp.max(block, axis=2))
             shift = None if bool(xp.all(~(xp.abs(top) > _NEAR))) else top
@@ -151,13 +153,18 @@ def known_targets(targets: Array, vocab: int, /) -> Array:
     return (targets >= 0) & (targets < vocab)
 
 
-def logit_blocks(logits: Logits, block_bytes: int, /) -> Iterator[tuple[int, Array, bool]]:
-    """Yield blocks of the vocabulary, each with its first column's index, and whether it may be overwritten."""
+def logit_blocks(
+    logits: Logits, block_bytes: int, /, *, numbers: int = _CACHE_NUMBERS
+) -> Iterator[tuple[int, Array, bool]]:
+    """Yield blocks of the vocabulary, each with its first column's index, and whether it may be overwritten.
+
+    `numbers`: about as many are in a block on a CPU.
+    """
     batch, time, _ = logits.shape
     rows = max(batch * time, 1)
     step = block_items(rows, block_bytes)
     if not is_accelerator(logits.like):
-        step = min(step, max(_COLUMNS, _CACHE_NUMBERS // rows))
+        step = min(step, max(_COLUMNS, numbers // rows))
     if isinstance(logits, HeadLogits):
         yield from ((start, block, True) for start, block in logits.products(step))
     else:

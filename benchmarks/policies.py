@@ -99,12 +99,18 @@ def measured(policy: uds.Policy, pool: Pool, *, frozen: bool, repeat: int) -> di
     }
 
 
+def reads_no_tokens(name: str) -> bool:
+    """Whether a policy reads what a forward pass leaves, and neither token ids nor a target."""
+    needs = uds.get(name)().needs
+    return name != "rds" and not (needs.glance or needs.ngrams or needs.ngram_counts)
+
+
 def rows(model: Any, batch: Batch, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Costs of each policy, with a frozen head and with one that trains, in forward passes."""
     pool = Pool(model, batch)
     found: dict[str, dict[str, float]] = {}
-    for name in options.policy or [name for name in uds.names() if name != "targeted"]:  # needs a target
-        policy = uds.get(name)() if name == "full" else uds.get(name)(count=options.keep)
+    for name in options.policy or [name for name in uds.names() if reads_no_tokens(name)]:
+        policy = uds.get(name)(count=options.keep) if hasattr(uds.get(name), "count") else uds.get(name)()
         # forwards beside each policy: what slows the machine down slows both
         forward = measure.seconds(pool.forward, repeat=options.repeat)
         row = {"forward": forward}

@@ -172,6 +172,7 @@ def _windows(source: Source, seed: int) -> Iterator[tuple[int, list[data.Record]
     if source.eval_data is not None:
         heldout = data.stream(source.eval_data, fields=source.fields, limit=source.eval_limit)
         yield from ((HELDOUT, window) for window in _cut(heldout))
+    data.read(source.data, fields=source.fields, limit=1)  # a first record that is none matters more than their number
     total = Reader(source.data).count()
     parts = partition(
         total,

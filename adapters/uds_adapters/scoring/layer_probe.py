@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["LayerProbe", "decoder_layers"]
 
-_NUMBERS = ("num_hidden_layers", "numdecoder_layers", "decoder_layers", "n_layer", "num_layers")
+_NUMBERS = ("num_hidden_layers", "num_decoder_layers", "decoder_layers", "n_layer", "num_layers")
 
 
 class LayerProbe:

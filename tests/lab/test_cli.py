@@ -228,7 +228,7 @@ def test_wrong_input(source, tmp_path):
         ({"--data": tmp_path / "none.jsonl"}, "no file"),
         ({"--prompt-field": "question"}, "train.jsonl:1: expected the fields 'question' and 'completion'"),
         ({"--model": tmp_path / "none"}, "no folder"),
-        ({"--policy": "best"}, "unknown policy 'best'; known: divbs, "),
+        ({"--policy": "best"}, "unknown policy 'best'; known: cascade, "),
         ({"--keep": 2}, "`keep` must be a fraction in (0, 1], got 2.0"),
         ({"--batch-size": 64}, "`batch_size` counts candidates and is 64, more than the"),
         ({"--template": "{prompt}"}, "`template` must hold {prompt} and, after it, {completion}"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _REPLACED = 0.1
 _KEPT = 0.25
 
 
-def near_duplicates(examples: list[Any], seed: int) -> list[Any]:
+def near_duplicates(examples: Sequence[Any], seed: int) -> list[Any]:
     """Return a copy of each example with some tokens replaced by those of others."""
     generator = torch.Generator().manual_seed(seed)
     words = torch.tensor([word for example in examples for word in example["input_ids"]])

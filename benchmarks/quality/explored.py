@@ -102,10 +102,12 @@ class Guarded(uds.UDS):
             return features
         return {**features, "loss": uds.MaxLoss().examine(candidates)["loss"]}
 
-    def _pick(self, state: Any, features: uds.Features, scores: Any, groups: Any) -> Any:
+    def rate(self, state: Any, features: uds.Features, /) -> Any:
+        """As of UDS; outliers lose more than the range of the scores."""
+        rating = uds.UDS.rate(self, state, features)
+        scores = rating.scores
         outliers = features[self.by] > features[self.by].quantile(1 - self.share)
-        last = (scores - scores.max() + scores.min() - 1.0).where(outliers, scores)
-        return uds.UDS._pick(self, state, features, last, groups)
+        return rating._replace(scores=(scores - scores.max() + scores.min() - 1.0).where(outliers, scores))
 
 
 @uds.register("lowloss")

@@ -52,7 +52,7 @@ OPTIONS: dict[str, list[Any]] = {
     "shortlisted": [0.1, 0.5, 1.0],
     "penalty": [0.01, 1.0],
 }
-FITS = {("reference", "alpha"): [0.0, 0.7], ("progress", "forget"): [0.5, 0.9]}
+FITS: dict[tuple[str, str], list[Any]] = {("reference", "alpha"): [0.0, 0.7], ("progress", "forget"): [0.5, 0.9]}
 FITS["rds", "target"] = [np.eye(2, 3), np.eye(3)]
 BUDGETS: list[dict[str, Any]] = [{"keep": 0.5}, {"keep": 0.1}, {"count": 1}, {"count": 3}, {"tokens": 4}, {}]
 # greedy choices of these depend on sums whose order the libraries choose, and scores do not show which are equal

@@ -37,6 +37,7 @@ def test_high_losses_and_unknown_samples_are_always_kept_and_low_ones_weigh_more
         selection, state = policy.choose(state, pool([0, 1, 2, 3, 77]))
         state = policy.learn(state, np.full(policy.pending(state), np.nan, np.float32))
         counts[selection.indices] += 1
+        assert selection.weights is not None
         weights |= {*zip((selection.indices >= 3).tolist(), selection.weights.tolist(), strict=True)}
     assert counts[3] == counts[4] == 400
     np.testing.assert_allclose(counts[:3] / 400, 0.25, atol=0.08)
@@ -51,6 +52,7 @@ def test_the_weighted_sum_estimates_the_sum_over_all(seed, prune):
     for _ in range(600):
         selection, state = policy.choose(state, pool(range(12)))
         state = policy.learn(state, np.full(policy.pending(state), np.nan, np.float32))
+        assert selection.weights is not None
         sums.append(float(values[selection.indices] @ selection.weights))
     assert abs(np.mean(sums) - values.sum()) < 5 * np.std(sums) / np.sqrt(len(sums)) + 1e-6
 

@@ -40,6 +40,8 @@ def test_thirty_steps_choose_as_the_oracle_does_also_through_a_saved_state(backe
 
 def test_lossdrop_keeps_what_is_learnt_least(backend):
     first, policy = pools.samples(0), uds.LossDrop(count=2)
+    state: Any
+    after: Any
     _, selection, state = pools.picks(policy, backend, None, first)
     assert backend.numpy(selection.scores).tolist() == [0.0] * pools.BATCH
     later = first._replace(hidden=first.hidden * np.array([1, 0.1, 3, 0.5, 2, 1])[:, None, None])
@@ -55,6 +57,7 @@ def test_lossdrop_may_be_given_the_losses_before_training(backend, known):
     pool = pools.samples(0)
     start = pool.reference_loss.astype(np.float32)
     features: Any
+    state: Any
     if known == "ledger":
         policy = uds.LossDrop(keep=1.0, start=uds.Ledger.of(dict(zip(pool.ids.tolist(), start.tolist(), strict=True))))
         features = policy.examine(pools.candidates(backend, pool))

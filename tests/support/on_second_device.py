@@ -81,7 +81,8 @@ def _difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     got, expected = got.double(), expected.double()
     assert torch.equal(got.isfinite(), expected.isfinite())
     size = float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max()) if expected.numel() else 1.0
-    return float((got - expected).abs().nan_to_num(0.0).max()) / max(size, np.finfo(np.float32).tiny) if size else 0.0
+    least = float(np.finfo(np.float32).tiny)
+    return float((got - expected).abs().nan_to_num(0.0).max()) / max(size, least) if size else 0.0
 
 
 class Step(NamedTuple):

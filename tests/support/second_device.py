@@ -91,7 +91,7 @@ def recorded() -> Iterator[Record]:
 
 def is_available() -> bool:
     """Whether this PyTorch has devices that are written in Python (2.10 and later)."""
-    return hasattr(torch._C, "_acc") and hasattr(torch._C._acc, "create_empty_tensor")
+    return hasattr(getattr(torch._C, "_acc", None), "create_empty_tensor")
 
 
 def install() -> torch.device:
@@ -128,7 +128,9 @@ def _parameter(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
 
 
 def _wrapped(values: torch.Tensor) -> torch.Tensor:
-    made = torch._C._acc.create_empty_tensor(tuple(values.shape), values.dtype)
+    made = torch._C._acc.create_empty_tensor(  # pyright: ignore[reportAttributeAccessIssue]
+        tuple(values.shape), values.dtype
+    )
     made.untyped_storage().values = values  # at the storage, which copies that autograd saves share
     return made
 

@@ -1,5 +1,7 @@
 """Small decoders of several families, a batch for them, and the gradients of their loss."""
 
+from typing import Any
+
 import torch
 import transformers
 
@@ -9,14 +11,23 @@ from uds_adapters.lab.models import with_lora
 BOUND = 1e-6
 """Norm of the difference of two gradients in float32, relative to the norm of the gradient."""
 
-SMALL = {"vocab_size": 97, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "head_dim": 8}
+SMALL: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "head_dim": 8,
+}
+WIDE: dict[str, Any] = {**SMALL, "hidden_size": 192, "intermediate_size": 512, "head_dim": 96}
 MODELS = {
     "tied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
     "untied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=False),
     "scaled": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.5),
     "capped": lambda: transformers.Gemma2Config(**SMALL, final_logit_softcapping=3.0),
-    "wide": lambda: transformers.LlamaConfig(**SMALL | {"hidden_size": 192, "intermediate_size": 512, "head_dim": 96}),
+    "wide": lambda: transformers.LlamaConfig(**WIDE),
     "routed": lambda: transformers.MixtralConfig(**SMALL, num_local_experts=2, output_router_logits=True),
 }
 
@@ -48,4 +59,5 @@ def far(got, expected):
     squares = [
         ((got[name] - expected[name]).double().square().sum(), expected[name].double().square().sum()) for name in got
     ]
-    return float((sum(one for one, _ in squares) / sum(two for _, two in squares)).sqrt())
+    one, other = (torch.stack(side).sum() for side in zip(*squares, strict=True))
+    return float((one / other).sqrt())

@@ -1,6 +1,7 @@
 """Scores at a layer: only the first layers run, and what follows them is the model's own norm and head."""
 
 from functools import partial
+from typing import Any
 
 import architectures
 import pytest
@@ -137,7 +138,7 @@ def test_what_needs_later_layers_is_refused():
         scorer.examine(scorer.view(batch), uds.GREATS(keep=0.5))
 
     class Deep(uds.MaxLoss):
-        needs = uds.Needs(layers=(-1,))
+        needs: Any = uds.Needs(layers=(-1,))
 
     scorer = Scorer(model, depth=2)
     with pytest.raises(ValueError, match="Deep reads layer -1"):

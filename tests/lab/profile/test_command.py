@@ -1,6 +1,7 @@
 """What a step costs on this machine, from its parts."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_weights_stay_and_every_part_takes_time(task, settings):
     assert {(memory.phase, memory.samples) for memory in measured.memory} == {
         ("scoring", 2), ("training", 1), ("training", 2), ("evaluation", 16)
     }  # fmt: skip
-    peaks = {(memory.phase, memory.samples): memory.bytes for memory in measured.memory}
+    peaks: dict[Any, Any] = {(memory.phase, memory.samples): memory.bytes for memory in measured.memory}
     if None not in peaks.values():
         assert p.peak == max(peaks["scoring", 2], peaks["training", 1], peaks["evaluation", 16])
         assert p.full_peak == max(peaks["training", 2], peaks["evaluation", 16])

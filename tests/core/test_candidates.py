@@ -1,5 +1,7 @@
 """Candidates, the registry of policies, and pooling."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -124,7 +126,8 @@ def test_every_policy_has_a_table():
     }
     candidates = uds.Candidates(logits, labels=labels, ids=np.arange(4), **also)
     for name in uds.names():
-        options = {} if name == "full" else {"keep": 1.0}
-        policy = uds.get(name)(**options, **({"target": np.ones(64)} if name == "targeted" else {}))
+        options: dict[str, Any] = {} if name in ("full", "infobatch") else {"keep": 1.0}
+        options |= {"targeted": {"target": np.ones(64)}, "rds": {"target": np.eye(2, 5)}}.get(name, {})
+        policy: Any = uds.get(name)(**options)
         selection, _ = policy.choose(None, policy.examine(candidates))
         assert {column.shape for column in selection.table().values()} == {(4,)}

@@ -115,7 +115,6 @@ def test_any_policy_with_a_score_takes_a_shortlist(backend, inside):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: uds.Cascade(keep=0.5), "`keep` must be at most `shortlisted`"),
         (lambda: uds.Cascade(count=1, shortlisted=0.0), "`shortlisted` must be a fraction in"),
         (lambda: uds.Cascade(count=1).choose(None, pool(0)[0]), "`features` must have `exact`, the scores of a short"),
     ],
@@ -131,3 +130,10 @@ def test_more_than_the_shortlist_cannot_be_kept():
     with pytest.warns(UserWarning, match="too few have a score"):
         selection, *_ = step_of(policy, state, 1)
     assert len(selection.indices) == 4
+
+
+def test_a_shortlist_has_at_least_as_many_samples_as_are_kept():
+    policy = uds.Cascade("entropy", keep=0.5, shortlisted=0.25, warmup=0)
+    _, state, _, _ = step_of(policy, None, 0)
+    selection, _, features, _ = step_of(policy, state, 1)
+    assert len(selection.indices) == np.count_nonzero(features["shortlist"]) == 8

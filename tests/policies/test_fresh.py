@@ -172,7 +172,7 @@ def test_what_the_policy_inside_learns_from_training_reaches_it():
     backend, pool = pools_backend(), pools.samples(0)
     inner = uds.Predicted("entropy", keep=0.5, warmup=0)
     policy = uds.Fresh(inner)
-    assert policy.needs == replace(inner.needs, ngrams=True)
+    assert policy.needs == replace(inner.needs, ngrams=True, divisible=True)
     assert (policy.keep, policy.policy.keep) == (0.5, None)
     candidates = pools.candidates(backend, pool)
     tokens = {"glance": candidates.glance, "ngrams": candidates.ngrams}

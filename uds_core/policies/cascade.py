@@ -33,7 +33,7 @@ class Cascade(Learnt):
     keep, count, tokens, processed
         The budget, of all candidates; see `Budget`. Default: that of the wrapped policy.
     shortlisted
-        r in (0, 1]: fraction of the candidates of a batch that is examined exactly.
+        r in (0, 1]: fraction of the candidates of a batch that is examined exactly; at least `keep`.
     warmup
         Number of first choices for which all candidates are examined.
     explore
@@ -44,7 +44,7 @@ class Cascade(Learnt):
     Raises
     ------
     ValueError
-        Where `keep` is larger than `shortlisted`; in `choose`, without the scores of a shortlist.
+        In `choose`, without the scores of a shortlist.
 
     Notes
     -----
@@ -58,12 +58,6 @@ class Cascade(Learnt):
     def __post_init__(self) -> None:
         super().__post_init__()
         _options.number("shortlisted", self.shortlisted, "a fraction in (0, 1]", fits=lambda r: 0 < r <= 1)
-        if self.keep is not None and self.keep > self.shortlisted:
-            msg = (
-                f"`keep` must be at most `shortlisted`, a fraction of the same candidates, got keep={self.keep} and "
-                f"shortlisted={self.shortlisted}"
-            )
-            raise ValueError(msg)
 
     @property
     def needs(self) -> Needs:
@@ -79,7 +73,7 @@ class Cascade(Learnt):
         host = to_host({"predicted": self.predict(state.learner, features["glance"]), "length": length})
         rows = host["length"]
         order = self.order(state, host["predicted"], super().random_fraction(state))
-        chosen = top_k(order.priority, rows, budget=Budget(keep=float(self.shortlisted)))
+        chosen = top_k(order.priority, rows, budget=Budget(keep=max(float(self.shortlisted), self.keep or 0.0)))
         place = np.zeros(length.shape[0])
         place[chosen] = np.where(order.explored(len(chosen))[chosen], _AT_RANDOM, _BY_SCORE)
         return {**features, "shortlist": constant(place, like=length, dtype=length.dtype)}
@@ -93,9 +87,9 @@ class Cascade(Learnt):
 
     def further_metrics(self, features: Features, /) -> dict[str, Array]:
         """Return `shortlisted`, the fraction of the candidates that was examined."""
-        known = array_namespace(features["length"]).isfinite(features["exact"])
-        xp = array_namespace(known)
-        return {"shortlisted": xp.mean(xp.astype(known, features["length"].dtype))}
+        xp = array_namespace(features["exact"])
+        known = xp.astype(xp.isfinite(features["exact"]), features["length"].dtype)
+        return {"shortlisted": xp.sum(known) / max(known.shape[0], 1)}
 
     def unbiased(self, features: Mapping[str, Host], /) -> Host:
         """Return which samples (batch,) were drawn at random; all where every candidate is on the shortlist."""

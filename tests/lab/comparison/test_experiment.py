@@ -98,6 +98,7 @@ def test_finished_runs_are_not_repeated(folder, task, plan, monkeypatch):
     assert trained == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_made_anew(tmp_path, task, plan, results):
     def impatient(policy, _seed, step):
         if (policy, step) == ("uds", 3):

@@ -88,6 +88,7 @@ def test_each_process_sees_one_gpu(tmp_path, monkeypatch, visible, expected):
     assert seen == expected
 
 
+@pytest.mark.slow
 def test_a_worker_trains_and_says_what_is_wrong(source, tmp_path):
     plan, runs = Plan(source=source, settings=SETTINGS, seed=0), Runs(tmp_path / "out")
     runs.claim(plan, overwrite=False)

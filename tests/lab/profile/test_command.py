@@ -111,6 +111,7 @@ def test_the_command(source):
     assert uds("profile", "--help").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_checked_anyway_is_checked_twice(source):
     options = ["--model", source.model, "--data", source.data, "--threads", 1, "--candidates", 4, "--repeats", 1]
     result = uds("profile", *options, "--policy", "random", "--check", "--check-steps", 1, "--json")

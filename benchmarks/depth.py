@@ -15,9 +15,9 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import measure
 import torch
 
 import uds_core as uds
@@ -93,10 +93,7 @@ def recall(sketches: torch.Tensor) -> float:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--prompt-field")
-    parser.add_argument("--completion-field")
+    measure.data_options(parser)
     parser.add_argument("--samples", type=int, default=96)
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -1,5 +1,6 @@
 """Seconds, peak memory and surroundings of a benchmark."""
 
+import argparse
 import multiprocessing
 import os
 import platform
@@ -41,6 +42,14 @@ def in_turn(runs: Mapping[Any, Callable[[], Any]], *, repeat: int, shared: bool 
             seconds = once(run, shared=shared)
             found[name] = min(found[name], seconds) if turn else found[name]
     return found
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a benchmark that reads a model and data."""
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--prompt-field")
+    parser.add_argument("--completion-field")
 
 
 def once(run: Callable[[], Any], *, shared: bool = False) -> float:

@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import measure
+
 _UDS = [sys.executable, "-m", "uds_adapters.lab"]
 _IMPORTS = "import uds_adapters.lab.comparison.experiment"
 _SIZES = """
@@ -70,10 +72,7 @@ def floor(options: argparse.Namespace) -> dict[str, int]:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--prompt-field")
-    parser.add_argument("--completion-field")
+    measure.data_options(parser)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=192)
     parser.add_argument("--limit", type=int, default=256)

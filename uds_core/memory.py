@@ -234,17 +234,6 @@ def direct_distances(points: Array, rows: Array, /) -> Array:
     return xp.sqrt(xp.sum(apart * apart, axis=1))
 
 
-def storable(sketches: Array, indices: Array, known: Array, /) -> Array:
-    """Return the sketches at `indices` (k,), in order, that may be remembered: all that are finite.
-
-    `known`: (batch,), false for samples that have no score, or no row.
-    """
-    xp = array_namespace(sketches, indices, known)
-    rows = xp.take(sketches, indices, axis=0)
-    good = to_numpy(xp.take(known, indices) & xp.all(xp.isfinite(rows), axis=1))
-    return rows if good.all() else xp.take(rows, constant(np.flatnonzero(good).astype(np.int32), like=rows), axis=0)
-
-
 def _centred(points: Array, centre: Array, wide: Any) -> tuple[Array, Array]:
     """Return `points` less `centre`, and their squared lengths (n,), in the dtype `wide`."""
     xp = array_namespace(points)

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
 from uds_core._array import accumulation_dtype, device
-from uds_core.memory import distances, storable
+from uds_core.memory import distances
+from uds_core.policies._scored import is_storable, taken
 
 
 @given(capacity=st.integers(1, 7), pushes=st.lists(st.integers(0, 9), max_size=12))
@@ -204,7 +205,9 @@ def test_tight_clusters_far_from_the_origin_keep_their_distances(backend):
 def test_only_what_is_known_and_finite_is_remembered_in_the_order_of_choice(backend):
     sketches = np.array([[1.0, 2.0], [np.nan, 0.0], [3.0, np.inf], [4.0, 5.0], [6.0, 7.0]])
     known = np.array([True, True, True, False, True])
-    got = storable(backend.array(sketches, "float32"), backend.array([4, 1, 3, 0, 2], "int32"), backend.array(known))
+    rows = backend.array(sketches, "float32")
+    able = backend.numpy(is_storable(rows, backend.array(known)))
+    got = taken(rows, np.array([4, 1, 3, 0, 2], np.int32), able)
     assert backend.numpy(got).tolist() == [[6, 7], [1, 2]]
 
 

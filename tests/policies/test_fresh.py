@@ -247,3 +247,9 @@ def test_from_text_a_policy_stands_inside():
     assert isinstance(policy, uds.Fresh)
     assert isinstance(policy.policy, uds.Entropy)
     assert policy.keep == 0.5
+
+
+@pytest.mark.parametrize("inside", ["predicted", "progress", "cascade"])
+def test_near_duplicates_by_logits_do_not_go_with_policies_that_avoid_the_forward_pass(inside):
+    with pytest.raises(ValueError, match="runs the model on every candidate"):
+        uds.Fresh(inside, by="logits", count=1)

@@ -21,6 +21,7 @@ from ._budgeted import TokenBudgeted
 from ._explored import Mixed, Pairs, mixed
 from ._rated import Rated
 from ._scored import Scored
+from ._trained import of_awaited
 from ._wrapped import without_budget
 
 _READ = ("exact", "shortlist")  # features that a choice reads on the host, where there are any
@@ -159,11 +160,8 @@ class Learnt(TokenBudgeted):
         ValueError
             Where there are more or fewer scores than samples that await them.
         """
-        if tuple(scores.shape) != (self.pending(state),):
-            msg = f"`scores` must have one for each of {self.pending(state)} chosen samples, got {tuple(scores.shape)}"
-            raise ValueError(msg)
         expected = state.expected
-        labels = compressed(to_numpy(scores).astype(expected.dtype))
+        labels = compressed(of_awaited(scores, self.pending(state)).astype(expected.dtype))
         drawn = expected[:, 2] > 0
         pairs = state.pairs.add(*(side[drawn] - expected[drawn, 1] for side in (expected[:, 0], labels)))
         learner = self.taught(state.learner, state.glances, constant(labels, like=state.glances))

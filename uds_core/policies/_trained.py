@@ -1,4 +1,4 @@
-"""Losses of trained samples, remembered by the samples' ids."""
+"""Scores of trained samples: their check, and losses that are remembered by the samples' ids."""
 
 from typing import Any, Literal
 
@@ -32,6 +32,14 @@ def after_choice(awaited: Ids, ids: Ids, selection: Selection, /) -> Ids:
     return np.concatenate([awaited, ids[selection.on_host().indices].astype(np.int64)])[-_PENDING:]
 
 
+def of_awaited(scores: Array, number: int, /) -> np.ndarray[Any, Any]:
+    """Return the scores (number,) of the samples that await them, on the host; raise where there are more or fewer."""
+    if tuple(scores.shape) != (number,):
+        msg = f"`scores` must have one for each of {number} chosen samples, got {tuple(scores.shape)}"
+        raise ValueError(msg)
+    return to_numpy(scores)
+
+
 class Trained:
     """Policy that learns the losses of trained samples: its state has `awaited`, and `enter_losses` takes them in."""
 
@@ -51,10 +59,7 @@ class Trained:
         ValueError
             Where there are more or fewer losses than samples that await them.
         """
-        if tuple(scores.shape) != (self.pending(state),):
-            msg = f"`scores` must have one for each of {self.pending(state)} chosen samples, got {tuple(scores.shape)}"
-            raise ValueError(msg)
-        losses = to_numpy(scores).astype(np.float32)
+        losses = of_awaited(scores, self.pending(state)).astype(np.float32)
         losses = np.where(np.isfinite(losses), losses, np.float32(np.nan))
         # of a sample that was trained twice, the last loss counts
         state = self.enter_losses(state, state.awaited[::-1], losses[::-1])

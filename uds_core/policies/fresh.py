@@ -83,7 +83,8 @@ class Fresh(Sketched, Wrapping):
         super().__post_init__()
         _options.one_of("by", self.by, get_args(By))
         _options.number("threshold", self.threshold, "a number of at least 0", fits=lambda c: 0 <= c < float("inf"))
-        if self.by == "logits" and self.policy is not None and self.policy.needs.training_pass:
+        inner = None if self.policy is None else self.policy.needs
+        if self.by == "logits" and inner is not None and (inner.training_pass or inner.shortlist):
             msg = (
                 f"Fresh(by='logits') runs the model on every candidate, which {type(self.policy).__name__} is there to "
                 "avoid: use by='tokens'"

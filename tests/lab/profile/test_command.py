@@ -123,6 +123,8 @@ def test_wrong_input_is_told(source, monkeypatch):
     for changed, said in (
         ({"--policy": "best"}, "unknown policy"),
         ({"--policy": "uds:keep=0.5"}, "says how much is kept"),
+        ({"--policy": "infobatch"}, "has importance weights, whose loss is not measured here"),
+        ({"--policy": "uds:temperature=1.0"}, "has importance weights, whose loss is not measured here"),
         ({"--policy": "greats"}, "the policy 'greats' cannot choose from these records"),
         ({"--candidates": 1}, "`candidates` must be between 2 and the number of training examples, 40, got 1"),
         ({"--candidates": 41}, "got 41"),

@@ -251,6 +251,8 @@ def test_wrong_input_is_told_and_leaves_nothing(source, tmp_path):
         ({"--policy": "greats"}, "the policy 'greats' cannot score these records"),
         ({"--policy": "rholoss"}, "reads the number 'reference_loss' of each record, got None"),
         ({"--policy": "full"}, "'full' has no say in how many it keeps"),
+        ({"--policy": "progress"}, "'progress' learns from training, and nothing is trained here"),
+        ({"--policy": "lossema:losses=trained"}, "'lossema' learns from training, and nothing is trained here"),
         ({"--keep": "100"}, "`keep` asks for 100 records, and only 60"),
         ({"--keep": "2.0"}, "`keep` must be a fraction"),
         ({"--max-length": 2}, "no record has a completion within `max_length` = 2"),

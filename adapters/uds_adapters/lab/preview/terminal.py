@@ -45,7 +45,7 @@ def _head(sample: Sample) -> Text:
 
 
 def _lines(piece: Piece, console: Console, signs: tuple[str, str, str], *, whole: bool) -> Iterator[Text]:
-    """Yield the lines of a piece, each behind a bar; the first with a word where the piece carries loss."""
+    """Yield the lines of a piece, each behind a bar; the first is marked `trained` where the piece carries loss."""
     style = _TRAINED if piece.trained else _READ
     bar = signs[piece.trained]
     text = visible(piece.text)

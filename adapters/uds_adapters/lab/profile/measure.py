@@ -70,7 +70,7 @@ class Phases:
     Raises
     ------
     LabError
-        Where the policy says how much is kept, or is none.
+        Where the policy says how much is kept, has importance weights, or is none.
     """
 
     def __init__(self, task: Task, settings: Settings, /, *, policy: str, seed: int) -> None:
@@ -79,7 +79,9 @@ class Phases:
                 f"policy {policy!r} says how much is kept, and several fractions are tried here: leave that option out"
             )
             raise LabError(msg)
-        make_policy(policy, keep=KEEPS[0], seed=seed)  # fails before the model is loaded
+        if make_policy(policy, keep=KEEPS[0], seed=seed).needs.weights:  # fails before the model is loaded
+            msg = f"policy {policy!r} has importance weights, whose loss is not measured here: take one without"
+            raise LabError(msg)
         self.task, self.seed, self.bf16, self.policy = task, seed, settings.bf16, policy
         arguments = transformers.TrainingArguments(
             output_dir="unused", learning_rate=0.0, use_cpu=not _has_accelerator(), report_to=[]

@@ -88,7 +88,10 @@ def choose(
 
 
 def check(policy: Any, best: int, pool: int, /) -> None:
-    """Raise where `policy` cannot choose `best` of `pool`: where it has no say in how many it keeps, or draws them."""
+    """Raise where `policy` cannot choose `best` of `pool`: it learns in training, keeps what it likes, or draws."""
+    if policy.needs.training_pass and not policy.needs.forward_pass_at(0):
+        msg = f"the policy {uds.name_of(policy)!r} learns from training, and nothing is trained here: take another"
+        raise LabError(msg)
     if policy.needs.weights:
         msg = "the policy draws samples with importance weights, which a subset cannot carry"
         raise LabError(msg)

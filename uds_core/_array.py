@@ -173,6 +173,34 @@ def _torch_exponential_sums(block: Array, shift: Array | None, *, moments: bool,
     return total, weights.mul_(below).sum(dim=-1) if moments else 0.0
 
 
+def add_turned(total: Array | None, run: Array, signs: Array, turn: int, length: int, /) -> Array:
+    """Return `total` (..., length) plus `run` (..., n) times `signs` (n,), cyclically shifted by `turn` places.
+
+    `total`: that of an earlier call, which PyTorch overwrites; None: zeros. n is at most `length`.
+    """
+    xp = array_namespace(run)
+    number = run.shape[-1]
+    if array_api_compat.is_torch_namespace(xp):
+        return _torch_add_turned(total, run, signs, turn, length)
+    run = run * signs
+    if number < length:
+        missing = (*run.shape[:-1], length - number)
+        run = xp.concat([run, xp.zeros(missing, dtype=run.dtype, device=device(run))], axis=-1)
+    run = xp.roll(run, turn, axis=-1)
+    return run if total is None else total + run
+
+
+def _torch_add_turned(total: Any, run: Any, signs: Any, turn: int, length: int) -> Array:
+    if total is None:
+        *outer, rows, _ = run.shape
+        along = run.stride(-1) == 1  # in memory as `run`: that of a head is transposed
+        total = run.new_zeros(*outer, rows, length) if along else run.new_zeros(*outer, length, rows).mT
+    ahead = min(run.shape[-1], length - turn)  # one pass over `run` in place of four
+    total[..., turn : turn + ahead].addcmul_(run[..., :ahead], signs[:ahead])
+    total[..., : run.shape[-1] - ahead].addcmul_(run[..., ahead:], signs[ahead:])
+    return total
+
+
 def multiplies_half(x: Array, /) -> bool:
     """Return whether the device of `x` multiplies matrices in its dtype, a half float, and does not emulate it."""
     if is_accelerator(x):

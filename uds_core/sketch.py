@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import _options, _random
-from ._array import Array, array_namespace, constant, device
+from ._array import Array, add_turned, array_namespace, constant, device
 from ._random import Stream
 from .head import Head
 from .logits import DenseLogits, as_logits
@@ -232,17 +232,12 @@ def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Arra
 
 def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) -> Array:
     """Sum the columns of `source` into buckets with signs, one run of `buckets` columns after the other: (..., n)."""
-    xp = array_namespace(source.like)
     turns, drawn = _random.fold(seed, vocab, buckets)
     signs = constant(drawn, like=source.like, dtype=source.dtype)
-    folded: Any = 0.0
+    folded: Any = None
     for turn, start in zip(turns, range(0, vocab, buckets), strict=True):
         stop = min(start + buckets, vocab)
-        run = source.piece(start, stop) * signs[start:stop]
-        if stop - start < buckets:
-            missing = (*run.shape[:-1], buckets - (stop - start))
-            run = xp.concat([run, xp.zeros(missing, dtype=run.dtype, device=device(run))], axis=-1)
-        folded = folded + xp.roll(run, turn, axis=-1)
+        folded = add_turned(folded, source.piece(start, stop), signs[start:stop], turn, buckets)
     return folded
 
 

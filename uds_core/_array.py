@@ -111,6 +111,46 @@ def qr_triangle(x: Array, /) -> Array:
     return xp.linalg.qr(x, mode="reduced")[1]
 
 
+def is_finite(x: Array, /) -> Array:
+    """Return where the floats `x` are finite; in two kernels, of which `isfinite` of PyTorch starts four."""
+    return array_namespace(x).abs(x) < float("inf")
+
+
+def at_least_one(count: Array, /) -> Array:
+    """Return counts with 1 in place of 0, to divide by."""
+    xp = array_namespace(count)
+    if array_api_compat.is_torch_namespace(xp):
+        return count.clamp(min=1)
+    return xp.where(count > 0, count, xp.ones_like(count))
+
+
+def take(x: Array, index: Array, /, *, axis: int = 0) -> Array:
+    """Return the entries of `x` at `index` (n,), none negative, along an axis.
+
+    The compatible namespace of PyTorch starts three more kernels for negative ones.
+    """
+    xp = array_namespace(x, index)
+    if array_api_compat.is_torch_namespace(xp):
+        return xp.index_select(x, axis, index)
+    return xp.take(x, index, axis=axis)
+
+
+def take_along_rows(x: Array, index: Array, /) -> Array:
+    """Return the entries of `x` (..., n) at `index` (..., k), none negative, along the last axis."""
+    xp = array_namespace(x, index)
+    if array_api_compat.is_torch_namespace(xp):
+        return x.gather(-1, index.long())
+    return xp.take_along_axis(x, index, axis=-1)
+
+
+def multiply_add(base: Array, left: Array, right: Array, /, *, scale: float, factor: float) -> Array:
+    """Return scale base + factor (left @ right) of stacks of matrices; one kernel of PyTorch."""
+    xp = array_namespace(base, left, right)
+    if array_api_compat.is_torch_namespace(xp):
+        return xp.baddbmm(base, left, right, beta=scale, alpha=factor)
+    return scale * base + factor * (left @ right)
+
+
 def occurs(values: Array, ordered: Array, /) -> Array:
     """Return whether each of `values` (rows, n) is in its row of `ordered` (rows, m), which is sorted; m is at least 1.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _random
-from ._array import Array, accumulation_dtype, array_namespace, constant, device
+from ._array import Array, accumulation_dtype, array_namespace, constant, device, is_finite, multiply_add
 from .gram import largest, nonzero, triangle
 
 _POLAR_LOWER = 1e-6  # `by_polar` loses at most 0.07 of this, relative to its bound, for each singular value
@@ -69,7 +69,8 @@ def by_polar(matrix: Array, /) -> Array:
     x = start
     for a, b, c in _polar_steps(_POLAR_LOWER):
         square = x @ xp.matrix_transpose(x)
-        x = a * x + (b * square + c * (square @ square)) @ x
+        turn = multiply_add(square, square, square, scale=b, factor=c)
+        x = multiply_add(x, turn, x, scale=a, factor=1.0)
     total = xp.sum(xp.astype(start * x, wide, copy=False), axis=(1, 2))
     return total * xp.astype((scale * bound)[:, 0, 0], wide, copy=False)
 
@@ -84,14 +85,14 @@ def by_polar_of_gram(gram: Array, /) -> Array:
     start = gram / nonzero(bound)
     square, weight = start, None  # X = weight times the logits, square = X X^T
     for a, b, c in _polar_steps(_POLAR_LOWER):
-        turn = b * square + c * (square @ square)
+        turn = multiply_add(square, square, square, scale=b, factor=c)
         if weight is None:
             eye = xp.eye(gram.shape[1], dtype=gram.dtype, device=device(gram))
             weight = turn + a * eye[None, :, :]
         else:
-            weight = a * weight + turn @ weight
-        half = a * square + turn @ square
-        square = a * half + half @ turn
+            weight = multiply_add(weight, turn, weight, scale=a, factor=1.0)
+        half = multiply_add(square, turn, square, scale=a, factor=1.0)
+        square = multiply_add(half, half, turn, scale=a, factor=1.0)
     return xp.sum(start * weight, axis=(1, 2)) * bound[:, 0, 0] ** 0.5
 
 
@@ -179,7 +180,7 @@ def _weights(seed: int, columns: int, rank: int) -> np.ndarray:
 def _finite_or_zero(x: Array) -> tuple[Array, Array]:
     """Return which samples are finite (batch,), and `x` with zeros for the others, where solvers would raise."""
     xp = array_namespace(x)
-    finite = xp.all(xp.isfinite(x), axis=(1, 2))
+    finite = xp.all(is_finite(x), axis=(1, 2))
     return finite, xp.where(finite[:, None, None], x, xp.zeros_like(x))
 
 

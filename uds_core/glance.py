@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from . import _options, _random
-from ._array import Array, array_namespace, check_device, constant, device, occurs, wide_dtype, widen
+from ._array import (
+    Array,
+    array_namespace,
+    at_least_one,
+    check_device,
+    constant,
+    device,
+    occurs,
+    take,
+    wide_dtype,
+    widen,
+)
 from ._random import Stream
 from .rows import IGNORE, check_mask
 
@@ -86,9 +97,8 @@ def glance(
     means += [_projected(mean, dim=_of_prompts(dim), seed=seed) for mean in (prefix, end)]
     dtype = answer.dtype
     number, length = (xp.sum(xp.astype(rows, dtype), axis=1) for rows in (trained, before))
-    at_least_one = xp.where(number > 0, number, xp.ones_like(number))
-    shared = _in_common(targets, trained, token_ids, before, dtype=dtype) / at_least_one
-    counts = xp.stack([xp.log1p(number), xp.log1p(length), 1 / at_least_one, shared], axis=1)
+    shared = _in_common(targets, trained, token_ids, before, dtype=dtype) / at_least_one(number)
+    counts = xp.stack([xp.log1p(number), xp.log1p(length), 1 / at_least_one(number), shared], axis=1)
     return xp.concat([*means, counts], axis=1)
 
 
@@ -159,10 +169,10 @@ def _means(ids: Array, choices: list[Array], embeddings: Array) -> list[Array]:
     # in places that do not count stands a token of the sample's own: NaN of another would get through a weight of 0
     own = xp.max(xp.where(known, ids, xp.zeros_like(ids)), axis=1, keepdims=True)
     index = xp.where(known, ids, own)
-    taken = widen(xp.reshape(xp.take(embeddings, xp.reshape(index, (-1,)), axis=0), (batch, time, width)))
+    taken = widen(xp.reshape(take(embeddings, xp.reshape(index, (-1,))), (batch, time, width)))
     weight = xp.astype(xp.stack([rows & known for rows in choices], axis=1), taken.dtype)
     total, number = weight @ taken, xp.sum(weight, axis=2)[:, :, None]
-    mean = total / xp.where(number > 0, number, xp.ones_like(number))
+    mean = total / at_least_one(number)
     mean = xp.where(number > 0, mean, xp.zeros_like(mean))
     return [mean[:, i, :] for i in range(len(choices))]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ._array import Array, accumulation_dtype, array_namespace, device, qr_triangle
+from ._array import Array, accumulation_dtype, array_namespace, device, is_finite, qr_triangle
 from .head import HeadLogits
 from .logits import DenseLogits, Logits
 from .rows import block_items
@@ -66,7 +66,7 @@ def triangle(pieces: Iterable[Array], /) -> Array:
     for piece in pieces:
         xp = array_namespace(piece)
         below = xp.matrix_transpose(piece)
-        finite = xp.all(xp.isfinite(piece), axis=(1, 2), keepdims=True) & finite
+        finite = xp.all(is_finite(piece), axis=(1, 2), keepdims=True) & finite
         found = qr_triangle(below if found is None else xp.concat([found, below], axis=1))
     xp = array_namespace(found)
     return xp.where(finite, found, xp.full_like(found, xp.nan))  # libraries make finite numbers of some NaN

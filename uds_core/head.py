@@ -16,6 +16,7 @@ from ._array import (
     device,
     is_traced,
     multiplies_half,
+    take,
     wide_dtype,
     widen,
 )
@@ -118,9 +119,8 @@ class Head:
 
     def of_tokens(self, token: Array, /) -> Head:
         """Return the head of some tokens (n,) of the vocabulary, its rows less the same offset."""
-        xp = array_namespace(self.weight)
-        bias = None if self.bias is None else xp.take(self.bias, token)
-        return Head(xp.take(self.weight, token, axis=0), bias, self.scale, frozen=False, _offset=self._offset)
+        bias = None if self.bias is None else take(self.bias, token)
+        return Head(take(self.weight, token), bias, self.scale, frozen=False, _offset=self._offset)
 
     def piece(self, start: int, stop: int, /) -> Array:
         """Return columns `start` to `stop` of the transposed augmented head, (columns, n)."""
@@ -163,10 +163,9 @@ class Head:
             return self
         index, grown = vocabulary_rows(seed, self.vocab, number), (self.vocab / number) ** 0.5
         drawn = constant(index, like=self.weight)
-        xp = array_namespace(self.weight)
-        bias = None if self.bias is None else xp.take(self.bias, drawn, axis=0)
+        bias = None if self.bias is None else take(self.bias, drawn)
         offset = None if self._offset is None else self._offset * grown
-        return Head(xp.take(self.weight, drawn, axis=0), bias, self.scale * grown, frozen=False, _offset=offset)
+        return Head(take(self.weight, drawn), bias, self.scale * grown, frozen=False, _offset=offset)
 
     def projection(self, sketch: Any, /) -> Array:
         """Return the augmented head's side of a sketch (columns, features): `sketch.vocabulary` of the head."""
@@ -330,7 +329,7 @@ class HeadLogits:
         mask = None if self.mask is None else xp.reshape(self.mask, (1, batch * time))
         if place is None:
             return replace(self, hidden=hidden, mask=mask)
-        return replace(self, hidden=xp.take(hidden, place, axis=1), mask=None)
+        return replace(self, hidden=take(hidden, place, axis=1), mask=None)
 
     def part(self, rows: slice, /) -> HeadLogits:
         """Return some rows of each sample."""

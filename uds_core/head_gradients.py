@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _random
-from ._array import Array, accumulation_dtype, array_namespace, check_device, constant, device, widen
+from ._array import (
+    Array,
+    accumulation_dtype,
+    array_namespace,
+    at_least_one,
+    check_device,
+    constant,
+    device,
+    take,
+    widen,
+)
 from ._random import Stream
 from .head import HeadLogits
 from .logits import Logits, as_logits
@@ -70,13 +81,13 @@ class HeadGradients:
         self.logits: Logits = logits.scored(mask).scored(labels != IGNORE)
         self.labels = labels
         number = xp.sum(xp.astype(self._counted, self.logits.dtype), axis=1)
-        self._number = xp.where(number > 0, number, xp.ones_like(number))
+        self._number = at_least_one(number)
         self._hidden, self._scale = _hidden_of(self.logits, hidden, scale)
 
     @property
     def width(self) -> int:
         """The head's second size."""
-        return self._rows.shape[2]
+        return self._known_hidden.shape[2]
 
     def logit_norms(self, *, block_bytes: int = BLOCK_BYTES) -> Array:
         r"""Return the norm of each sample's gradient in its logits, (batch,), in nats.
@@ -151,7 +162,7 @@ class HeadGradients:
         side: Any = 0.0
         for start, residuals in self._residuals(self._step(0, block_bytes), block_bytes):
             here = slice(start, start + residuals.shape[2])
-            dealt = xp.take(pairs, constant(buckets[here], like=rows), axis=0)
+            dealt = take(pairs, constant(buckets[here], like=rows))
             side = side + residuals @ (dealt * constant(signs[here, None], like=rows, dtype=rows.dtype))
         across = constant(_random.signs(seed, Stream.WIDTH, 0, (self.width, dim)), like=rows, dtype=rows.dtype)
         return xp.sum(side * (rows @ across), axis=1) / float(dim) ** 0.5
@@ -176,18 +187,23 @@ class HeadGradients:
     def _counted(self) -> Array:
         return self.logits.mask  # there is one: the targets'
 
-    @property
+    @functools.cached_property
     def _rows(self) -> Array:
         """H_i times c / n_i, zero outside the mask: with the residuals, the two factors of a gradient."""
+        xp, hidden = array_namespace(self.logits.like), self._known_hidden
+        rows = xp.astype(widen(hidden), self.logits.dtype, copy=False)
+        return clean_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
+
+    @property
+    def _known_hidden(self) -> Array:
+        """The hidden states (batch, time, width); an error where there are none."""
         if self._hidden is None:
             msg = (
                 "the gradient in the head's weight needs the hidden states: give `head(hidden)`, or dense logits with "
                 "`hidden`; without them, only `logit_norms` can be computed"
             )
             raise ValueError(msg)
-        xp = array_namespace(self._hidden)
-        rows = xp.astype(widen(self._hidden), self.logits.dtype, copy=False)
-        return clean_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
+        return self._hidden
 
     def _softmax(self, block_bytes: int) -> _Softmax:
         """Return the parts of each row's softmax, in one pass over the vocabulary."""

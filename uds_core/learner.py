@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import _options
-from ._array import Array, accumulation_dtype, array_namespace, check_device, device, solve, wide_dtype
+from ._array import (
+    Array,
+    accumulation_dtype,
+    array_namespace,
+    at_least_one,
+    check_device,
+    device,
+    is_finite,
+    solve,
+    wide_dtype,
+)
 
 
 class LearnerState(NamedTuple):
@@ -92,15 +102,14 @@ class Learner:
         xp = array_namespace(features, labels)
         _check(state, features, labels)
         dtype = state.second.dtype
-        known = xp.isfinite(labels) & xp.all(xp.isfinite(features), axis=1)
+        known = is_finite(labels) & xp.all(is_finite(features), axis=1)
         weight = xp.astype(known, dtype)
         x = xp.astype(xp.where(known[:, None], features, xp.zeros_like(features)), dtype, copy=False)
         y = xp.astype(xp.where(known, labels, xp.zeros_like(labels)), dtype, copy=False)
         number = xp.sum(weight)
         begun = state.weight > 0
-        at_least_one = xp.where(number > 0, number, xp.ones_like(number))
-        origin = xp.where(begun, state.origin, xp.sum(x, axis=0) / at_least_one)
-        level = self._level(state, xp.sum(y) / at_least_one, number=number)
+        origin = xp.where(begun, state.origin, xp.sum(x, axis=0) / at_least_one(number))
+        level = self._level(state, xp.sum(y) / at_least_one(number), number=number)
         y = (y - level) * weight
         x = (x - origin[None, :]) * weight[:, None]
         keep = xp.where(number > 0, xp.full_like(number, float(self.forget)), xp.ones_like(number))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from . import _options
-from ._array import Array, array_namespace, constant, device, wide_dtype, widen
+from ._array import Array, array_namespace, constant, device, take, wide_dtype, widen
 from ._random import vocabulary_rows
 from .head import HeadLogits
 from .rows import (
@@ -91,11 +91,10 @@ class DenseLogits:
 
     def of_tokens(self, token: Array, /) -> DenseLogits:
         """Return the logits of some tokens (n,) of the vocabulary alone."""
-        xp = array_namespace(self.values)
         shift = self.shift
         if shift is not None and shift.shape[2] > 1:
-            shift = xp.take(shift, token, axis=2)
-        return replace(self, values=xp.take(self.values, token, axis=2), shift=shift)
+            shift = take(shift, token, axis=2)
+        return replace(self, values=take(self.values, token, axis=2), shift=shift)
 
     def at(self, token: Array, /) -> Array:
         """Return each row's logit of its `token` (batch, time), widened."""
@@ -104,7 +103,7 @@ class DenseLogits:
         rows = xp.arange(batch * time, dtype=token.dtype, device=device(token)) * vocab + xp.reshape(token, (-1,))
         picked = replace(self, values=_picked(self.values, rows))
         if self.shift is not None and self.shift.shape[2] > 1:
-            shift = xp.reshape(xp.take(xp.reshape(self.shift, (-1,)), xp.reshape(token, (-1,))), (batch, time, 1))
+            shift = xp.reshape(take(xp.reshape(self.shift, (-1,)), xp.reshape(token, (-1,))), (batch, time, 1))
             picked = replace(picked, shift=shift)
         return picked.compact()[:, :, 0]
 
@@ -126,12 +125,11 @@ class DenseLogits:
         vocab = self.shape[2]
         if number >= vocab:
             return self
-        xp = array_namespace(self.values)
         index, grown = constant(vocabulary_rows(seed, vocab, number), like=self.values), (vocab / number) ** 0.5
         shift = self.shift
         if shift is not None:
-            shift = (xp.take(shift, index, axis=2) if shift.shape[2] > 1 else shift) * grown
-        return replace(self, values=widen(xp.take(self.values, index, axis=2)) * grown, shift=shift)
+            shift = (take(shift, index, axis=2) if shift.shape[2] > 1 else shift) * grown
+        return replace(self, values=widen(take(self.values, index, axis=2)) * grown, shift=shift)
 
     def scored(self, mask: Array | None) -> DenseLogits:
         """Return the logits with zero rows outside `mask`."""
@@ -163,7 +161,7 @@ def as_logits(logits: Any, /) -> Logits:
 def _picked(values: Array, place: Array) -> Array:
     """Return the numbers at `place` of all, one for each row: (batch, time, 1)."""
     xp = array_namespace(values)
-    return xp.reshape(xp.take(xp.reshape(values, (-1,)), place), (*values.shape[:2], 1))
+    return xp.reshape(take(xp.reshape(values, (-1,)), place), (*values.shape[:2], 1))
 
 
 def _finished(values: Array, shift: Array | None, mask: Array | None, finite: Array | None) -> Array:

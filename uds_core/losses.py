@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from ._array import Array, array_namespace, check_device, device
+from ._array import Array, array_namespace, at_least_one, check_device, device
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE
 from .softmax import row_sums
@@ -140,7 +140,7 @@ def _reduced(rows: Array, mask: Array | None, reduction: str) -> Array:
     if reduction == "sum":
         return total
     number = xp.sum(xp.astype(counted, total.dtype), axis=1)
-    return total / xp.where(number > 0, number, xp.ones_like(number))
+    return total / at_least_one(number)
 
 
 def _check_reduction(reduction: str) -> None:

@@ -18,6 +18,7 @@ from ._array import (
     has_direct_distances,
     is_traced,
     smallest,
+    take,
     to_numpy,
 )
 from ._random import Stream
@@ -97,7 +98,7 @@ class Reservoir(NamedTuple):
             place = self._place(self.seen + i)
             if place < capacity:
                 source[place] = capacity + i
-        kept = xp.take(xp.concat([self.rows, rows], axis=0), constant(source, like=rows), axis=0)
+        kept = take(xp.concat([self.rows, rows], axis=0), constant(source, like=rows), axis=0)
         return Reservoir(kept, min(self.size + n, capacity), self.seen + n, self.seed)
 
     def check(self, template: "Reservoir", /) -> None:
@@ -274,13 +275,13 @@ def _near_directly(apart: Array, near: Array, points: Array, rows: Array) -> Arr
     for start in range(0, at.size, pairs):
         i, j = np.divmod(at[start : start + pairs].astype(np.int32), rows.shape[0])
         left, right = (
-            xp.astype(xp.take(side, constant(index, like=side), axis=0), apart.dtype, copy=False)
+            xp.astype(take(side, constant(index, like=side), axis=0), apart.dtype, copy=False)
             for side, index in ((points, i), (rows, j))
         )
         numbers.append(direct_distances(left, right))
     source = np.arange(near.shape[0] * near.shape[1], dtype=np.int32)
     source[at] = source.size + np.arange(at.size)
-    return xp.reshape(xp.take(xp.concat(numbers), constant(source, like=apart), axis=0), apart.shape)
+    return xp.reshape(take(xp.concat(numbers), constant(source, like=apart), axis=0), apart.shape)
 
 
 def _row_blocks(rows: Array) -> Iterator[Array]:

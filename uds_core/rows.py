@@ -44,8 +44,9 @@ def finite_rows(rows: Array, /) -> Array:
     xp = array_namespace(rows)
     if 0 in rows.shape:  # a row of no numbers is finite
         return xp.ones((*rows.shape[:-1], 1), dtype=xp.bool, device=device(rows))
-    # NaN passes through both, an infinity through one of them
-    return xp.isfinite(xp.max(rows, axis=-1, keepdims=True)) & xp.isfinite(xp.min(rows, axis=-1, keepdims=True))
+    # NaN passes through both, and is neither
+    below, above = xp.max(rows, axis=-1, keepdims=True), xp.min(rows, axis=-1, keepdims=True)
+    return (below < float("inf")) & (above > -float("inf"))
 
 
 def masked_rows(rows: Array, mask: Array | None, finite: Array | None) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import _options, _random
-from ._array import Array, add_turned, array_namespace, constant, device
+from ._array import Array, add_turned, array_namespace, constant, device, take
 from ._random import Stream
 from .head import Head
 from .logits import DenseLogits, as_logits
@@ -185,11 +185,10 @@ class ShiftedSketch(_Sized):
 
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
         """Apply F^T along the vocabulary of `source`: (..., dim)."""
-        xp = array_namespace(source.like)
         # neighbours must not stay neighbours, or rows that are shifted by one would always meet in the same columns
         order = _random.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
         folded = _folded(source, self.vocab, self.dim, seed=self.seed)
-        return xp.take(folded, constant(order.astype(np.int32), like=source.like), axis=-1)
+        return take(folded, constant(order.astype(np.int32), like=source.like), axis=-1)
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """Return all s_t for positions 0 to `length`: (length, 1)."""
@@ -209,7 +208,7 @@ def frequencies(source: Head | DenseLogits, signs: Array, index: Array, /) -> tu
             found = xp.zeros((*strip.shape[:-1], index.shape[0]), dtype=strip.dtype, device=device(strip))
             real, imaginary = [*real, found], [*imaginary, found]
             continue
-        picked = xp.take(xp.fft.rfft(strip * signs), index, axis=-1)
+        picked = take(xp.fft.rfft(strip * signs), index, axis=-1)
         real, imaginary = [*real, xp.real(picked)], [*imaginary, xp.imag(picked)]
     return xp.concat(real, axis=-2), xp.concat(imaginary, axis=-2)
 
@@ -227,7 +226,7 @@ def _sides(sketch: Sketch, logits: Any, mask: Array | None) -> tuple[Array, Arra
         return columns, table[None, :, :]
     xp = array_namespace(columns)
     at = xp.reshape(positions(logits.mask), (batch * time,))
-    return columns, xp.reshape(xp.take(table, at, axis=0), (batch, time, table.shape[1]))
+    return columns, xp.reshape(take(table, at, axis=0), (batch, time, table.shape[1]))
 
 
 def _folded(source: Head | DenseLogits, vocab: int, buckets: int, *, seed: int) -> Array:
@@ -283,5 +282,5 @@ def _turned_back(summed: Array, mask: Array) -> Array:
     first = mask.shape[1] - 1 - positions(mask)[:, -1:]
     at = (xp.arange(dim, dtype=xp.int32, device=device(summed))[None, :] + first) % dim
     line = xp.arange(batch, dtype=xp.int32, device=device(summed))[:, None] * dim
-    flat = xp.take(xp.reshape(summed, (batch * dim,)), xp.reshape(line + at, (batch * dim,)))
+    flat = take(xp.reshape(summed, (batch * dim,)), xp.reshape(line + at, (batch * dim,)))
     return xp.reshape(flat, (batch, dim))

@@ -12,7 +12,9 @@ from ._array import (
     device,
     exponential_sums,
     is_accelerator,
+    is_finite,
     is_traced,
+    take,
     to_numpy,
     widen,
 )
@@ -82,7 +84,7 @@ def row_sums(logits: Logits, targets: Array | None, /, *, moments: bool, block_b
     flat = logits.flat(None if place is None else constant(place, like=logits.like))
     if targets is not None:
         targets = xp.reshape(targets, (1, batch * time))
-        targets = targets if place is None else xp.take(targets, constant(place, like=targets), axis=1)
+        targets = targets if place is None else take(targets, constant(place, like=targets), axis=1)
     parts: list[RowSums] = []
     for rows, part in _row_groups(flat):
         sums = _anchored(part, moments=moments, block_bytes=block_bytes)
@@ -118,7 +120,7 @@ def _anchored(logits: HeadLogits, *, moments: bool, block_bytes: int) -> RowSums
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is computed again
             here = exponential_sums(block, shift, moments=moments, overwrite=owned)
             total, moment = total + here[0], moment + here[1]
-    if not bool(xp.all(xp.isnan(top) | xp.isfinite(total))):
+    if not bool(xp.all(xp.isnan(top) | is_finite(total))):
         return None
     nothing = xp.zeros_like(total)
     return RowSums(nothing if shift is None else shift, total, moment if moments else nothing, nothing)
@@ -130,16 +132,17 @@ def _walk(logits: Logits, targets: Array | None, *, moments: bool, block_bytes: 
     sums: RowSums | None = None
     for start, block, owned in logit_blocks(logits, block_bytes):
         highest = widen(xp.max(block, axis=2))
-        target = xp.zeros_like(highest) if targets is None else widen(_target_in(block, targets - start))
+        nothing = xp.zeros_like(highest)
+        target = nothing if targets is None else widen(_target_in(block, targets - start))
         top = highest if sums is None else xp.maximum(sums.shift, highest)
         total, moment = exponential_sums(block, top, moments=moments, overwrite=owned)
         if sums is not None:
             # as low as that is 0 in any case, and lower times `total` would be infinite
             lowered = xp.maximum(sums.shift - top, xp.full_like(top, -1e30))
             shrunk = xp.exp(lowered)
-            total, moment = total + shrunk * sums.total, moment + shrunk * (sums.moment + lowered * sums.total)
-            target = target + sums.target
-        sums = RowSums(top, total, moment + xp.zeros_like(total), target)
+            moment = moment + shrunk * (sums.moment + lowered * sums.total) if moments else nothing
+            total, target = total + shrunk * sums.total, target + sums.target
+        sums = RowSums(top, total, moment if moments else nothing, target)
     assert sums is not None
     if targets is None:
         return sums
@@ -190,11 +193,11 @@ def _spread(parts: list[Array], place: np.ndarray | None, shape: tuple[int, int]
     """Return the numbers (1, n) of rows at `place` as an array of `shape`, `fill` elsewhere."""
     xp = array_namespace(parts[0])
     if place is None:
-        return xp.reshape(xp.concat(parts, axis=1), shape)
+        return xp.reshape(parts[0] if len(parts) == 1 else xp.concat(parts, axis=1), shape)
     values = xp.concat([*parts, xp.full((1, 1), fill, dtype=parts[0].dtype, device=device(parts[0]))], axis=1)
     source = np.full(shape[0] * shape[1], place.size, dtype=np.int32)
     source[place] = np.arange(place.size, dtype=np.int32)
-    return xp.reshape(xp.take(values, constant(source, like=values), axis=1), shape)
+    return xp.reshape(take(values, constant(source, like=values), axis=1), shape)
 
 
 def _target_in(block: Array, index: Array) -> Array:
@@ -204,5 +207,5 @@ def _target_in(block: Array, index: Array) -> Array:
     inside = (index >= 0) & (index < size)
     flat = xp.reshape(xp.where(inside, index, xp.zeros_like(index)), (batch * time,))
     flat = xp.arange(batch * time, dtype=flat.dtype, device=device(flat)) * size + flat
-    picked = xp.reshape(xp.take(xp.reshape(block, (batch * time * size,)), flat), (batch, time))
+    picked = xp.reshape(take(xp.reshape(block, (batch * time * size,)), flat), (batch, time))
     return xp.where(inside, picked, xp.zeros_like(picked))

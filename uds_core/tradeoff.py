@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from . import _options
-from ._array import Array, array_namespace, constant, device
+from ._array import Array, array_namespace, at_least_one, constant, device, is_finite, take, take_along_rows
 
 _WINDOW = 512  # past candidates that a spread is taken over: many batches, yet short beside a training run
 
@@ -78,9 +78,9 @@ def combine(utility: Array, diversity: Array, /, *, alpha: Alpha, spreads: Sprea
     if alpha != "auto":
         alpha = float(alpha)
         return Combined(utility + alpha * diversity, xp.full((), alpha, dtype=utility.dtype, device=device(utility)))
-    spread_utility, spread_diversity = spread(spreads.utility), spread(spreads.diversity)
-    scores = _ratio(utility, spread_utility) + weight * _ratio(diversity, spread_diversity)
-    return Combined(scores, weight * _ratio(spread_utility, spread_diversity))
+    both = spread(xp.stack([spreads.utility, spreads.diversity]))
+    terms = _ratio(xp.stack([utility, diversity]), both[:, None])
+    return Combined(terms[0, :] + weight * terms[1, :], weight * _ratio(both[0], both[1]))
 
 
 def check_alpha(alpha: object, /) -> None:
@@ -100,14 +100,14 @@ def check_weight(weight: object, /) -> None:
 
 
 def spread(values: Array, /) -> Array:
-    """Return the interquartile range (0-d) of the finite `values` (n,); 0 where there are none. O(n log n)."""
-    ordered, count = _finite_in_order(values)
-    return _quantile(ordered, count, 0.75) - _quantile(ordered, count, 0.25)
+    """Return the interquartile range (...) of the finite `values` (..., n); 0 where there are none. O(n log n)."""
+    quartiles = _quantiles(values, (0.25, 0.75))
+    return quartiles[..., 1] - quartiles[..., 0]
 
 
 def median(values: Array, /) -> Array:
-    """Return the median (0-d) of the finite `values` (n,); 0 where there are none. O(n log n)."""
-    return _quantile(*_finite_in_order(values), 0.5)
+    """Return the median (...) of the finite `values` (..., n); 0 where there are none. O(n log n)."""
+    return _quantiles(values, (0.5,))[..., 0]
 
 
 def rank(values: Array, /) -> Array:
@@ -133,13 +133,19 @@ def percentile(values: Array, among: Array, /) -> Array:
 
     So the n values themselves have 1/2n, 3/2n, ... NaN for a value that is not finite. O((n + m) log m).
     """
+    return percentiles(values, among)[0]
+
+
+def percentiles(values: Array, among: Array, /) -> tuple[Array, Array]:
+    """Return `percentile` from below and from above: the second is counted, so that equals stay equal."""
     xp = array_namespace(values, among)
     ordered, count = _finite_in_order(among)
-    finite = xp.isfinite(values)
+    finite = is_finite(values)
     known = xp.where(finite, values, xp.zeros_like(values))
     below, upto = xp.searchsorted(ordered, known), xp.searchsorted(ordered, known, side="right")
-    fraction = xp.astype(below + upto, values.dtype) / (2 * xp.where(count > 0, count, xp.ones_like(count)))
-    return xp.where(finite, fraction, xp.full_like(fraction, xp.nan))
+    number = xp.where(finite, xp.astype(below + upto, values.dtype), xp.full_like(values, xp.nan))
+    every = 2 * at_least_one(count)
+    return number / every, (2 * count - number) / every
 
 
 def empty_window(*, like: Array, window: int = _WINDOW) -> Array:
@@ -155,29 +161,31 @@ def shift_in(window: Array, values: Array, /) -> Array:
     size, n = window.shape[0], values.shape[0]
     if n > size:  # the last alone would make the order of a long pool count
         places = np.asarray([i * n // size for i in range(size)], dtype=np.int32)
-        return xp.take(values, constant(places, like=values), axis=0)
+        return take(values, constant(places, like=values))
     return xp.concat([window, values])[-size:]
 
 
 def _finite_in_order(values: Array) -> tuple[Array, Array]:
     xp = array_namespace(values)
-    finite = xp.isfinite(values)
-    count = xp.sum(xp.astype(finite, values.dtype))
-    return xp.sort(xp.where(finite, values, xp.full_like(values, xp.inf))), count
+    finite = is_finite(values)
+    count = xp.sum(xp.astype(finite, values.dtype), axis=-1)
+    return xp.sort(xp.where(finite, values, xp.full_like(values, xp.inf)), axis=-1), count
 
 
-def _quantile(ordered: Array, count: Array, q: float) -> Array:
-    """Interpolate linearly between order statistics of the first `count` (0-d) entries; 0 where there are none."""
-    xp = array_namespace(ordered)
-    if not ordered.shape[0]:
-        return count
-    place = xp.where(count > 0, (count - 1) * q, xp.zeros_like(count))
+def _quantiles(values: Array, fractions: tuple[float, ...]) -> Array:
+    """Interpolate linearly between order statistics of the finite `values` (..., n): (..., number of fractions)."""
+    xp = array_namespace(values)
+    if not values.shape[-1]:
+        return xp.zeros((*values.shape[:-1], len(fractions)), dtype=values.dtype, device=device(values))
+    ordered, count = _finite_in_order(values)
+    last = at_least_one(count) - 1
+    place = xp.stack([last * fraction for fraction in fractions], axis=-1)
     below = xp.floor(place)
-    last = xp.where(count > 0, count - 1, xp.zeros_like(count))
-    index = xp.astype(xp.stack([below, xp.minimum(below + 1, last)]), xp.int32)
-    at = xp.take(ordered, index, axis=0)
-    at = xp.where(count > 0, at, xp.zeros_like(at))  # infinity, where nothing is finite
-    return at[0] + (place - below) * (at[1] - at[0])
+    index = xp.concat([below, xp.minimum(below + 1, last[..., None])], axis=-1)
+    at = take_along_rows(ordered, xp.astype(index, xp.int32))
+    at = xp.where(count[..., None] > 0, at, xp.zeros_like(at))  # infinity, where nothing is finite
+    lower, upper = at[..., : len(fractions)], at[..., len(fractions) :]
+    return lower + (place - below) * (upper - lower)
 
 
 def _ratio(values: Array, scale: Array) -> Array:

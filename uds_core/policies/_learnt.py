@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _options
-from .._array import Array, array_namespace, constant, to_numpy, wide_dtype
+from .._array import Array, array_namespace, constant, take, to_numpy, wide_dtype
 from .._host import Host
 from ..candidates import Candidates, Features, Selection
 from ..choice import top_k
@@ -257,7 +257,7 @@ def _awaiting(state: LearntState, glances: Array, predicted: Host, explored: Hos
     mean = np.full_like(predicted, known.mean() if known.size else 0.0)
     expected = np.stack([predicted, mean, explored.astype(predicted.dtype)], axis=1)[indices]
     xp = array_namespace(glances)
-    chosen = xp.take(glances, constant(indices, like=glances), axis=0)
+    chosen = take(glances, constant(indices, like=glances))
     return state._replace(
         glances=_latest(xp.concat([state.glances, chosen], axis=0)),
         expected=_latest(np.concatenate([state.expected, expected.astype(state.expected.dtype)])),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._array import Array, array_namespace, constant
+from .._array import Array, array_namespace, constant, is_finite, take
 from .._host import Host, to_host
 from ..candidates import Features, HostSelection, Selection
 from ..choice import Budget, top_k
@@ -168,10 +168,10 @@ def lowered(scores: Host, aside: Host, /) -> Host:
 
 def taken(rows: Array, indices: Host, able: Host, /) -> Array:
     """Return the `rows` (k, dim) at those of `indices` whose sample is `able` (batch,), in order."""
-    return array_namespace(rows).take(rows, constant(indices[able[indices]], like=rows), axis=0)
+    return take(rows, constant(indices[able[indices]], like=rows))
 
 
 def is_storable(sketches: Array, known: Array, /) -> Array:
     """Return which samples (batch,) may be remembered: those `known` whose sketch is finite."""
     xp = array_namespace(sketches, known)
-    return known & xp.all(xp.isfinite(sketches), axis=1)
+    return known & xp.all(is_finite(sketches), axis=1)

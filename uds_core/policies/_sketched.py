@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from .. import _options
-from .._array import Array, array_namespace, to_numpy, widen
+from .._array import Array, array_namespace, at_least_one, to_numpy, widen
 from ..candidates import Candidates, Features
 from ..logits import Logits
 from ..memory import Distance, Memory, Reservoir, diversity
@@ -109,8 +109,7 @@ def length_divisor(length: Array, option: Length, /, *, dtype: Any) -> Array:
     """Return the divisor (batch,) that the option `length` names; 1 for an empty sample."""
     xp = array_namespace(length)
     length = xp.astype(length, dtype, copy=False)
-    length = xp.where(length > 0, length, xp.ones_like(length))
-    return length ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[option]
+    return at_least_one(length) ** {"none": 0.0, "sqrt": 0.5, "mean": 1.0}[option]
 
 
 def check_words(policy: Any, /) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .._array import Array, array_namespace
+from .._array import Array, array_namespace, is_finite
 from ..candidates import Candidates, Features, Selection
 from ..logits import Logits
 from ..memory import Distance, Memory
@@ -146,7 +146,7 @@ class DiversityOnly(Sketched):
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
-        finite = xp.all(xp.isfinite(sketch), axis=1)
+        finite = xp.all(is_finite(sketch), axis=1)
         scores = memory_distance(features, state.memory, self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         scored = Scored.of(features, scores, parts={"diversity": scores}, groups=groups, storable=finite & (length > 0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _options
-from .._array import Array, array_namespace, constant
+from .._array import Array, array_namespace, constant, is_finite
 from .._host import Host, to_host
 from ..candidates import Features
 from ..choice import Budget, top_k
@@ -88,7 +88,7 @@ class Cascade(Learnt):
     def further_metrics(self, features: Features, /) -> dict[str, Array]:
         """Return `shortlisted`, the fraction of the candidates that was examined."""
         xp = array_namespace(features["exact"])
-        known = xp.astype(xp.isfinite(features["exact"]), features["length"].dtype)
+        known = xp.astype(is_finite(features["exact"]), features["length"].dtype)
         return {"shortlisted": xp.sum(known) / max(known.shape[0], 1)}
 
     def unbiased(self, features: Mapping[str, Host], /) -> Host:

@@ -9,7 +9,7 @@ from ..candidates import Candidates, Features
 from ..losses import entropy, loss_and_entropy
 from ..policy import Needs
 from ..registry import register
-from ..tradeoff import percentile
+from ..tradeoff import percentiles
 from ._losses import required_labels
 from ._ranked import Ranked
 from ._sketched import Rows
@@ -86,13 +86,9 @@ class Quadrants(Ranked):
     def score(self, features: Features, /) -> Array:
         """Return the depth (batch,) in the corner: 1 is deepest, 1/2 the middle, 0 one of the other two corners."""
         xp = array_namespace(features["loss"])
-        wrong, unsure = (features[name] for name in ("loss", "entropy"))
-        # percentiles from above are counted, not subtracted from 1, so that equals stay equal
-        (u, not_u), (v, not_v) = ((_percentile(x, features), _percentile(-x, features)) for x in (wrong, unsure))
+        unknown = features["length"] <= 0  # samples without rows, which count for no percentile
+        nothing = xp.full_like(features["loss"], xp.nan)
+        (u, not_u), (v, not_v) = (
+            percentiles(x, xp.where(unknown, nothing, x)) for x in (features["loss"], features["entropy"])
+        )
         return xp.maximum(xp.minimum(u, not_v), xp.minimum(not_u, v))
-
-
-def _percentile(values: Array, features: Features) -> Array:
-    """Return the percentiles (batch,) among the samples that have rows."""
-    xp = array_namespace(values)
-    return percentile(values, xp.where(features["length"] > 0, values, xp.full_like(values, xp.nan)))

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, accumulation_dtype, array_namespace, device
+from .._array import Array, accumulation_dtype, array_namespace, at_least_one, device, is_finite
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..memory import Memory
@@ -134,7 +134,7 @@ class Fresh(Sketched, Wrapping):
         duplicate, near, state = self._compare(state, near, able)
         flags = xp.astype(duplicate, features["length"].dtype)
         number = xp.sum(xp.astype(able, flags.dtype))
-        share = xp.sum(flags) / xp.where(number > 0, number, xp.ones_like(number))
+        share = xp.sum(flags) / at_least_one(number)
         parts, metrics = {"near_duplicate": flags, **near}, {"near_duplicates": share}
         beside = {"able": able, "finite": finite, **parts, **metrics}
         if self.policy is None:
@@ -162,7 +162,7 @@ class Fresh(Sketched, Wrapping):
         """Return what samples are compared by, which are (batch,), and which have a finite sketch."""
         own, length = self._own(features), features["length"]
         xp = array_namespace(own)
-        finite = xp.all(xp.isfinite(own), axis=1) if self.by == "logits" else length >= 0
+        finite = xp.all(is_finite(own), axis=1) if self.by == "logits" else length >= 0
         return own, finite & (length > 0), finite
 
     def _near(self, state: FreshState, own: Array, able: Array, rows: slice = slice(None)) -> Array:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .. import _options
-from .._array import Array, array_namespace
+from .._array import Array, array_namespace, is_finite
 from ..candidates import Features
 from ..learner import Learner, LearnerState
 from ..policy import Needs
@@ -90,7 +90,7 @@ class Progress(Learnt):
         if "exact" not in features:
             return progress
         xp = array_namespace(progress)
-        return xp.where(xp.isfinite(features["exact"]), progress, xp.full_like(progress, xp.nan))
+        return xp.where(is_finite(features["exact"]), progress, xp.full_like(progress, xp.nan))
 
     def random_fraction(self, state: LearntState, /) -> float:
         """Return the fraction of what is kept that is drawn at random: all in the warm-up."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .._array import Array, array_namespace, constant, to_numpy, wide_dtype
+from .._array import Array, array_namespace, constant, is_finite, to_numpy, wide_dtype
 from ..candidates import Candidates, Features, Selection
 from ..choice import round_robin
 from ..logits import HeadLogits
@@ -59,7 +59,7 @@ class RDS(Budgeted):
         present = xp.astype(candidates.scored("tokens"), dtype)
         weights = xp.cumulative_sum(present, axis=1) * present
         kept = xp.astype(hidden, dtype, copy=False)
-        kept = xp.where(xp.isfinite(kept), kept, xp.full_like(kept, xp.nan))
+        kept = xp.where(is_finite(kept), kept, xp.full_like(kept, xp.nan))
         kept = xp.where(weights[:, :, None] > 0, kept, xp.zeros_like(kept))
         mean = xp.sum(weights[:, :, None] * kept, axis=1)
         size = xp.sqrt(xp.sum(mean * mean, axis=1, keepdims=True))

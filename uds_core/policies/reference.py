@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, array_namespace, constant
+from .._array import Array, array_namespace, constant, is_finite
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..head import Head
@@ -124,7 +124,7 @@ class Reference(Budgeted):
         utility, sketch = features["utility"], features["sketch"]
         far = memory_distance(features, state.memory, "mean")
         scores = utility + float(self.alpha) * far
-        able = is_storable(sketch, array_namespace(scores).isfinite(scores))
+        able = is_storable(sketch, is_finite(scores))
         scored = Scored.of(features, scores, parts={"utility": utility, "diversity": far}, groups=groups, storable=able)
         indices = self.scored_only(scored.best(self.budget), scored.numbers)
         memory = state.memory.push(taken(sketch, indices, scored.host["storable"]))

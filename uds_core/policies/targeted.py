@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, accumulation_dtype, array_namespace, constant, device, to_numpy
+from .._array import Array, accumulation_dtype, array_namespace, at_least_one, constant, device, to_numpy
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
 from ..choice import Budget, top_k
@@ -151,7 +151,7 @@ class Targeted(Wrapping):
         weights = xp.where(frequency > 0, weights, xp.zeros_like(weights))
         number = xp.sum(counts, axis=1)
         sums = xp.sum(counts * xp.astype(weights, counts.dtype)[None, :], axis=1)
-        return sums / xp.where(number > 0, number, xp.ones_like(number)) ** 0.5
+        return sums / at_least_one(number) ** 0.5
 
 
 def _total(target: Any) -> np.ndarray[Any, Any]:

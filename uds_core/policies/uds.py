@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from .. import _options
-from .._array import Array, array_namespace, constant, device
+from .._array import Array, array_namespace, at_least_one, constant, device, is_finite, take
 from .._host import Host
 from ..candidates import Candidates, Features, Selection
 from ..choice import greedy, with_score
@@ -195,13 +195,13 @@ class UDS(Sketched, TokenBudgeted):
         scores = xp.where(present, combined.scores, xp.zeros_like(combined.scores))
         parts = {"utility": utility, "diversity": far}
         after = UDSState(state.memory, spreads, ratio, nearest, state.step, state.recipe)
-        able = is_storable(features["sketch"], xp.isfinite(scores) & present)
+        able = is_storable(features["sketch"], is_finite(scores) & present)
         return Rating(scores, parts, {"alpha": combined.alpha}, after, able)
 
     def remember(self, state: UDSState, features: Features, indices: Array, /) -> UDSState:
         """Return the state with the chosen samples in the memory."""
         sketch = features["sketch"]
-        memory = state.memory.push(array_namespace(sketch).take(sketch, indices, axis=0))
+        memory = state.memory.push(take(sketch, indices))
         return UDSState(memory, state.spreads, state.ratio, state.nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
@@ -253,12 +253,12 @@ def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     xp = array_namespace(sketch)
     if not sketch.shape[0]:
         return sketch[:, 0], sketch[:, 0]
-    able = present & xp.all(xp.isfinite(sketch), axis=1)
+    able = present & xp.all(is_finite(sketch), axis=1)
     apart = distances(sketch, xp.where(able[:, None], sketch, xp.zeros_like(sketch)))
     itself = xp.eye(sketch.shape[0], dtype=apart.dtype, device=device(apart)) > 0
     others = able[None, :] & ~itself
     number = xp.sum(xp.astype(others, apart.dtype), axis=1)
     total = xp.sum(xp.where(others, apart, xp.zeros_like(apart)), axis=1)
-    mean = total / xp.where(number > 0, number, xp.ones_like(number))
+    mean = total / at_least_one(number)
     nearest = xp.min(xp.where(others, apart, xp.full_like(apart, xp.inf)), axis=1)
     return xp.astype(mean, sketch.dtype, copy=False), xp.where(able, nearest, xp.full_like(nearest, xp.nan))

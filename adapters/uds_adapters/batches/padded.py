@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,12 +69,12 @@ class PaddedView:
         """Inputs of the model's forward."""
         return entries.inputs(self.batch)
 
-    @property
+    @functools.cached_property
     def labels(self) -> torch.Tensor | None:
         """Target of each row (batch, time), -100 for none; None where the batch has no labels."""
         return entries.targets(self.batch, shift=self._layout.shift)
 
-    @property
+    @functools.cached_property
     def mask(self) -> torch.Tensor | None:
         """True at rows (batch, time) that are not padding; None without an attention mask."""
         mask = self.batch.get("decoder_attention_mask" if self._layout.decoder else "attention_mask")

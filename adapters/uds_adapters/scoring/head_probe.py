@@ -78,7 +78,8 @@ class HeadProbe:
     def _replace(self, _module: torch.nn.Module, _args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         self._hooks.pop().remove()
         raw = self.result.raw
-        return raw[torch.arange(len(output), device=raw.device) % len(raw)]  # a copy: some models change it in place
+        repeated = raw.repeat(-(-len(output) // max(len(raw), 1)), 1, 1)  # a copy: some models change it in place
+        return repeated[: len(output)]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class HeadReader:
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
-            found = torch.stack([_errors(map(after, raw), logits) for after in hypotheses])
+            found = torch.stack([_errors(after(raw), logits) for after in hypotheses])
             errors = dict(zip(hypotheses, self._read({"errors": found})[1]["errors"].tolist(), strict=True))
             after = min(errors, key=lambda after: errors[after][1])
             if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
@@ -165,7 +165,7 @@ class HeadReader:
         raw = linear.raw[..., : logits.shape[-1]]
         if linear.weight is None or raw.shape != logits.shape:
             return False
-        return float(_errors(map(after, raw), logits)[0]) <= _tolerance(raw.dtype, logits.dtype)
+        return float(_errors(after(raw), logits)[0]) <= _tolerance(raw.dtype, logits.dtype)
 
     def head(self, linear: Linear, after: After, vocab: int, *, reuse: bool = True) -> uds.Head:
         """Return the head that computes the model's logits, before any cap, from hidden states.
@@ -295,12 +295,10 @@ def _stand_in(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     """
     some = slice(None, None, max(1, len(weight) // 64))
     made = torch.nn.functional.linear(last, weight[some], None if bias is None else bias[some])
-    size = torch.where(torch.isfinite(made), made, 0.0).double().square().mean().sqrt()
-    words = (
-        torch.arange(len(weight), dtype=torch.int64, device=weight.device) * 40_503 % 65_536
-    )  # a permutation without visible order
-    row = (words / 2.0**15 - 1.0) * torch.where(size > 0, _SPREAD * size, 1.0)
-    return torch.stack([row.roll(sample) for sample in range(len(last))])[:, None].to(made.dtype)
+    size = made.double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt()
+    places = [torch.arange(n, dtype=torch.int64, device=weight.device) for n in (len(last), len(weight))]
+    words = (places[0][:, None, None] + places[1]) * 40_503 % 65_536  # a permutation without visible order
+    return ((words / 2.0**15 - 1.0) * torch.where(size > 0, _SPREAD * size, 1.0)).to(made.dtype)
 
 
 def _product(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -318,19 +316,17 @@ def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> b
     return got.shape == expected.shape and float(_errors(got, expected)[0]) <= tolerance
 
 
-def _errors(got: Iterable[torch.Tensor], expected: torch.Tensor) -> torch.Tensor:
-    """Return the largest and mean difference of logits (2,), on their device; one sample at a time to save memory."""
-    errors = torch.stack([_relative(one, other) for one, other in zip(got, expected, strict=True)])
-    return torch.stack([errors[:, 0].max(), errors[:, 1].mean()])
+def _errors(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Return the largest and mean relative difference of logits (2,), on their device, relative to each sample's.
 
-
-def _relative(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Return the largest and mean relative difference; values that are not finite must be so in both."""
-    got, expected = got.float(), expected.float()
-    sound = torch.isfinite(expected)
-    size = torch.where(sound, expected.abs(), 0.0)
-    difference = torch.where(sound, (got - expected).abs(), 0.0) / (size + size.square().mean().sqrt()).clamp(min=1e-30)
-    difference = torch.where(torch.isfinite(got) == sound, difference, torch.inf)
+    Values that are not finite must be so in both.
+    """
+    got, size = got.float(), expected.float().abs()
+    sound = size < torch.inf
+    usual = size.nan_to_num(0.0, 0.0, 0.0).square().mean((1, 2), keepdim=True).sqrt()
+    difference = (got - expected).abs() / (size + usual).clamp(min=1e-30)
+    broken = torch.where(got.abs() < torch.inf, torch.inf, 0.0)  # of values that were expected to be
+    difference = torch.where(sound, difference, broken).nan_to_num(torch.inf, posinf=torch.inf)
     return torch.stack([difference.max(), difference.mean()])
 
 

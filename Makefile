@@ -14,10 +14,10 @@ demo: $(VENV)/.ready ## full against random against UDS on generated data, with 
 	$(FAST_MALLOC) $(QUIET) $(BIN)/uds demo
 
 test: lint types ## lint, types and the fast tests
-	$(QUIET) $(BIN)/python -m pytest -n auto -m "not slow"
+	$(QUIET) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: lint types ## everything, the slow tests too
-	$(QUIET) $(FAST_MALLOC) $(BIN)/python -m pytest -n auto
+	$(QUIET) $(FAST_MALLOC) $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

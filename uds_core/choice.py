@@ -11,6 +11,8 @@ from . import _options
 from ._array import Array, array_namespace, check_device, constant, to_numpy
 from .memory import direct_distances
 
+_BLOCK_ROWS = 4096  # sketches that are subtracted at a time: a pool may be a whole data set, on disk
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -302,5 +304,7 @@ def _best_first(scores: Array, length: Array) -> Array:
 
 def _finite_distances(sketches: Array, index: int) -> Array:
     xp = array_namespace(sketches)
-    apart = direct_distances(sketches, sketches[index, ...])
+    one, n = sketches[index, ...], sketches.shape[0]
+    blocks = (sketches[start : min(start + _BLOCK_ROWS, n), ...] for start in range(0, n, _BLOCK_ROWS))
+    apart = xp.concat([direct_distances(block, one) for block in blocks])
     return xp.where(xp.isnan(apart), xp.full_like(apart, xp.inf), apart)

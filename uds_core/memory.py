@@ -16,6 +16,7 @@ from ._array import (
     device,
     direct_distance_matrix,
     has_direct_distances,
+    is_finite,
     is_traced,
     smallest,
     take,
@@ -25,6 +26,7 @@ from ._random import Stream
 
 _BLOCK_ROWS = 1024  # rows of a memory that are widened and compared at a time
 _PAIR_NUMBERS = 2**20  # numbers of near pairs that are subtracted at a time
+_FINITE_ROWS = 4096  # points whose numbers are checked at a time: a pool may be a whole data set, on disk
 POOL_BLOCK = 128  # points that are compared at a time, so that distances are reduced before they leave the cache
 
 Distance: TypeAlias = Literal["mean", "nearest", "softmin"]
@@ -112,6 +114,25 @@ class Reservoir(NamedTuple):
         if number < self.rows.shape[0]:
             return number
         return int(_random.generator(self.seed, Stream.RESERVOIR, number).integers(number + 1))
+
+
+def pushed(memory: Any, points: Array, indices: Array, /) -> Any:
+    """Return `memory` after the `points` (n, dim) at `indices` (k,), in order; reads only those that a ring keeps."""
+    if isinstance(memory, Memory):
+        capacity = memory.rows.shape[0]
+        passed = max(indices.shape[0] - capacity, 0)
+        memory, indices = memory._replace(cursor=(memory.cursor + passed) % capacity), indices[passed:]
+    return memory.push(take(points, indices))
+
+
+def finite_points(points: Array, /) -> Array:
+    """Return which of `points` (n, dim) are finite, (n,), in blocks: a pool may be larger than the memory."""
+    xp = array_namespace(points)
+    n = points.shape[0]
+    if n <= _FINITE_ROWS:
+        return xp.all(is_finite(points), axis=1)
+    blocks = (points[start : min(start + _FINITE_ROWS, n), ...] for start in range(0, n, _FINITE_ROWS))
+    return xp.concat([xp.all(is_finite(block), axis=1) for block in blocks])
 
 
 def diversity(

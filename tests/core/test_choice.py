@@ -173,6 +173,16 @@ def test_greedy_lowers_what_is_near_to_the_picked(backend, seed, count, radius):
     assert listed(backend, got) == greedy_oracle(scores, sketches, np.ones(6), count, radius)
 
 
+@pytest.mark.parametrize("block", [1, 4, 6])
+def test_greedy_does_not_depend_on_blocks(backend, monkeypatch, block):
+    monkeypatch.setattr("uds_core.choice._BLOCK_ROWS", block)
+    rng = np.random.default_rng(0)
+    scores, sketches = rng.uniform(1, 2, size=6), rng.normal(size=(6, 3))
+    given = backend.array(scores, "float32"), backend.array(sketches, "float32"), backend.array(np.ones(6), "float32")
+    got = uds.greedy(*given, budget=uds.Budget(count=5), radius=3.0)
+    assert listed(backend, got) == greedy_oracle(scores, sketches, np.ones(6), 5, 3.0)
+
+
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8))
 def test_without_a_radius_greedy_lowers_copies_alone(backend, seed, count):
     """The limit of the formula for a radius that goes to zero."""

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import uds_core as uds
 from uds_core._array import accumulation_dtype, device
-from uds_core.memory import distances
-from uds_core.policies._scored import is_storable, taken
+from uds_core.memory import distances, finite_points, pushed
+from uds_core.policies._scored import is_storable, with_chosen
 
 
 @given(capacity=st.integers(1, 7), pushes=st.lists(st.integers(0, 9), max_size=12))
@@ -207,8 +207,30 @@ def test_only_what_is_known_and_finite_is_remembered_in_the_order_of_choice(back
     known = np.array([True, True, True, False, True])
     rows = backend.array(sketches, "float32")
     able = backend.numpy(is_storable(rows, backend.array(known)))
-    got = taken(rows, np.array([4, 1, 3, 0, 2], np.int32), able)
-    assert backend.numpy(got).tolist() == [[6, 7], [1, 2]]
+    got = with_chosen(uds.Memory.empty(3, 2, like=rows), rows, np.array([4, 1, 3, 0, 2], np.int32), able)
+    assert backend.numpy(got.filled).tolist() == [[6, 7], [1, 2]]
+
+
+@given(capacity=st.integers(1, 5), rounds=st.lists(st.lists(st.integers(0, 8), max_size=12), max_size=4))
+@pytest.mark.parametrize("kind", [uds.Memory, uds.Reservoir])
+def test_pushing_by_index_is_pushing_what_is_there(backend, kind, capacity, rounds):
+    points = backend.array(np.arange(18.0).reshape(9, 2), "float32")
+    memory = by_index = kind.empty(capacity, 2, like=points)
+    for indices in rounds:
+        here = np.array(indices, dtype=np.int32)
+        memory = memory.push(backend.array(backend.numpy(points)[here], "float32"))
+        by_index = pushed(by_index, points, backend.array(here))
+        np.testing.assert_array_equal(backend.numpy(by_index.rows), backend.numpy(memory.rows))
+        assert by_index[1:] == memory[1:]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 10])
+def test_finite_points_do_not_depend_on_blocks(backend, monkeypatch, n):
+    points = np.arange(20.0).reshape(10, 2)[:n]
+    points[1::3, 0], points[2::5, 1] = np.nan, np.inf
+    monkeypatch.setattr("uds_core.memory._FINITE_ROWS", 3)
+    found = backend.numpy(finite_points(backend.array(points)))
+    assert found.tolist() == np.isfinite(points).all(axis=1).tolist()
 
 
 def test_a_common_shift_makes_no_pair_near(monkeypatch):

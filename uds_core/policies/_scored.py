@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._array import Array, array_namespace, constant, is_finite, take
+from .._array import Array, constant
 from .._host import Host, to_host
 from ..candidates import Features, HostSelection, Selection
 from ..choice import Budget, top_k
+from ..memory import Memory, finite_points, pushed
 
 _FOR_ANOTHER = "_"  # begins the names of features that a policy brings to the host for the policy around it
 
@@ -166,12 +167,11 @@ def lowered(scores: Host, aside: Host, /) -> Host:
     return np.where(aside, scores - scores.dtype.type(gap), scores)
 
 
-def taken(rows: Array, indices: Host, able: Host, /) -> Array:
-    """Return the `rows` (k, dim) at those of `indices` whose sample is `able` (batch,), in order."""
-    return take(rows, constant(indices[able[indices]], like=rows))
+def with_chosen(memory: Memory, sketches: Array, indices: Host, able: Host, /) -> Memory:
+    """Return `memory` with the `sketches` (batch, dim) at those of `indices` (k,) whose sample is `able` (batch,)."""
+    return pushed(memory, sketches, constant(indices[able[indices]], like=sketches))
 
 
 def is_storable(sketches: Array, known: Array, /) -> Array:
     """Return which samples (batch,) may be remembered: those `known` whose sketch is finite."""
-    xp = array_namespace(sketches, known)
-    return known & xp.all(is_finite(sketches), axis=1)
+    return known & finite_points(sketches)

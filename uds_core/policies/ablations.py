@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .._array import Array, array_namespace, is_finite
+from .._array import Array, array_namespace
 from ..candidates import Candidates, Features, Selection
 from ..logits import Logits
-from ..memory import Distance, Memory
+from ..memory import Distance, Memory, finite_points
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import NuclearMethod, frobenius_norm, nuclear_norm
 from ._ranked import Ranked
-from ._scored import Scored, taken
+from ._scored import Scored, with_chosen
 from ._sketched import (
     MEMORY_DISTANCE,
     Length,
@@ -146,10 +146,10 @@ class DiversityOnly(Sketched):
         state = self.init(features) if state is None else state
         sketch, length = features["sketch"], features["length"]
         xp = array_namespace(sketch)
-        finite = xp.all(is_finite(sketch), axis=1)
+        finite = finite_points(sketch)
         scores = memory_distance(features, state.memory, self.distance)
         scores = xp.where(finite, scores, xp.full_like(scores, xp.nan))
         scored = Scored.of(features, scores, parts={"diversity": scores}, groups=groups, storable=finite & (length > 0))
         indices = self.scored_only(scored.best(self.budget), scored.numbers)
-        memory = state.memory.push(taken(sketch, indices, scored.host["storable"]))
+        memory = with_chosen(state.memory, sketch, indices, scored.host["storable"])
         return scored.selection(indices), SketchState(memory, state.recipe)

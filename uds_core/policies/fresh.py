@@ -7,15 +7,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from .. import _options, _random
-from .._array import Array, accumulation_dtype, array_namespace, at_least_one, device, is_finite
+from .._array import Array, accumulation_dtype, array_namespace, at_least_one, device
 from .._random import Stream
 from ..candidates import Candidates, Features, Selection
-from ..memory import Memory
+from ..memory import Memory, finite_points
 from ..policy import Needs
 from ..registry import register
 from ..tradeoff import empty_window, median, shift_in
 from ._near import highest_similarity, nearest_distance
-from ._scored import Inside, Scored, lowered, taken
+from ._scored import Inside, Scored, lowered, with_chosen
 from ._sketched import Sketched, check_fingerprint, fingerprint
 from ._wrapped import Wrapping
 
@@ -146,7 +146,7 @@ class Fresh(Sketched, Wrapping):
         if self.by == "logits":
             scores = np.where(inside.beside["finite"], scores, scores.dtype.type(np.nan))
             indices = self.scored_only(indices, scores)
-        memory = state.memory.push(taken(own, indices, inside.beside["able"]))
+        memory = with_chosen(state.memory, own, indices, inside.beside["able"])
         selection = inside.selected(scores=scores, indices=indices, parts=parts, metrics=metrics)
         return selection, state._replace(memory=memory, step=state.step + 1)
 
@@ -161,8 +161,7 @@ class Fresh(Sketched, Wrapping):
     def _able(self, features: Features) -> tuple[Array, Array, Array]:
         """Return what samples are compared by, which are (batch,), and which have a finite sketch."""
         own, length = self._own(features), features["length"]
-        xp = array_namespace(own)
-        finite = xp.all(is_finite(own), axis=1) if self.by == "logits" else length >= 0
+        finite = finite_points(own) if self.by == "logits" else length >= 0
         return own, finite & (length > 0), finite
 
     def _near(self, state: FreshState, own: Array, able: Array, rows: slice = slice(None)) -> Array:

@@ -18,7 +18,7 @@ from ..registry import register
 from ..sketch import frequencies
 from ..spectrum import nuclear_norm
 from ._budgeted import Budgeted
-from ._scored import Scored, is_storable, taken
+from ._scored import Scored, is_storable, with_chosen
 from ._sketched import MEMORY_DISTANCE, SketchState, fingerprint, memory_distance
 
 
@@ -127,7 +127,7 @@ class Reference(Budgeted):
         able = is_storable(sketch, is_finite(scores))
         scored = Scored.of(features, scores, parts={"utility": utility, "diversity": far}, groups=groups, storable=able)
         indices = self.scored_only(scored.best(self.budget), scored.numbers)
-        memory = state.memory.push(taken(sketch, indices, scored.host["storable"]))
+        memory = with_chosen(state.memory, sketch, indices, scored.host["storable"])
         return scored.selection(indices), SketchState(memory, state.recipe)
 
     def _recipe(self, logits: Logits) -> "_ReleasedSketch":

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from .. import _options
-from .._array import Array, array_namespace, at_least_one, constant, device, is_finite, take
+from .._array import Array, array_namespace, at_least_one, constant, device, is_finite
 from .._host import Host
 from ..candidates import Candidates, Features, Selection
 from ..choice import greedy, with_score
 from ..gumbel import gumbel_top_k
-from ..memory import Distance, Memory, Reservoir, distances
+from ..memory import Distance, Memory, Reservoir, distances, finite_points, pushed
 from ..policy import Needs
 from ..registry import register
 from ..spectrum import SAMPLED_ENTRIES, NuclearMethod, frobenius_norm, nuclear_norm
@@ -200,8 +200,7 @@ class UDS(Sketched, TokenBudgeted):
 
     def remember(self, state: UDSState, features: Features, indices: Array, /) -> UDSState:
         """Return the state with the chosen samples in the memory."""
-        sketch = features["sketch"]
-        memory = state.memory.push(take(sketch, indices))
+        memory = pushed(state.memory, features["sketch"], indices)
         return UDSState(memory, state.spreads, state.ratio, state.nearest, state.step + 1, state.recipe)
 
     def _utility(self, state: UDSState, features: Features) -> tuple[Array, Array]:
@@ -253,7 +252,7 @@ def _among(sketch: Array, present: Array) -> tuple[Array, Array]:
     xp = array_namespace(sketch)
     if not sketch.shape[0]:
         return sketch[:, 0], sketch[:, 0]
-    able = present & xp.all(is_finite(sketch), axis=1)
+    able = present & finite_points(sketch)
     apart = distances(sketch, xp.where(able[:, None], sketch, xp.zeros_like(sketch)))
     itself = xp.eye(sketch.shape[0], dtype=apart.dtype, device=device(apart)) > 0
     others = able[None, :] & ~itself

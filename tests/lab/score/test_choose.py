@@ -1,5 +1,8 @@
 """The best of a pool, in rounds."""
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 import uds_core as uds
 from uds_adapters.lab.errors import LabError
 from uds_adapters.lab.score.choose import choose, number_of
+from uds_adapters.lab.score.wide_features import WideFeatures, keep_rows
 
 
 def features(n, seed=0, dim=8):
@@ -79,3 +83,72 @@ def test_how_many_in_words():
             number_of(words, 8)
     with pytest.raises(LabError, match="asks for 9 records, and only 8 can be scored"):
         number_of("9", 8)
+
+
+@pytest.mark.parametrize("policy", ["uds", "uds:in_batch=greedy", "uds:replace=reservoir", "diversityonly"])
+def test_in_place_and_from_mapped_files_the_choice_is_the_same(policy, tmp_path):
+    """Bit for bit: vectors are read from files and moved there, and no policy sees a difference."""
+    made = uds.make_policy(policy, dim=8, memory=16)
+    pool = features(300, dim=8)
+    pool["sketch"][7] = torch.nan
+    stored = WideFeatures(tmp_path)
+    for part in pool["sketch"].split(37):
+        stored.append("sketch", part.numpy())
+    expected = choose(made, pool, best=90, rounds=7)
+    found = choose(made, {**pool, **stored.mapped()}, best=90, rounds=7, in_place=True)
+    np.testing.assert_array_equal(found.rounds, expected.rounds)
+    assert found.columns.keys() == expected.columns.keys()
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column)
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_rows_are_moved_within_their_file(block, monkeypatch, tmp_path):
+    monkeypatch.setattr("uds_adapters.lab.score.wide_features._ROWS", block)
+    values = np.arange(40, dtype=np.int64).reshape(20, 2)
+    stored = WideFeatures(tmp_path)
+    stored.append("ngrams", values)
+    stored.append("none", values[:, :0])
+    wide = stored.mapped()
+    assert tuple(wide["none"].shape) == (20, 0)
+    for places in ([0, 1, 2], [0, 2, 3, 7, 9, 15, 19], [19], [], list(range(20))):
+        wide = stored.mapped()["ngrams"]
+        wide[:] = torch.from_numpy(values)
+        left = keep_rows(wide, torch.tensor(places, dtype=torch.int64))
+        np.testing.assert_array_equal(left.numpy(), values[places])
+        assert not len(places) or left.data_ptr() == wide.data_ptr()
+    with pytest.raises(LabError, match=r"have sizes \[2, 3\] in different parts of the data"):
+        stored.append("ngrams", np.zeros((1, 3), dtype=np.int64))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_by_the_vectors_of_records(tmp_path):
+    """Of 4 KiB a record less than 200 bytes stay in memory, with what files are mapped not counted."""
+    peaks = []
+    for records in (5_000, 55_000):
+        stored = WideFeatures(tmp_path)
+        block = np.random.default_rng(0).normal(size=(1_000, 1_024)).astype(np.float32)
+        for _ in range(records // 1_000):
+            stored.append("sketch", block)
+        pool = {**features(records, dim=1), **stored.mapped()}
+        stop, seen = threading.Event(), [0]
+        watching = threading.Thread(target=watch, args=(stop, seen))
+        before = anonymous()
+        watching.start()
+        choose(uds.UDS(memory=64), pool, best=records // 10, rounds=3, in_place=True)
+        stop.set()
+        watching.join()
+        peaks.append(seen[0] - before)
+    assert peaks[1] - peaks[0] < 200 * 50_000 + 16 * 2**20
+
+
+def watch(stop, seen):
+    while not stop.wait(0.005):
+        seen[0] = max(seen[0], anonymous())
+
+
+def anonymous():
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs Linux, which says how much memory is of no file")
+    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("RssAnon"))

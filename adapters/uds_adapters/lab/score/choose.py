@@ -14,6 +14,7 @@ import torch
 import uds_core as uds
 
 from ..errors import LabError
+from .wide_features import keep_rows
 
 __all__ = ["RankedRecords", "check", "choose", "number_of"]
 
@@ -35,6 +36,7 @@ def choose(
     *,
     best: int,
     rounds: int,
+    in_place: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> RankedRecords:
     """The `best` of a pool by `policy`.
@@ -54,6 +56,8 @@ def choose(
         How many.
     rounds
         In how many choices.
+    in_place
+        Whether features of a vector a sample may be overwritten with those that are left; otherwise they are copied.
     progress
         Called with the number of rounds done.
 
@@ -64,16 +68,16 @@ def choose(
 
     Notes
     -----
-    Holds the features of the pool twice, 4 KiB a sample each for UDS. Time: `rounds` times `choose` on the pool; for
-    UDS O(rounds n memory dim).
+    With `in_place`, and features in mapped files, memory holds some numbers a sample and no vectors. Time: `rounds`
+    times `choose` on the pool; for UDS O(rounds n memory dim).
     """
     check(policy, best, pool := features["length"].shape[0])
     left, state = torch.arange(pool, device=features["length"].device), None
     columns: dict[str, np.ndarray] = {}
     when = np.zeros(pool, dtype=np.int16)
-    for number, count in enumerate(_parts(best, rounds), start=1):
-        here = features if number == 1 else {name: column[left] for name, column in features.items()}
-        selection, state = _keeping(policy, count).choose(state, here)
+    parts = _parts(best, rounds)
+    for number, count in enumerate(parts, start=1):
+        selection, state = _keeping(policy, count).choose(state, features)
         places = left.cpu().numpy()
         for name, column in selection.table().items():
             columns.setdefault(name, np.full(pool, np.nan, dtype=np.float32))[places] = column
@@ -82,6 +86,8 @@ def choose(
         staying = torch.ones(len(left), dtype=torch.bool, device=left.device)
         staying[chosen] = False
         left = left[staying]
+        if number < len(parts):
+            features = {name: _kept(column, staying, in_place=in_place) for name, column in features.items()}
         if progress is not None:
             progress(number)
     return RankedRecords(rounds=when, columns=columns)
@@ -130,6 +136,10 @@ def _parts(best: int, rounds: int) -> list[int]:
     rounds = min(best, rounds)
     edges = [best * number // rounds for number in range(rounds + 1)]
     return [end - start for start, end in itertools.pairwise(edges)]
+
+
+def _kept(column: torch.Tensor, staying: torch.Tensor, *, in_place: bool) -> torch.Tensor:
+    return keep_rows(column, staying.nonzero()[:, 0]) if in_place and column.ndim > 1 else column[staying]
 
 
 def _keeping(policy: Any, count: int) -> uds.Policy:

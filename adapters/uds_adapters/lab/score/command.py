@@ -134,7 +134,7 @@ def _choose(
         raise LabError(pool.summary.nothing("record"))
     number = choosing.number_of(keep, int(pool.scored.sum()))
     with rated("choosing", total=min(rounds, number), unit="rounds") as progress:
-        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, progress=progress)
+        choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, in_place=True, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import uds_core as uds
 from .. import storage
 from ..data.summary import Summary
 from ..errors import LabError
+from .wide_features import WideFeatures
 
 __all__ = ["ScoredPool", "ScoredRecords", "ScoredWindow", "WindowStore"]
 
@@ -118,7 +119,10 @@ class WindowStore:
             pq.write_table(pa.table(columns).replace_schema_metadata(about), stream)
 
     def pool(self, windows: int, /) -> ScoredPool:
-        """Return all windows together. Holds every feature of the data set: 4 KiB a record for UDS.
+        """Return all windows together.
+
+        Features of one number a record are in memory; those of a vector (UDS: 4 KiB) are mapped from files in the
+        folder, which `remove` deletes with the windows.
 
         Raises
         ------
@@ -126,21 +130,24 @@ class WindowStore:
             If a window cannot be read, or was scored by another run.
         """
         rows: list[ScoredRecords] = []
-        features: dict[str, list[torch.Tensor]] = {}
+        single: dict[str, list[np.ndarray]] = {}
+        wide = WideFeatures(self.folder)
         summaries: list[Summary] = []
         for window in range(windows):
             read = self._read(window)
             summaries.append(Summary.of_json(json.loads(read.schema.metadata[_SUMMARY])))
             rows.append(ScoredRecords(*(read[name].to_numpy() for name in ScoredRecords._fields)))
-            for name in read.column_names:
-                if name.startswith(_FEATURE) and read.num_rows > read[name].null_count:
-                    features.setdefault(name.removeprefix(_FEATURE), []).append(_tensor(read[name].drop_null()))
+            for column in read.column_names:
+                if not column.startswith(_FEATURE) or read.num_rows == read[column].null_count:
+                    continue
+                name, values = column.removeprefix(_FEATURE), _values(read[column].drop_null())
+                if values.ndim > 1:
+                    wide.append(name, values)
+                else:
+                    single.setdefault(name, []).append(values)
         joined = ScoredRecords(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-        return ScoredPool(
-            joined,
-            {name: _joined(tensors) for name, tensors in features.items()},
-            summary=Summary.joined(summaries),
-        )
+        features = {name: torch.from_numpy(np.concatenate(values)) for name, values in single.items()}
+        return ScoredPool(joined, {**features, **wide.mapped()}, summary=Summary.joined(summaries))
 
     def remove(self) -> None:
         """Delete all windows, once they are not needed any more."""
@@ -183,16 +190,8 @@ def _column(name: str, feature: torch.Tensor) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
-def _tensor(column: Any) -> torch.Tensor:
+def _values(column: Any) -> np.ndarray:
     array = column.combine_chunks()
     if not pa.types.is_fixed_size_list(column.type):
-        return torch.from_numpy(array.to_numpy(zero_copy_only=False).copy())
-    return torch.from_numpy(array.flatten().to_numpy(zero_copy_only=False).copy()).reshape(len(array), -1)
-
-
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    sizes = {tuple(tensor.shape[1:]) for tensor in tensors}
-    if len(sizes) > 1:
-        msg = f"the policy's features have sizes {sorted(sizes)} in different parts of the data, and cannot be compared"
-        raise LabError(msg)
-    return torch.cat(list(tensors))
+        return array.to_numpy(zero_copy_only=False)
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), column.type.list_size)

@@ -123,7 +123,7 @@ def test_rows_are_moved_within_their_file(block, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_by_the_vectors_of_records(tmp_path):
-    """Of 4 KiB a record less than 200 bytes stay in memory, with what files are mapped not counted."""
+    """Of 4 KiB a record (195 MiB) less than 200 bytes stay in memory; pages of mapped files do not count."""
     peaks = []
     for records in (5_000, 55_000):
         stored = WideFeatures(tmp_path)
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_by_the_vectors_of_records(tmp_path):
         stop.set()
         watching.join()
         peaks.append(seen[0] - before)
-    assert peaks[1] - peaks[0] < 200 * 50_000 + 16 * 2**20
+    assert peaks[1] - peaks[0] < 200 * 50_000 + 64 * 2**20  # blocks, which do not grow
 
 
 def watch(stop, seen):

@@ -1,13 +1,16 @@
 """Differences between array libraries. No other file depends on which library computes."""
 
 import functools
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
 import numpy as np
 
 Array: TypeAlias = Any  # array libraries share no static type
 Namespace: TypeAlias = Any
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _HALF = ("bfloat16", "float16")
 _LOG2_E = 1.4426950408889634
@@ -73,12 +76,21 @@ def constant(values: np.ndarray[Any, Any], /, *, like: Array, dtype: Any = None)
     """
     xp = array_namespace(like)
     if dtype is not None:
-        values = values.astype(_dtype_name(dtype))
+        values = np.asarray(values).astype(_dtype_name(dtype))  # what a compiled graph stores comes as a tensor
     if not array_api_compat.is_torch_namespace(xp):
         return xp.asarray(values, device=device(like), copy=True)
     made, place = xp.asarray(values, device="cpu", copy=True), like.device
     # CUDA takes what is not pinned into a buffer of its own at once, so that nobody need wait; MPS reads it later
     return made.to(place, non_blocking=place.type != "mps")
+
+
+def constant_in_graphs(function: Function, /) -> Function:
+    """Mark a function of numbers alone, such as of a seed: PyTorch's compiler calls it and stores what it returns.
+
+    The compiler cannot follow NumPy's random generators. Where a cache is wanted, it goes around the mark.
+    """
+    vars(function)["_dynamo_marked_constant"] = True  # as `torch.compiler.assume_constant_result`, without PyTorch
+    return function
 
 
 def to_numpy(x: Array, /) -> np.ndarray[Any, Any]:

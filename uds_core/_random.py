@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from . import _options
+from ._array import constant_in_graphs
 
 _WORD = 2**32
 _POSITION_BLOCK = 512  # signs of positions are drawn in blocks, so that a long sample extends a short one's
@@ -45,6 +46,7 @@ def generator(seed: int, stream: int, key: int = 0) -> np.random.Generator:
 
 
 @functools.lru_cache(maxsize=32)
+@constant_in_graphs
 def signs(seed: int, stream: int, block: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return random signs -1 and 1, int8."""
     return generator(seed, stream, block).integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
@@ -58,6 +60,7 @@ def position_signs(seed: int, length: int, columns: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
+@constant_in_graphs
 def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
     """Draw at most `rank` of `length` rows of a transform without replacement; return them in order."""
     drawn = generator(seed, Stream.FREQUENCIES, side).choice(length, size=min(rank, length), replace=False)
@@ -65,12 +68,21 @@ def rows(seed: int, side: int, length: int, rank: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
+@constant_in_graphs
+def permutation(seed: int, stream: int, key: int, length: int) -> np.ndarray:
+    """Return the numbers from 0 to `length` in random order, int32."""
+    return generator(seed, stream, key).permutation(length).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=8)
+@constant_in_graphs
 def vocabulary_rows(seed: int, vocab: int, number: int) -> np.ndarray:
     """Draw `number` of `vocab` entries of a vocabulary without replacement; return them in order, int32."""
     return np.sort(generator(seed, Stream.VOCABULARY_ROWS).choice(vocab, size=number, replace=False)).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)
+@constant_in_graphs
 def fold(seed: int, vocab: int, buckets: int) -> tuple[tuple[int, ...], np.ndarray]:
     """Assign `vocab` columns to buckets: a shift for each run of `buckets` columns, and a sign for each column.
 

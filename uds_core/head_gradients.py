@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -83,6 +82,7 @@ class HeadGradients:
         number = xp.sum(xp.astype(self._counted, self.logits.dtype), axis=1)
         self._number = at_least_one(number)
         self._hidden, self._scale = _hidden_of(self.logits, hidden, scale)
+        self._clean: Array | None = None
 
     @property
     def width(self) -> int:
@@ -187,12 +187,14 @@ class HeadGradients:
     def _counted(self) -> Array:
         return self.logits.mask  # there is one: the targets'
 
-    @functools.cached_property
+    @property
     def _rows(self) -> Array:
         """H_i times c / n_i, zero outside the mask: with the residuals, the two factors of a gradient."""
-        xp, hidden = array_namespace(self.logits.like), self._known_hidden
-        rows = xp.astype(widen(hidden), self.logits.dtype, copy=False)
-        return clean_rows(rows, self._counted) * (self._scale / self._number)[:, None, None]
+        if self._clean is None:
+            xp, hidden = array_namespace(self.logits.like), self._known_hidden
+            rows = clean_rows(xp.astype(widen(hidden), self.logits.dtype, copy=False), self._counted)
+            self._clean = rows * (self._scale / self._number)[:, None, None]
+        return self._clean
 
     @property
     def _known_hidden(self) -> Array:

@@ -186,9 +186,9 @@ class ShiftedSketch(_Sized):
     def vocabulary(self, source: Head | DenseLogits, /) -> Array:
         """Apply F^T along the vocabulary of `source`: (..., dim)."""
         # neighbours must not stay neighbours, or rows that are shifted by one would always meet in the same columns
-        order = _random.generator(self.seed, Stream.FOLD, 1).permutation(self.dim)
+        order = _random.permutation(self.seed, Stream.FOLD, 1, self.dim)
         folded = _folded(source, self.vocab, self.dim, seed=self.seed)
-        return take(folded, constant(order.astype(np.int32), like=source.like), axis=-1)
+        return take(folded, constant(order, like=source.like), axis=-1)
 
     def time_table(self, length: int, /, *, like: Array, dtype: Any) -> Array:
         """Return all s_t for positions 0 to `length`: (length, 1)."""

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from . import _options, _random
-from ._array import Array, array_namespace, constant, widen
+from ._array import Array, array_namespace, constant, constant_in_graphs, widen
 from ._random import Stream
 from .logits import Logits
 from .rows import check_vocabulary
@@ -45,6 +45,7 @@ def sampled_sums(logits: Logits, targets: Array, /, *, number: int, seed: int, b
 
 
 @functools.lru_cache(maxsize=16)
+@constant_in_graphs
 def sample(vocab: int, number: int, seed: int, /) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of about `number` tokens, in order, int32, and one over their probabilities of being there.
 

@@ -46,6 +46,8 @@ class RDS(Budgeted):
         if self.target is not None and getattr(self.target, "ndim", 0) != 2:
             msg = "`target` must be embeddings (samples, width), as `RDS().embed(candidates)` returns them"
             raise ValueError(msg)
+        if self.target is not None:
+            object.__setattr__(self, "target", to_numpy(self.target))
 
     def embed(self, candidates: Candidates, /) -> Array:
         """Return the embeddings (batch, width) of samples, of length 1; 0 for a sample without tokens."""
@@ -71,7 +73,7 @@ class RDS(Budgeted):
             msg = "`target` is missing: give RDS the embeddings of some samples of the target, RDS().embed(candidates)"
             raise ValueError(msg)
         embedding = self.embed(candidates)
-        target = constant(to_numpy(self.target), like=embedding, dtype=embedding.dtype)
+        target = constant(self.target, like=embedding, dtype=embedding.dtype)
         if target.shape[1] != embedding.shape[1]:
             msg = f"`target` has a width of {target.shape[1]}, and the model's hidden states have {embedding.shape[1]}"
             raise ValueError(msg)

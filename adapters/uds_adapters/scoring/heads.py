@@ -296,9 +296,10 @@ def _stand_in(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     some = slice(None, None, max(1, len(weight) // 64))
     made = torch.nn.functional.linear(last, weight[some], None if bias is None else bias[some])
     size = made.double().nan_to_num(0.0, 0.0, 0.0).square().mean().sqrt()
-    places = [torch.arange(n, dtype=torch.int64, device=weight.device) for n in (len(last), len(weight))]
-    words = (places[0][:, None, None] + places[1]) * 40_503 % 65_536  # a permutation without visible order
-    return ((words / 2.0**15 - 1.0) * torch.where(size > 0, _SPREAD * size, 1.0)).to(made.dtype)
+    vocab = len(weight)
+    words = torch.arange(vocab, dtype=torch.int64, device=weight.device) * 40_503 % 65_536  # without visible order
+    row = ((words / 2.0**15 - 1.0) * torch.where(size > 0, _SPREAD * size, 1.0)).to(made.dtype)
+    return row.repeat(1 - (-len(last) // vocab)).unfold(0, vocab, 1)[: len(last), None]  # each begins one later
 
 
 def _product(last: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -323,10 +324,10 @@ def _errors(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """
     got, size = got.float(), expected.float().abs()
     sound = size < torch.inf
-    usual = size.nan_to_num(0.0, 0.0, 0.0).square().mean((1, 2), keepdim=True).sqrt()
-    difference = (got - expected).abs() / (size + usual).clamp(min=1e-30)
-    broken = torch.where(got.abs() < torch.inf, torch.inf, 0.0)  # of values that were expected to be
-    difference = torch.where(sound, difference, broken).nan_to_num(torch.inf, posinf=torch.inf)
+    size.nan_to_num_(0.0, 0.0, 0.0)  # in place, as all that follows: logits of some samples need memory
+    usual = torch.linalg.vector_norm(size, dim=(1, 2), keepdim=True) / size[0].numel() ** 0.5
+    difference = (got - expected).abs_().div_(size.add_(usual).clamp_(min=1e-30)).masked_fill_(~sound, 0.0)
+    difference.masked_fill_(sound.ne_(torch.abs(got, out=size) < torch.inf), torch.inf)
     return torch.stack([difference.max(), difference.mean()])
 
 

@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _random
-from ._array import Array, accumulation_dtype, array_namespace, constant, device, is_finite, multiply_add
+from ._array import (
+    Array,
+    accumulation_dtype,
+    array_namespace,
+    constant,
+    constant_in_graphs,
+    device,
+    is_finite,
+    multiply_add,
+)
 from .gram import largest, nonzero, triangle
 
 _POLAR_LOWER = 1e-6  # `by_polar` loses at most 0.07 of this, relative to its bound, for each singular value
@@ -140,6 +149,7 @@ def _bound(gram: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=4)
+@constant_in_graphs
 def _polar_steps(lower: float) -> tuple[tuple[float, float, float], ...]:
     """Return the coefficients (a, b, c) of each step, which take [lower, 1] to 1 within float32 rounding."""
     low, high = lower, 1.0
@@ -172,6 +182,7 @@ def _best_quintic(low: float, high: float) -> tuple[float, float, float]:
 
 
 @functools.lru_cache(maxsize=4)
+@constant_in_graphs
 def _weights(seed: int, columns: int, rank: int) -> np.ndarray:
     # bytes, not signs alone: of few signs two columns are soon the same
     return _random.generator(seed, _random.Stream.SUBSPACE).integers(-127, 128, size=(columns, rank), dtype=np.int8)

@@ -6,7 +6,7 @@ from typing import Any
 from ._array import Array, accumulation_dtype, array_namespace, device, is_finite, qr_triangle
 from .head import HeadLogits
 from .logits import DenseLogits, Logits
-from .rows import block_items
+from .rows import block_items, block_starts
 
 _COLUMNS = 512  # a block with fewer would spend its time on starting matrix products
 _COPIES = 6  # of a block in memory, while one is widened, masked, multiplied and subtracted from
@@ -22,7 +22,7 @@ def groups(logits: Logits, /, *, block_bytes: int) -> Iterator[Logits]:
     wide = min(vocab, max(_COLUMNS, time))
     across = logits.head.columns if isinstance(logits, HeadLogits) and derives else wide
     step = block_items(_COPIES * time * across, block_bytes)
-    for start in range(0, max(batch, 1), step):
+    for start in block_starts(max(batch, 1), step):
         group = logits.samples(start, min(start + step, batch))
         yield DenseLogits(group.compact()) if derives else group
 

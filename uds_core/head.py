@@ -104,6 +104,11 @@ class Head:
         return self.width + (self.bias is not None)
 
     @property
+    def prepared(self) -> bool:
+        """Whether something that was derived from the weight is stored."""
+        return bool(self._memo)
+
+    @property
     def has_offset(self) -> bool:
         """Whether a row is subtracted from each row of the weight."""
         return self._offset is not None
@@ -140,7 +145,7 @@ class Head:
 
     def blocks(self, block_rows: int, /) -> Iterator[tuple[int, Array]]:
         """Yield the augmented head in blocks of at most `block_rows` rows, each with its first row's index."""
-        for start in range(0, self.vocab, block_rows):
+        for start in rows.block_starts(self.vocab, block_rows):
             yield start, self.rows(start, min(start + block_rows, self.vocab))
 
     @property
@@ -269,12 +274,12 @@ class HeadLogits:
             yield from self.blocks(block_bytes=8 * self.shape[0] * self.shape[1] * columns)
             return
         half = self._multiplied_in_half
-        rows = clean_rows(self.hidden if half else xp.astype(widen(self.hidden), self.dtype, copy=False), self.mask)
-        for start in range(0, head.vocab, columns):
+        hidden = clean_rows(self.hidden if half else xp.astype(widen(self.hidden), self.dtype, copy=False), self.mask)
+        for start in rows.block_starts(head.vocab, columns):
             here = slice(start, min(start + columns, head.vocab))
             weight = head.weight[here, ...]
             weight = weight if half else xp.astype(widen(weight), self.dtype, copy=False)
-            block = rows @ xp.matrix_transpose(weight)
+            block = hidden @ xp.matrix_transpose(weight)
             if head.bias is not None:
                 block = widen(block) + xp.astype(head.bias[here], self.dtype, copy=False)
             yield start, block if head.scale == 1.0 else widen(block) * head.scale

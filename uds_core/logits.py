@@ -17,6 +17,7 @@ from .head import HeadLogits
 from .rows import (
     BLOCK_BYTES,
     block_items,
+    block_starts,
     both_masks,
     check_centre,
     check_mask,
@@ -59,7 +60,7 @@ class DenseLogits:
         """Yield blocks (batch, time, size) of the vocabulary, each with its first column's index."""
         batch, time, vocab = self.shape
         step = block_items(batch * time, block_bytes)
-        for start in range(0, vocab, step):
+        for start in block_starts(vocab, step):
             yield start, self.piece(start, min(start + step, vocab))
 
     def compact(self) -> Array:
@@ -77,7 +78,7 @@ class DenseLogits:
         """Yield the matrices in strips of rows (batch, n, vocab), as long as the vocabulary; at least one."""
         batch, time, vocab = self.shape
         step = block_items(batch * vocab, block_bytes)
-        for start in range(0, max(time, 1), step):
+        for start in block_starts(max(time, 1), step):
             here = slice(start, min(start + step, time))
             shift = self.shift
             if shift is not None and shift.shape[1] > 1:

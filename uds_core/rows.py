@@ -81,6 +81,14 @@ def block_items(others: int, block_bytes: int) -> int:
     return max(1, block_bytes // (8 * max(others, 1)))  # 8: the widest dtype a block is turned into
 
 
+def block_starts(number: int, step: int, /) -> list[int]:
+    """Return where blocks of `step` of `number` items begin.
+
+    Counted, because a compiled graph then depends on how many blocks there are, not on the sizes.
+    """
+    return [i * step for i in range(-(-number // step))]
+
+
 def is_row_centre(centre: str) -> bool:
     """Return whether `centre` names each row's mean, rather than nothing."""
     if centre not in ("none", "row"):

@@ -15,7 +15,7 @@ from ._array import Array, add_turned, array_namespace, constant, device, take
 from ._random import Stream
 from .head import Head
 from .logits import DenseLogits, as_logits
-from .rows import positions
+from .rows import block_starts, positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +256,7 @@ def shifted_sum(rows: Array, /, *, mask: Array | None = None) -> Array:
     """
     xp = array_namespace(rows)
     batch, time, dim = rows.shape
-    starts = range(0, time, _BLOCK)
+    starts = block_starts(time, _BLOCK)
     blocks = (_block_sum(rows[:, start : min(start + _BLOCK, time), :]) for start in starts)
     turned = (xp.roll(block, start, axis=1) for start, block in zip(starts, blocks, strict=True))
     summed = sum(turned, start=xp.zeros((batch, dim), dtype=rows.dtype, device=device(rows)))

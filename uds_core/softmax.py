@@ -20,7 +20,7 @@ from ._array import (
 )
 from .head import HeadLogits
 from .logits import Logits
-from .rows import block_items, check_vocabulary
+from .rows import block_items, block_starts, check_vocabulary
 
 _ROWS = 2048  # rows that are walked together: beyond, a block of the head's weight is read often enough
 _COLUMNS = 256  # a block with fewer would spend its time on starting matrix products
@@ -177,7 +177,7 @@ def logit_blocks(
 def _row_groups(flat: HeadLogits) -> Iterator[tuple[slice, HeadLogits]]:
     """Yield groups of rows of one long sample; at least one."""
     number = flat.shape[1]
-    for start in range(0, max(number, 1), _ROWS):
+    for start in block_starts(max(number, 1), _ROWS):
         rows = slice(start, min(start + _ROWS, number))
         yield rows, flat.part(rows)
 

@@ -197,8 +197,8 @@ def _by_eigh(group: Logits, block_bytes: int) -> Array:
 
 
 def _by_polar(group: Logits, block_bytes: int) -> Array:
-    low, high = sorted(group.shape[1:])
-    if high <= _WIDE * low:
+    sides = group.shape[1:]
+    if max(sides) <= _WIDE * min(sides):
         return by_polar(group.compact())
     if not has_float64(group.like):
         return by_polar(triangle(parts(group, block_bytes=block_bytes)))

@@ -53,6 +53,8 @@ class BatchSelector:
         ``"exact"`` or ``"ignore"``, for models that cap their logits; see `Scorer`.
     head_tolerance
         How far a head that trains may move before it is prepared again; 0.0: in each step. See `Scorer`.
+    compile
+        Whether scores are computed by graphs of `torch.compile`; see `Scorer`.
     indexer
         ``indexer(batch, indices) -> batch``, for batches whose entries need special indexing, such as images.
     shift, sequences
@@ -112,6 +114,7 @@ class BatchSelector:
         score_batch_size: int | None = None,
         softcap: Literal["exact", "ignore"] = "exact",
         head_tolerance: float = HEAD_TOLERANCE,
+        compile: bool = False,  # noqa: A002 - as `torch.compile`
         indexer: batches.Indexer | None = None,
         shift: bool | None = None,
         sequences: int | None = None,
@@ -128,6 +131,7 @@ class BatchSelector:
         self._scoring_options: dict[str, Any] = {"scorer": scorer, "softcap": softcap, "indexer": indexer}
         self._scoring_options |= {"shift": shift, "sequences": sequences, "id_field": id_field}
         self._scoring_options |= {"score_batch_size": score_batch_size, "head_tolerance": head_tolerance}
+        self._scoring_options |= {"compile": True} if compile else {}  # of `Scorer` alone
         self.reset(model)
 
     def reset(self, model: torch.nn.Module) -> None:

@@ -14,6 +14,7 @@ import uds_core as uds
 
 from .. import batches
 from . import models
+from .compiled import CompiledExamine, examined
 from .depth import Depth
 from .glances import TokenReader
 from .head_probe import HeadProbe, evaluating, outside_autocast, undisturbed
@@ -44,6 +45,10 @@ class Scorer:
     head_tolerance
         How far a head that trains may move, relatively, before what norms and sketches derive from it is computed
         again; 0.0: in each call. See `PreparedHead`.
+    compile
+        Whether a policy's features come from a graph of `torch.compile`, with fewer kernels: an option where starting
+        kernels takes long beside their work. The first batches take seconds to minutes more. Without a compiler, as
+        without the option, with one warning. The model itself is not compiled.
     depth
         How many decoder layers run: the model's last norm and its head follow directly, and a pass costs about
         ``depth / layers`` of a whole one. None: all. For near-duplicates; other scores differ much from those at full
@@ -73,6 +78,7 @@ class Scorer:
         softcap: Literal["exact", "ignore"] = "exact",
         score_batch_size: int | None = None,
         head_tolerance: float = HEAD_TOLERANCE,
+        compile: bool = False,  # noqa: A002 - as `torch.compile`
         depth: int | None = None,
     ) -> None:
         if softcap not in ("exact", "ignore"):
@@ -82,7 +88,7 @@ class Scorer:
             msg = f"`score_batch_size` must be a positive number of samples, or None for all, got {score_batch_size}"
             raise ValueError(msg)
         self.model, self.softcap, self.score_batch_size = model, softcap, score_batch_size
-        self.head_tolerance = head_tolerance
+        self.head_tolerance, self._examine = head_tolerance, CompiledExamine() if compile else examined
         self._bare = models.bare(model)
         models.check_known(self._bare)
         self._reader, self.copies = HeadReader(models.head_module(self._bare), self._bare, head_tolerance), HostCopies()
@@ -192,7 +198,7 @@ class Scorer:
         for candidates in parts:
             last = first + candidates.shape[0]
             known = {name: rows[first:last].to(candidates.like.device) for name, rows in read.items()}
-            features.append(examined(candidates.with_tokens(**known), policy))
+            features.append(self._examine(candidates.with_tokens(**known), policy))
             first = last
         return features
 
@@ -298,12 +304,6 @@ def check_whole(policy: uds.Policy, score_batch_size: int | None) -> None:
             "batch, which parts of it do not have: leave it None, with fewer candidates if memory is short"
         )
         raise ValueError(msg)
-
-
-def examined(candidates: uds.Candidates, policy: uds.Policy) -> uds.Features:
-    """Return the policy's features of candidates, without autocast."""
-    with outside_autocast(candidates.like):
-        return policy.examine(candidates)
 
 
 def _capped(logits: Any, cap: float) -> torch.Tensor:

@@ -57,8 +57,8 @@ class UDSTrainerMixin(Trainer):
         best of all processes' candidates and divides them evenly. Or a `uds_adapters.ranks.Ranks`. So
         ``scope="step", ranks="global"`` makes one pool of all candidates of an optimizer step.
     selection
-        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `head_tolerance`, `indexer`, `shift`,
-        `sequences`, `id_field`, `audit`. The step of a schedule is the Trainer's `global_step`.
+        Options of `BatchSelector`: `schedule`, `score_batch_size`, `softcap`, `head_tolerance`, `compile`, `indexer`,
+        `shift`, `sequences`, `id_field`, `audit`. The step of a schedule is the Trainer's `global_step`.
     *args, **kwargs
         Those of the Trainer.
 

@@ -1,5 +1,8 @@
 """How often the host waits for the device in a whole selecting step, on a second device in Python."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -10,12 +13,15 @@ import on_second_device
 import second_device
 import spawned
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "launches.json"
 NAMES = [name for name in every_policy.POLICIES if " " not in name]
 NAMES += ["fresh uds", "fresh predicted", "targeted entropy"]
 MORE = {
     "cascade": 4,  # the shortlist is read before its pass
     "greats": 3,  # the validation batch has a pass of its own, which is verified
 }
+# as measured last (`python benchmarks/launches.py --write`), and some for other versions of PyTorch
+LAUNCHES = {name: row["launches"] + 10 for name, row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"].items()}
 
 pytestmark = pytest.mark.skipif(not second_device.is_available(), reason="needs devices in Python, of newer PyTorch")
 
@@ -32,6 +38,6 @@ def test_a_step_waits_for_the_device_twice_at_most(found, name):
     step = found[name]
     assert not step.error
     assert sum(step.reads.values()) <= MORE.get(name, 2), step.reads
-    assert step.launches <= 700  # of kernels, beside those of the model's forward pass
+    assert step.launches <= LAUNCHES.get(name, 450)  # of kernels, beside those of the model's forward pass
     assert step.waiting == {}
     assert step.training == {}

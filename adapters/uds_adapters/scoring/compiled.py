@@ -26,8 +26,8 @@ class CompiledExamine:
     Notes
     -----
     One graph is made for the first shape of a batch, one when the number of samples changes and one when the length
-    does; these serve all shapes, but for sizes of 1 and logits that need another number of blocks. Nothing that is derived once from a head is part of a graph: the call
-    that derives it is not compiled.
+    does; these serve all shapes, but for sizes of 1 and logits that need another number of blocks. Nothing that is
+    derived once from a head is part of a graph: the call that derives it is not compiled.
     """
 
     def __init__(self) -> None:

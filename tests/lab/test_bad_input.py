@@ -29,7 +29,7 @@ DATA = {  # what the file holds -> what is said
     "broken JSON": (GOOD.encode() + b'{"prompt": "half', "data.jsonl:2: this line is not JSON"),
     "no object": (b"[1, 2]\n", "data.jsonl:1: expected a JSON object, got list"),
     "wrong fields": (b'{"question": "q", "answer": "a"}\n', "data.jsonl:1: expected the fields 'prompt' and"),
-    "not text": (b'{"prompt": "q", "completion": 3}\n', "'completion' must be a string, got int"),
+    "not text": (b'{"prompt": "q", "completion": [3]}\n', "'completion' must be a string, got list"),
     "empty": (b"", "holds no records"),
     "blank": (b"\n\n", "holds no records"),
     "not UTF-8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "c"}\n', "not UTF-8"),

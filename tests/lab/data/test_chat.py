@@ -68,16 +68,33 @@ def test_tools_reach_the_template(tokenizer):
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_template_that_drops_calls_is_refused_though_it_names_the_tools(tokenizer, later):
+@pytest.mark.parametrize("form", ["drops calls", "drops arguments", "knows no tools", "knows two roles"])
+def test_calls_that_a_template_drops_are_text(tokenizer, later, form):
     tools = [{"type": "function", "function": {"name": "weather", "parameters": dict.fromkeys(ARGUMENTS)}}]
-    tokenizer.chat_template = TOOLS + HEAD + "{{ m.content }}" + END
-    with pytest.raises(LabError, match=r"d:1: .*does not show the tool call 'weather' with its arguments"):
-        render(called(tools=tools, later=later), tokenizer=tokenizer)
-    tokenizer.chat_template = (
-        HEAD + "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}" + END
+    body = {
+        "drops calls": TOOLS + HEAD + "{{ m.content }}",
+        "drops arguments": TOOLS
+        + HEAD
+        + "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}",
+        "knows no tools": HEAD + "{{ m.content }}",
+        "knows two roles": HEAD + "{{ {'user': 1, 'assistant': 1}[m.role] // 1 and m.content }}",
+    }[form]
+    tokenizer.chat_template = body + END
+    summary = Encoder(tokenizer=tokenizer).encode([called(tools=tools, later=later)]).summary
+    assert "In 1 record, tools and tool calls are JSON in the text of the system and of the assistant" in str(
+        summary.notes()
     )
-    with pytest.raises(LabError, match="does not show the tool call"):
-        render(called(later=later), tokenizer=tokenizer)
+    for train_on in ("last", "all"):
+        rendered = render(called(tools=tools, later=later), tokenizer=tokenizer, train_on=train_on)
+        text = rendered.prompt + rendered.completion
+        call = json.dumps({"name": "weather", "arguments": ARGUMENTS})
+        trained = [text[span.start : span.end] for span in rendered.spans]
+        assert trained[-1] == ("no" if later else call)
+        assert trained[0] == (call if train_on == "all" else trained[-1])
+        first = json.dumps(tools) if form.startswith("drops") else f"tools: {json.dumps(tools)}"
+        begin = {"knows no tools": f"[system]{first}[user]hot?", "knows two roles": f"[user]{first}\n\nhot?"}
+        after = f"[{'user' if form == 'knows two roles' else 'tool'}]22[assistant]no" if later else ""
+        assert text == begin.get(form, f"{first}[user]hot?") + f"[assistant]{call}{after}"
 
 
 def test_without_a_template_calls_and_tools_are_lines_of_json(tokenizer):
@@ -113,6 +130,7 @@ def test_keys_that_nothing_reads_are_named(tokenizer):
     one = record({"messages": turns, "tools": [{"name": "f"}]}, where="d:1", number=1, fields=Fields())
     assert unread(one, tokenizer=tokenizer) == {"name", "mood"}
     tokenizer.chat_template = HEAD + "{{ m.name }}{{ m.content }}" + END
-    assert unread(one, tokenizer=tokenizer) == {"mood", "tools"}
-    *_, note = Encoder(tokenizer=tokenizer).encode([one, one]).summary.notes()
-    assert "'mood', 'tools'" in note
+    assert unread(one, tokenizer=tokenizer) == {"mood"}
+    *_, words, note = Encoder(tokenizer=tokenizer).encode([one, one]).summary.notes()
+    assert words.startswith("In 2 records, tools and tool calls are JSON")
+    assert "'mood'" in note

@@ -23,6 +23,8 @@ READ = {  # name -> record, options, format, what the model reads before what it
     "messages and an answer": ({"prompt": [USER], "completion": "a"}, {}, PAIR, CHAT, "a"),
     "alpaca": ({"instruction": "q", "input": "i", "output": "a"}, {}, "alpaca", "q\ni\n", "a"),
     "no input": ({"instruction": "q", "input": "", "output": "a"}, {}, "alpaca", "q\n", "a"),
+    "a number": ({"instruction": "q", "output": 42}, {}, "alpaca", "q\n", "42"),
+    "a fraction": ({"prompt": "q", "completion": 0.5}, {}, "prompt-completion", "q\n", "0.5"),
     "null input": ({"instruction": "q", "input": None, "output": "a"}, {}, "alpaca", "q\n", "a"),
     "without input": ({"instruction": "q", "output": "a"}, {}, "alpaca", "q\n", "a"),
     "gpteacher": ({"instruction": "q", "input": "i", "response": "a"}, {}, "alpaca", "q\ni\n", "a"),
@@ -115,7 +117,7 @@ def test_a_template_that_names_the_context_has_it_once(tokenizer):
     ("raw", "options", "said"),
     [
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, {}, "preference pairs.*--completion-field chosen"),
-        ({"instruction": "q", "output": 3}, {}, "'output' must be a string, got int"),
+        ({"instruction": "q", "output": {}}, {}, "'output' must be a string, got dict"),
         ({"instruction": "q", "output": None}, {}, "'output' must be a string, got NoneType"),
         ({"instruction": "q", "input": 3, "output": "a"}, {}, "'input' must be a string, got int"),
         ({"instruction": "q", "output": "a", "history": [["q"]]}, {}, "'history' must be a list of pairs"),

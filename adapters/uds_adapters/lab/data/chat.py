@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import LabError
 from .answers import THOUGHT, Span, has_marks, located, marked, thinking, trained_places, training_template
+from .calls_as_text import as_json, in_words, spoken, tools_in_words
 from .messages import Turn
 from .records import Record
 
@@ -29,6 +30,7 @@ class Rendered(NamedTuple):
     special: bool  # whether the text has its special tokens already
     spans: tuple[Span, ...]  # of prompt and completion together: what carries loss
     cut: bool = False  # whether the chat template leaves thinking out of what is trained on
+    in_words: bool = False  # whether tools or calls are text, for the chat template does not show them
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,31 @@ class Chat:
 
         Chat templates differ in what they expect of a message: content as text or in parts, and with tool calls
         arguments as an object or as JSON, no content as an empty text or as null. The first of these is taken that
-        shows every answer, and every call with its arguments.
+        shows every answer, and every call with its arguments. Where none does, calls are part of the assistant's text,
+        as they are without a template; so are tools of the system text where the template does not read them.
 
         Raises
         ------
         LabError
-            If the chat template fails, drops a tool call, or does not show where an answer begins and ends.
+            If the chat template fails, or does not show where an answer begins and ends.
         """
         if not self.tokenizer.chat_template:
             return _plain(record, self.train_on)
+        silent = bool(record.tools) and "tools" not in _read_by(self.tokenizer)
+        found = "" if silent else self._first_shown(record)
+        if isinstance(found, Rendered):
+            return found
+        calls = any(turn.get("tool_calls") for turn in record.messages)
+        for other in in_words(record, tools=silent) if silent or calls else ():
+            rendered = self._first_shown(other)
+            if isinstance(rendered, Rendered):
+                return rendered._replace(in_words=True)
+            found = found or rendered
+        msg = f"{record.where}: {found}"
+        raise LabError(msg)
+
+    def _first_shown(self, record: Record) -> Rendered | str:
+        """Return the first variant of a conversation that the template shows whole; or why it shows none."""
         failed: str | None = None
         for turns in _variants(record.messages):
             try:
@@ -74,10 +92,7 @@ class Chat:
                 failed = failed or f"the tokenizer's chat template refuses the conversation: {_words(error)}"
                 continue
             if missing is not None:
-                failed = failed or (
-                    f"the tokenizer's chat template does not show the tool call {missing!r} with its arguments: use a "
-                    "model whose template supports tools, or write the call into 'content'"
-                )
+                failed = failed or f"the tokenizer's chat template does not show the tool call {missing!r}"
             elif rendered is not None:
                 return rendered
             else:
@@ -85,8 +100,7 @@ class Chat:
                     "the tokenizer's chat template does not show the words of an answer, or not where they begin and "
                     "end; give prompt and completion instead"
                 )
-        msg = f"{record.where}: {failed}"
-        raise LabError(msg)
+        return failed or "the tokenizer's chat template shows nothing"
 
     def _rendered(self, turns: Sequence[Turn], record: Record) -> Rendered | None:
         """Return the text with the spans of what is trained on; None: they are not known."""
@@ -131,14 +145,14 @@ def render(record: Record, /, *, tokenizer: Any, train_on: str = "last") -> Rend
 
 
 def unread(record: Record, /, *, tokenizer: Any) -> set[str]:
-    """Return the keys of messages, and `tools`, that the chat template does not read."""
+    """Return the keys of messages that the chat template does not read."""
     names = {name for turn in record.messages for name in turn} - _ALWAYS_READ
-    names |= {"tools"} if record.tools else set()
-    if not tokenizer.chat_template:
-        return names - {"tools"}
+    return names - _read_by(tokenizer) if tokenizer.chat_template else names
+
+
+def _read_by(tokenizer: Any) -> frozenset[str]:
     template = tokenizer.chat_template
-    source = " ".join(template.values()) if isinstance(template, dict) else template
-    return names - _named(source)
+    return _named(" ".join(template.values()) if isinstance(template, dict) else template)
 
 
 @lru_cache(maxsize=8)
@@ -175,7 +189,7 @@ def _variants(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
 def _called(turn: Turn, *, empty: str | None, as_text: bool) -> Turn:
     calls = turn["tool_calls"]
     if as_text:
-        calls = [{**c, "function": {**c["function"], "arguments": _json(c["function"]["arguments"])}} for c in calls]
+        calls = [{**c, "function": {**c["function"], "arguments": as_json(c["function"]["arguments"])}} for c in calls]
     return {**turn, "content": turn["content"] or empty, "tool_calls": calls}
 
 
@@ -194,34 +208,24 @@ def _dropped(turns: Sequence[Turn], record: Record, tokenizer: Any) -> str | Non
 
 
 def _shows(text: str, name: str, arguments: Mapping[str, Any]) -> bool:
-    wrong = {repr(arguments), json.dumps(_json(arguments)), json.dumps(json.dumps(arguments))}
-    wrong -= {_json(arguments), json.dumps(arguments)}
+    wrong = {repr(arguments), json.dumps(as_json(arguments)), json.dumps(json.dumps(arguments))}
+    wrong -= {as_json(arguments), json.dumps(arguments)}
     keys = all(key in text or json.dumps(key)[1:-1] in text for key in arguments)
     return name in text and keys and not any(one in text for one in wrong)
 
 
 def _plain(record: Record, train_on: str) -> Rendered:
-    text = f"tools: {_json(list(record.tools))}\n" if record.tools else ""
+    text = f"{tools_in_words(record)}\n" if record.tools else ""
     places, spans, last = trained_places(record.messages, train_on), [], len(record.messages) - 1
     for place, turn in enumerate(record.messages):
         text += f"{'assistant' if place == last else turn['role']}: "
-        start, text = len(text), text + _spoken(turn)
+        start, text = len(text), text + spoken(turn)
         if place in places:
             spans.append(Span(start, len(text)))
         if place == last:
             return Rendered(text[:start], text[start:], special=False, spans=tuple(spans))
         text += "\n"
     raise AssertionError
-
-
-def _spoken(turn: Turn) -> str:
-    calls = (call["function"] for call in turn.get("tool_calls", ()))
-    said = [_json({"name": call["name"], "arguments": call["arguments"]}) for call in calls]
-    return "\n".join([*([turn["content"]] if turn["content"] else []), *said])
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _words(error: Exception) -> str:

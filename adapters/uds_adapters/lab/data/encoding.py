@@ -126,6 +126,7 @@ class Encoder:
                 formats=Counter(record.format for record in records),
                 dropped=sum(record.dropped > 0 for record in records),
                 unthought=sum(text.cut for text in texts.values()),
+                in_words=sum(text.in_words for text in texts.values()),
             ),
         )
 

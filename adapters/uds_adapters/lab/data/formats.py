@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -156,13 +157,15 @@ def _optional(raw: Mapping[str, Any], name: str | None, where: str) -> str:
 
 
 def _completion(bare: Record, name: str) -> str:
-    """Return the text; or, as in MMLU, the choice at a place that counts from 0."""
+    """Return the text, a number as JSON has it; or, as in MMLU, the choice at a place that counts from 0."""
     value, choices, where = bare.raw[name], bare.choices, bare.where
     if isinstance(value, int) and not isinstance(value, bool) and choices:
         if 0 <= value < len(choices):
             return choices[value]
         msg = f"{where}: the field {name!r} is {value}, and there are {len(choices)} choices, from 0 on"
         raise LabError(msg)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return json.dumps(value)
     return _text(bare.raw, name, where)
 
 

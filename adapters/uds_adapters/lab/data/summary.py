@@ -36,7 +36,7 @@ class Summary:
     replaced: int = 0
     """Records with characters that were replaced."""
     unread: frozenset[str] = frozenset()
-    """Keys of messages, and `tools`, that the chat template does not read."""
+    """Keys of messages that the chat template does not read."""
     unused: frozenset[str] = frozenset()
     """Fields of records that are not part of the text."""
     formats: Mapping[str, int] = field(default_factory=dict)
@@ -45,6 +45,8 @@ class Summary:
     """Conversations with messages after the assistant's last."""
     unthought: int = 0
     """Conversations of which the chat template leaves thinking out of what is trained on."""
+    in_words: int = 0
+    """Conversations whose tools or tool calls are text, for the chat template does not show them."""
 
     @classmethod
     def joined(cls, parts: Iterable[Summary], /) -> Summary:
@@ -68,6 +70,7 @@ class Summary:
             formats=formats,
             dropped=sum(part.dropped for part in parts),
             unthought=sum(part.unthought for part in parts),
+            in_words=sum(part.in_words for part in parts),
         )
 
     @staticmethod
@@ -127,6 +130,11 @@ class Summary:
             notes.append(
                 f"In {_records(self.unthought)}, the tokenizer's chat template leaves thinking out of answers that are "
                 "trained on."
+            )
+        if self.in_words:
+            notes.append(
+                f"In {_records(self.in_words)}, tools and tool calls are JSON in the text of the system and of the "
+                "assistant, for the tokenizer's chat template does not show them."
             )
         if self.replaced:
             notes.append(

@@ -56,3 +56,23 @@ def test_only_what_jax_traces_is_traced(backend):
     seen = []
     jax.jit(lambda x: seen.append(_array.is_traced(x)) or x)(jax.numpy.zeros(2))
     assert seen == [True]
+
+
+def test_short_ways_to_common_results(backend):
+    """Those that start fewer kernels of PyTorch, against NumPy."""
+    rng = np.random.default_rng(0)
+    x, index = rng.normal(size=(3, 5)).astype(np.float32), np.asarray([4, 0, 0], dtype=np.int32)
+    here, place = backend.array(x, "float32"), backend.array(index)
+    np.testing.assert_array_equal(backend.numpy(_array.take(here, place, axis=1)), x[:, index])
+    along = np.stack([index, index + 0, index // 2])
+    found = backend.numpy(_array.take_along_rows(here, backend.array(along)))
+    np.testing.assert_array_equal(found, np.take_along_axis(x, along.astype(np.int64), axis=1))
+    counts = backend.array([0.0, 1.0, 3.0], "float32")
+    assert backend.numpy(_array.at_least_one(counts)).tolist() == [1, 1, 3]
+    odd = backend.array([0.0, np.nan, np.inf, -np.inf, -1e38], "float32")
+    assert backend.numpy(_array.is_finite(odd)).tolist() == [True, False, False, False, True]
+    stack = rng.normal(size=(2, 4, 4)).astype(np.float32)
+    base, left = backend.array(x[:2, :4, None] + stack, "float32"), backend.array(stack, "float32")
+    got = backend.numpy(_array.multiply_add(base, left, left, scale=0.5, factor=-2.0))
+    expected = 0.5 * backend.numpy(base) - 2 * (stack @ stack)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import uds_core as uds
 from uds_core._array import device
-from uds_core.tradeoff import Spreads, combine, median, percentile, rank, spread
+from uds_core.tradeoff import Spreads, combine, median, percentile, percentiles, rank, spread
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32, allow_subnormal=False), max_size=12)
 
@@ -133,3 +133,19 @@ def test_percentile_of_what_is_not_finite_is_not_known_and_among_nothing_zero(ba
     np.testing.assert_array_equal(backend.numpy(got), np.array([np.nan, np.nan, 0.5], np.float32))
     nothing = percentile(backend.array([1.0], "float32"), backend.array([np.nan], "float32"))
     assert backend.numpy(nothing).tolist() == [0]
+
+
+@given(values=numbers, among=numbers)
+def test_percentiles_from_above_are_those_of_the_opposite(backend, values, among):
+    x, others = (backend.array(given, "float32") for given in ([*values, np.nan], [*among, 0.5, np.inf]))
+    from_above = backend.numpy(percentiles(x, others)[1])
+    np.testing.assert_array_equal(from_above, backend.numpy(percentile(-x, -others)))
+
+
+def test_spreads_of_several_windows_are_those_of_each(backend):
+    windows = np.random.default_rng(0).normal(size=(3, 9)).astype(np.float32)
+    windows[0, :] = np.nan
+    windows[1, 4:] = np.nan
+    together = backend.numpy(spread(backend.array(windows, "float32")))
+    alone = [float(backend.numpy(spread(backend.array(window, "float32")))) for window in windows]
+    np.testing.assert_array_equal(together, np.asarray(alone, dtype=np.float32))

@@ -1,15 +1,48 @@
-"""Result tables for the terminal, within 80 columns."""
+"""Result tables for the terminal, within 80 columns: names of policies are wrapped, numbers never."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from .statistics import Summary
 
 __all__ = ["tables"]
+
+
+_NARROWEST = 8  # columns of a wrapped name
+_PART = re.compile(r"[^:,=]*[:,=]|[^:,=]+$")
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Name of a policy, in as many lines as its column asks for: broken after `:`, `,` and `=`, else anywhere."""
+
+    text: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(_NARROWEST, len(self.text)), len(self.text)).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text("\n".join(_lines(self.text, options.max_width)))
+
+
+def _lines(name: str, width: int) -> list[str]:
+    lines = [""]
+    for part in _PART.findall(name):
+        for start in range(0, len(part), width):
+            piece = part[start : start + width]
+            if lines[-1] and len(lines[-1]) + len(piece) > width:
+                lines.append("")
+            lines[-1] += piece
+    return lines
 
 
 def tables(summaries: Sequence[Summary], /) -> list[Table]:
@@ -29,7 +62,7 @@ def _costs(summaries: Sequence[Summary]) -> Table:
     seconds = ("score\ns", "train\ns", "rest\ns", "total\ns", "eval\ns")
     shown = _empty(title, *names, *seconds)
     for summary in summaries:
-        shown.add_row(summary.policy, *_cells(summary))
+        shown.add_row(_Name(summary.policy), *_cells(summary))
     prepared = {summary.policy: summary.seconds.get("preparation", 0.0) for summary in summaries}
     before = [f"{policy}: {spent:.1f} s before it" for policy, spent in prepared.items() if spent]
     shown.caption = "; ".join(
@@ -49,7 +82,7 @@ def _answers(summaries: Sequence[Summary]) -> Table:
     shown = _empty("Held-out answers that are right", *measured)
     for place, summary in enumerate(summaries):
         shares = [values[place] for values in measured.values()]
-        shown.add_row(summary.policy, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
+        shown.add_row(_Name(summary.policy), *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     return shown
 
 
@@ -57,14 +90,14 @@ def _flags(summaries: Sequence[Summary]) -> Table:
     names = list(summaries[0].flagged)
     shown = _empty("Of the samples trained on, what is known", *(f"{name} %" for name in names))
     for summary in summaries:
-        shown.add_row(summary.policy, *(f"{100 * summary.flagged[name]:.0f}" for name in names))
+        shown.add_row(_Name(summary.policy), *(f"{100 * summary.flagged[name]:.0f}" for name in names))
     return shown
 
 
 def _empty(title: str, *headings: str) -> Table:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown.add_column(
-        "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", no_wrap=True
+        "\npolicy" if any("\n" in heading for heading in headings) else "policy", style="bold", overflow="fold"
     )
     for heading in headings:
         shown.add_column(heading, justify="right", no_wrap=True)

@@ -18,12 +18,13 @@ __all__ = ["tables"]
 
 
 _NARROWEST = 8  # columns of a wrapped name
-_PART = re.compile(r"[^:,=]*[:,=]|[^:,=]+$")
+_PART = re.compile(r"[^:,]*[:,]|[^:,]+$")
+_PIECE = re.compile(r"[^=]*=|[^=]+$")  # of a part that is longer than a line
 
 
 @dataclass(frozen=True)
 class _Name:
-    """Name of a policy, in as many lines as its column asks for: broken after `:`, `,` and `=`, else anywhere."""
+    """Name of a policy, in as many lines as its column asks for: broken after `:` and `,`, then after `=`."""
 
     text: str
 
@@ -37,11 +38,11 @@ class _Name:
 def _lines(name: str, width: int) -> list[str]:
     lines = [""]
     for part in _PART.findall(name):
-        for start in range(0, len(part), width):
-            piece = part[start : start + width]
-            if lines[-1] and len(lines[-1]) + len(piece) > width:
-                lines.append("")
-            lines[-1] += piece
+        for piece in [part] if len(part) <= width else _PIECE.findall(part):
+            for start in range(0, len(piece), width):
+                if lines[-1] and len(lines[-1]) + len(piece[start : start + width]) > width:
+                    lines.append("")
+                lines[-1] += piece[start : start + width]
     return lines
 
 

@@ -89,6 +89,10 @@ def test_calls_that_a_template_drops_are_text(tokenizer, later, form):
         text = rendered.prompt + rendered.completion
         call = json.dumps({"name": "weather", "arguments": ARGUMENTS})
         trained = [text[span.start : span.end] for span in rendered.spans]
+        (example,), _ = Encoder(tokenizer=tokenizer, train_on=train_on, max_length=4096)(
+            [called(tools=tools, later=later)]
+        )
+        assert tokenizer.decode([label for label in example["labels"] if label != -100]) == "".join(trained)
         assert trained[-1] == ("no" if later else call)
         assert trained[0] == (call if train_on == "all" else trained[-1])
         first = json.dumps(tools) if form.startswith("drops") else f"tools: {json.dumps(tools)}"

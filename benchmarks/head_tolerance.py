@@ -7,7 +7,7 @@
 All weights train, by AdamW. In each step the candidates are scored twice: as in training, with `--tolerance`, and with
 a head prepared in that step. Both choose from the same state; the samples trained are those of the first. Of each
 learning rate: the steps with equal picks, the largest relative error of a utility, the furthest that a reused head had
-moved, and the steps in which the head was prepared.
+moved, and how often the head was prepared and corrected.
 """
 
 import argparse
@@ -21,6 +21,16 @@ from prediction import SHARED, collate, encoded
 
 import uds_core as uds
 
+COLUMNS = {
+    "rate": 8,
+    "tolerance": 11,
+    "picks equal": 14,
+    "utility error": 15,
+    "movement": 10,
+    "prepared": 10,
+    "corrected": 11,
+}
+
 
 def parse() -> argparse.Namespace:
     """What is measured, from the command line."""
@@ -30,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--task", default="scienceqa")
     parser.add_argument("--policy", default="uds")
     parser.add_argument("--rate", type=float, nargs="+", default=[1e-4, 2e-5])
-    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0003, 0.01])
+    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.001, 0.01])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--keep", type=float, default=0.25)
@@ -62,7 +72,7 @@ def row(rate: float, tolerance: float, options: argparse.Namespace) -> dict[str,
     select = BatchSelector(model, policy, head_tolerance=tolerance)
     exact = BatchScorer(model, policy, select.ranks, head_tolerance=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    equal, worst, furthest, derived = 0, 0.0, 0.0, 0
+    equal, worst, furthest = 0, 0.0, 0.0
     for step in range(options.steps):
         batch = collate([examples[(step * options.batch + i) % len(examples)] for i in range(options.batch)])
         model.train()
@@ -75,14 +85,14 @@ def row(rate: float, tolerance: float, options: argparse.Namespace) -> dict[str,
             error = (select.last.parts[name] / expected.parts[name] - 1).abs()
             worst = max(worst, float(error.nan_to_num().max()))
         prepared = select._batch_scorer._scorer._reader.prepared  # pyright: ignore[reportOptionalMemberAccess]
-        furthest, derived = max(furthest, prepared._last), derived + (prepared._steps == 1)
+        furthest = max(furthest, prepared._last[0])
         model(**chosen).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     return {
         "rate": rate, "tolerance": tolerance, "steps": options.steps, "equal": equal, "utility_error": worst,
-        "movement": furthest, "derived": derived,
+        "movement": furthest, "prepared": prepared.preparations, "corrected": prepared.corrections,
     }  # fmt: skip
 
 
@@ -90,7 +100,7 @@ def main() -> None:
     """Measure, and print a table and a JSON line."""
     options = parse()
     torch.set_num_threads(options.threads)
-    print(f"{'rate':>8}{'tolerance':>11}{'picks equal':>14}{'utility error':>15}{'movement':>10}{'derived in':>12}")
+    print("".join(f"{name:>{width}}" for name, width in COLUMNS.items()))
     rows = []
     for tolerance in options.tolerance:
         for rate in options.rate:
@@ -98,7 +108,7 @@ def main() -> None:
             one = rows[-1]
             print(
                 f"{rate:8.0e}{tolerance:11.0e}{one['equal']:8} of {one['steps']:3}{one['utility_error']:15.1e}"
-                f"{one['movement']:10.1e}{one['derived']:12}",
+                f"{one['movement']:10.1e}{one['prepared']:10}{one['corrected']:11}",
                 flush=True,
             )
     names = ("model", "task", "policy", "batch", "keep", "length", "bf16", "seed")

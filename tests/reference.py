@@ -528,6 +528,16 @@ def vocabulary_entries(vocab, number, seed):
     return np.sort(np.random.default_rng([seed, 13, 0, 0]).choice(vocab, size=number, replace=False))
 
 
+def corrected_gram(before, after, index):
+    """The Gram matrix of all rows `before`, plus its change as some rows show it, without its negative part."""
+    grown = len(before) / len(index)
+    gram = before.T @ before
+    for v in index:
+        gram = gram + grown * (np.outer(after[v], after[v]) - np.outer(before[v], before[v]))
+    values, vectors = np.linalg.eigh(gram)
+    return vectors * values.clip(0) @ vectors.T
+
+
 def sampled_gram_error(logits, number):
     """Standard deviation of each entry of the Gram matrix (time, time) of `number` scaled random columns of `logits`.
 

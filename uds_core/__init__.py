@@ -10,7 +10,7 @@ from .choice import Budget, greedy, round_robin, top_k
 from .distortion import Distortion, distortion, fourier_rank, sketch_size
 from .glance import glance, glance_width
 from .gumbel import GumbelSelection, gumbel_top_k
-from .head import Head
+from .head import Head, HeadRows
 from .head_gradients import HeadGradients
 from .layer_gradients import layer_products
 from .learner import Learner, LearnerState
@@ -76,6 +76,7 @@ __all__ = [
     "GumbelSelection",
     "Head",
     "HeadGradients",
+    "HeadRows",
     "InfoBatch",
     "Learner",
     "LearnerState",

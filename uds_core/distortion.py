@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from ._array import Array, accumulation_dtype, array_namespace, check_device
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .logits import DenseLogits
 
 

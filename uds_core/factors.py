@@ -42,7 +42,19 @@ def by_gram(blocks: Iterable[Array], /) -> Array:
             part = across[start : min(start + _COLUMNS, less.shape[1]), :] @ less[:, start:]
             products[i] = products[i] + xp.astype(part, wide, copy=False)
         number += block.shape[0]
-    return _root(_whole(products), total, shift, number)
+    return _root(_shifted_back(_whole(products), total, shift, number), shift.dtype)
+
+
+def corrected(factor: Array, before: Array, after: Array, /, *, number: int) -> Array:
+    r"""Return C' with C' C'^T = C C^T + D, where D estimates the change of A^T A from rows of A, `before` and `after`.
+
+    D = (`number` / n) (after^T after - before^T before): of n rows (n, columns) drawn at random from `number`, it is
+    unbiased, with an error in proportion to the change. O(n columns^2 + columns^3).
+    """
+    xp = array_namespace(factor, before, after)
+    change = after - before
+    half = xp.matrix_transpose(change) @ (before + change / 2) * (number / before.shape[0])
+    return _root(factor @ xp.matrix_transpose(factor) + half + xp.matrix_transpose(half), factor.dtype)
 
 
 def _whole(products: list[Array]) -> Array:
@@ -59,14 +71,19 @@ def _whole(products: list[Array]) -> Array:
     return upper + xp.matrix_transpose(xp.triu(upper, k=1))
 
 
-def _root(gram: Array, total: Array, shift: Array, number: int) -> Array:
-    """Return C for the Gram matrix of rows from which `shift` was subtracted; `total` is their sum."""
+def _shifted_back(gram: Array, total: Array, shift: Array, number: int) -> Array:
+    """Return the Gram matrix of rows, for that of the rows from which `shift` was subtracted; `total` is their sum."""
     xp = array_namespace(gram)
     wide = xp.astype(shift, gram.dtype)
     cross = total[:, None] * wide[None, :]
-    gram = gram + cross + xp.matrix_transpose(cross) + number * (wide[:, None] * wide[None, :])
+    return gram + cross + xp.matrix_transpose(cross) + number * (wide[:, None] * wide[None, :])
+
+
+def _root(gram: Array, dtype: Any) -> Array:
+    """Return V sqrt(D) of the eigenvalues of `gram`, of which rounding makes none negative; NaN if it is not finite."""
+    xp = array_namespace(gram)
     finite = xp.all(xp.isfinite(gram))  # solvers raise on others
     values, vectors = xp.linalg.eigh(xp.where(finite, gram, xp.zeros_like(gram)))
     roots = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
-    made = xp.astype(vectors * roots[None, :], shift.dtype, copy=False)
+    made = xp.astype(vectors * roots[None, :], dtype, copy=False)
     return xp.where(finite, made, xp.full_like(made, xp.nan))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._array import Array, accumulation_dtype, array_namespace, device, is_finite, qr_triangle
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .logits import DenseLogits, Logits
 from .rows import block_items, block_starts
 

@@ -1,9 +1,9 @@
-"""The LM head as a value, and logits that are never computed in full."""
+"""The LM head as a value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import _options, factors, rows
@@ -15,13 +15,13 @@ from ._array import (
     constant,
     device,
     is_traced,
-    multiplies_half,
     take,
     wide_dtype,
     widen,
 )
 from ._random import vocabulary_rows
-from .rows import BLOCK_BYTES, block_items, both_masks, check_centre, check_mask, clean_rows, is_row_centre
+from .head_logits import HeadLogits
+from .rows import BLOCK_BYTES, block_items
 
 
 class Head:
@@ -50,7 +50,7 @@ class Head:
     Notes
     -----
     Immutable: where the weight trains, make a new ``Head`` for each scoring call, or call `moved` while it changes
-    little. The factor costs O(vocab width^2) once and keeps width^2 numbers; the weight itself is never copied.
+    little, or `updated`. The factor costs O(vocab width^2) once and keeps width^2 numbers; the weight is never copied.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Head:
         self.dtype = wide_dtype(weight, name="weight")
         self.vocab, self.width = weight.shape
         self._offset = _offset
-        self._memo: dict[Hashable, Array] = {}
+        self._memo: dict[Hashable, Any] = {}
 
     def __call__(self, hidden: Array, /) -> HeadLogits:
         """Return the logits of `hidden` (batch, time, width), as a value that is never computed in full."""
@@ -97,6 +97,33 @@ class Head:
         made = {key: one.moved(weight, bias) if isinstance(one, Head) else one for key, one in self._memo.items()}
         moved._memo = made
         return moved
+
+    def drawn(self, number: int, /, *, seed: int = 0) -> HeadRows:
+        """Return copies of `number` rows of the augmented head, drawn at random without replacement; at most all."""
+        _options.whole("number", number)
+        index = constant(vocabulary_rows(seed, self.vocab, min(number, self.vocab)), like=self.weight)
+        return HeadRows(index, self._at(index))
+
+    def updated(self, weight: Array, bias: Array | None = None, /, *, since: HeadRows) -> Head:
+        r"""Return the head of changed weights, its factor corrected by some rows of what it was made of.
+
+        .. math:: C' C'^{\mathsf T} = C C^{\mathsf T} + \frac{V}{n} \sum_{v \in S}
+            \left(a'_v a_v'^{\mathsf T} - a_v a_v^{\mathsf T}\right)
+
+        a_v: row v of the augmented head as it was when `since`, its rows S, were `drawn`; a'_v: as it is. The sum is an
+        unbiased estimate of how the Gram matrix has changed: its error is in proportion to the change. The mean row is
+        corrected alike. What else was derived, as sketches, is derived anew. O(n width^2 + width^3) time.
+        """
+        now = self._with(weight, bias, self._offset)
+        rows = now._at(since.index)
+        now._correct(self, since.values, rows)
+        if "centred" in self._memo:
+            centred: Any = self._memo["centred"]
+            mean = centred._offset + array_namespace(rows).mean(rows - since.values, axis=0)
+            made = self._with(weight, bias, mean)
+            made._correct(centred, since.values - centred._offset, rows - mean)
+            now._memo["centred"] = made
+        return now
 
     @property
     def columns(self) -> int:
@@ -201,6 +228,14 @@ class Head:
         offset = mean if self._offset is None else mean + self._offset
         return self._with(self.weight, self.bias, offset)
 
+    def _at(self, index: Array) -> Array:
+        return self._augmented(take(self.weight, index), None if self.bias is None else take(self.bias, index))
+
+    def _correct(self, made: Head, before: Array, after: Array) -> None:
+        """Store the factor of `made`, if it has one, corrected by rows that were `before` and are `after`."""
+        if "factor" in made._memo:
+            self._memo["factor"] = factors.corrected(made._memo["factor"], before, after, number=self.vocab)
+
     def _with(self, weight: Array, bias: Array | None, offset: Any) -> Head:
         return Head(weight, bias, self.scale, frozen=self.frozen, factor_by=self.factor_by, _offset=offset)
 
@@ -214,134 +249,8 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadLogits:
-    """Logits `head(hidden)`, never computed in full; rows outside `mask` (batch, time) are zero."""
+class HeadRows:
+    """Rows of an augmented head as they were: `index` (n,) into the vocabulary, and `values` (n, columns)."""
 
-    hidden: Array
-    head: Head
-    mask: Array | None = None
-    common: Array | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(batch, time, vocab)."""
-        return (self.hidden.shape[0], self.hidden.shape[1], self.head.vocab)
-
-    @property
-    def dtype(self) -> Any:
-        """The dtype computed in."""
-        return array_namespace(self.hidden).result_type(wide_dtype(self.hidden), self.head.dtype)
-
-    @property
-    def like(self) -> Array:
-        """An array of the same library on the same device."""
-        return self.hidden
-
-    @property
-    def rows(self) -> Array:
-        """The augmented hidden states [hidden 1], less the common row, zero outside the mask."""
-        xp = array_namespace(self.hidden)
-        rows = xp.astype(widen(self.hidden), self.dtype, copy=False)
-        if self.common is not None:
-            rows = rows - xp.astype(widen(self.common), self.dtype, copy=False)
-        if self.head.bias is not None:
-            # the common row of logits holds the bias once, as every row does: less it, none is left
-            ones = xp.ones if self.common is None else xp.zeros
-            rows = xp.concat([rows, ones((*rows.shape[:2], 1), dtype=self.dtype, device=device(rows))], axis=2)
-        return clean_rows(rows, self.mask)
-
-    @property
-    def derives(self) -> bool:
-        """Whether computing the head's factor costs less than the logits in blocks."""
-        batch, time, _ = self.shape
-        return self.head.frozen or batch * time * (self.head.width + time) > self.head.width**2
-
-    def blocks(self, *, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Array]]:
-        """Yield blocks (batch, time, size) of the vocabulary, each with its first column's index."""
-        xp = array_namespace(self.hidden)
-        rows = self.rows
-        for start, block in self.head.blocks(block_items(rows.shape[0] * rows.shape[1], block_bytes)):
-            yield start, rows @ xp.matrix_transpose(xp.astype(block, self.dtype, copy=False))
-
-    def products(self, columns: int, /) -> Iterator[tuple[int, Array]]:
-        """Yield blocks (batch, time, columns) of the logits, each with its first column's index, to be overwritten.
-
-        In the model's own precision: half floats are multiplied as such where the device does that, and a product is
-        rounded to half after its sum in float32. Rows outside the mask hold anything that is finite.
-        """
-        xp, head = array_namespace(self.hidden), self.head
-        if self.common is not None or head.has_offset:
-            yield from self.blocks(block_bytes=8 * self.shape[0] * self.shape[1] * columns)
-            return
-        half = self._multiplied_in_half
-        hidden = clean_rows(self.hidden if half else xp.astype(widen(self.hidden), self.dtype, copy=False), self.mask)
-        for start in rows.block_starts(head.vocab, columns):
-            here = slice(start, min(start + columns, head.vocab))
-            weight = head.weight[here, ...]
-            weight = weight if half else xp.astype(widen(weight), self.dtype, copy=False)
-            block = hidden @ xp.matrix_transpose(weight)
-            if head.bias is not None:
-                block = widen(block) + xp.astype(head.bias[here], self.dtype, copy=False)
-            yield start, block if head.scale == 1.0 else widen(block) * head.scale
-
-    def at(self, token: Array, /) -> Array:
-        """Return each row's logit of its `token` (batch, time), rounded as in `products`."""
-        xp = array_namespace(self.hidden)
-        some = self.head.of_tokens(xp.reshape(token, (-1,)))
-        rows = self.rows
-        logit = xp.sum(
-            rows * xp.astype(xp.reshape(some.rows(0, some.vocab), rows.shape), self.dtype, copy=False), axis=2
-        )
-        rounded = self._multiplied_in_half and some.bias is None and some.scale == 1.0
-        return xp.astype(xp.astype(logit, self.hidden.dtype), self.dtype) if rounded else logit
-
-    def of_tokens(self, token: Array, /) -> HeadLogits:
-        """Return the logits of some tokens (n,) of the vocabulary alone."""
-        return replace(self, head=self.head.of_tokens(token))
-
-    @property
-    def _multiplied_in_half(self) -> bool:
-        return self.hidden.dtype == self.head.weight.dtype != self.dtype and multiplies_half(self.hidden)
-
-    def compact(self) -> Array:
-        """Return (batch, time, columns) with the same singular values, and the same products of rows."""
-        return self.rows @ array_namespace(self.hidden).astype(self.head.factor, self.dtype, copy=False)
-
-    def projection(self, sketch: Any, /) -> Array:
-        """Return `sketch.vocabulary` along the vocabulary: (batch, time, features)."""
-        side = self.head.projection(sketch)
-        return self.rows @ array_namespace(self.hidden).astype(side, self.dtype, copy=False)
-
-    def centred(self, centre: str | Array) -> HeadLogits:
-        """Subtract `centre`: nothing ("none"), each "row"'s mean over the vocabulary, or the logits of a hidden row."""
-        if isinstance(centre, str):
-            return replace(self, head=self.head.centred()) if is_row_centre(centre) else self
-        return replace(self, common=check_centre(centre, self.head.width, like=self.hidden))
-
-    def sampled(self, number: int, /, *, seed: int = 0) -> HeadLogits:
-        """Return the logits of `number` random columns of the vocabulary, times sqrt(vocab / number)."""
-        return replace(self, head=self.head.sampled(number, seed=seed))
-
-    def scored(self, mask: Array | None) -> HeadLogits:
-        """Return the logits with zero rows outside `mask`."""
-        return replace(self, mask=both_masks(self.mask, check_mask(mask, self.shape[:2], like=self.like)))
-
-    def flat(self, place: Array | None, /) -> HeadLogits:
-        """Return the rows at `place` (n,) of all samples joined, or all, as one sample (1, n, vocab)."""
-        xp = array_namespace(self.hidden)
-        batch, time, width = self.hidden.shape
-        hidden = xp.reshape(self.hidden, (1, batch * time, width))
-        mask = None if self.mask is None else xp.reshape(self.mask, (1, batch * time))
-        if place is None:
-            return replace(self, hidden=hidden, mask=mask)
-        return replace(self, hidden=take(hidden, place, axis=1), mask=None)
-
-    def part(self, rows: slice, /) -> HeadLogits:
-        """Return some rows of each sample."""
-        mask = None if self.mask is None else self.mask[:, rows]
-        return replace(self, hidden=self.hidden[:, rows, :], mask=mask)
-
-    def samples(self, start: int, stop: int, /) -> HeadLogits:
-        """Return samples `start` to `stop` alone."""
-        mask = None if self.mask is None else self.mask[start:stop, ...]
-        return replace(self, hidden=self.hidden[start:stop, ...], mask=mask)
+    index: Array
+    values: Array

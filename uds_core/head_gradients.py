@@ -20,7 +20,7 @@ from ._array import (
     widen,
 )
 from ._random import Stream
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES, IGNORE, block_items, check_vocabulary, clean_rows
 

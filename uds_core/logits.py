@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from . import _options
 from ._array import Array, array_namespace, constant, device, take, wide_dtype, widen
 from ._random import vocabulary_rows
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .rows import (
     BLOCK_BYTES,
     block_items,

@@ -18,7 +18,7 @@ from ._array import (
     to_numpy,
     widen,
 )
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .logits import Logits
 from .rows import block_items, block_starts, check_vocabulary
 

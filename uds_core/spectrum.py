@@ -7,7 +7,7 @@ from . import _options
 from ._array import Array, array_namespace, device, has_float64, is_accelerator
 from .estimators import Captured, by_eigenvalues, by_polar, by_polar_of_gram, by_singular_values, captured
 from .gram import columns, gram, groups, parts, squares, triangle
-from .head import HeadLogits
+from .head_logits import HeadLogits
 from .logits import Logits, as_logits
 from .rows import BLOCK_BYTES
 

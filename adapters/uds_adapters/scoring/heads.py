@@ -120,7 +120,7 @@ class HeadReader:
         last, alone = last[:_SAMPLES], not args and not kwargs
         movement = self.prepared.movement(*self._own()) if self._reuses() else None
         self._moves = movement is not None
-        self._unread = partial_sums(self._tensors()) + ([] if movement is None else [movement.double()])
+        self._unread = partial_sums(self._tensors()) + ([] if movement is None else [*movement.double()])
         if alone and self._is_known():  # read with what verifies the logits, so that the host waits once
             weight, bias = self._own()
             weight, bias = weight.detach(), None if bias is None else bias.detach()
@@ -193,7 +193,7 @@ class HeadReader:
         host = self.copies.read(tensors) if tensors else {}
         if unread is not None:
             numbers = host["numbers"].tolist() if unread else []
-            self._movement = numbers.pop() if self._moves else None
+            self._movement = (numbers.pop(-2), numbers.pop()) if self._moves else None
             self._key = fingerprints(self._tensors(), numbers)
         return self._key, host
 

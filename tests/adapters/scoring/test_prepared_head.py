@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import uds_core as uds  # noqa: E402
+from uds_adapters.scoring import prepared_head  # noqa: E402
 from uds_adapters.scoring.prepared_head import HEAD_TOLERANCE, PreparedHead  # noqa: E402
 from uds_adapters.scoring.scorer import Scorer  # noqa: E402
 from uds_adapters.torch import BatchSelector  # noqa: E402
@@ -36,7 +37,7 @@ def move(model, size, *, seed=0):
 def begin(prepared, weight, bias=None) -> Any:
     """What a pass of the reader does."""
     movement = prepared.movement(weight, bias)
-    return prepared.head(weight, bias, 1.0, None if movement is None else float(movement))
+    return prepared.head(weight, bias, 1.0, None if movement is None else tuple(movement.tolist()))
 
 
 # movement
@@ -56,7 +57,7 @@ def test_the_movement_is_the_relative_distance_in_the_frobenius_norm(seed, vocab
     expected = np.linalg.norm((after - before)[:, :columns]) / np.linalg.norm(before[:, :columns])
     movement = prepared.movement(*weights[1])
     assert movement is not None
-    np.testing.assert_allclose(float(movement), expected, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(movement, [expected] * 2, rtol=1e-3, atol=1e-7)
 
 
 def test_of_a_large_head_some_rows_are_measured():
@@ -66,7 +67,7 @@ def test_of_a_large_head_some_rows_are_measured():
     for seed in range(5):
         change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         movement: Any = prepared.movement(weight + 1e-3 * change, None)
-        assert float(movement) == pytest.approx(1e-3 * float(change.norm() / weight.norm()), rel=0.1)
+        assert movement.tolist() == pytest.approx([1e-3 * float(change.norm() / weight.norm())] * 2, rel=0.1)
 
 
 # reuse
@@ -77,7 +78,7 @@ def test_of_a_large_head_some_rows_are_measured():
     tolerance=st.sampled_from([0.01, 0.05]),
 )
 def test_derived_values_are_never_of_a_head_further_away_than_the_tolerance(sizes, tolerance):
-    """Model-based: which weight each head was derived from, against the rule in words."""
+    """Model-based: which weight each head was derived from, against the rule in words. Of a small vocabulary."""
     weight = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     prepared, hidden = PreparedHead(tolerance), torch.eye(4)[None]
     base, steps, prepares = None, 0, True
@@ -98,6 +99,47 @@ def test_derived_values_are_never_of_a_head_further_away_than_the_tolerance(size
         source = base if prepares else weight
         expected = torch.linalg.svdvals(source).sum()
         np.testing.assert_allclose(uds.nuclear_norm(head(hidden))[0], expected, rtol=1e-5)
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0.0, 1e-4, 3e-3, 8e-3, 0.02, 0.3]), min_size=1, max_size=12),
+    every=st.booleans(),
+)
+def test_a_large_vocabulary_is_corrected_by_some_rows_and_prepared_when_far_away(sizes, every):
+    """Model-based. Where the rows are all, corrected factors are exact."""
+    vocab, tolerance = 60, 0.01
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared_head, "_SMALL", vocab)
+        patch.setattr(prepared_head, "_ROWS", vocab if every else 40)
+        weight = torch.randn(vocab, 4, generator=torch.Generator().manual_seed(0))
+        prepared, hidden, sketch = (
+            PreparedHead(tolerance),
+            torch.eye(4)[None],
+            uds.PairedSketch(time=4, vocab=vocab, dim=8),
+        )
+        base, lately, steps, prepares, counts = None, None, 0, True, [0, 0]
+        for number, size in enumerate([0.0, *sizes]):
+            change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+            weight = weight + change * (size * weight.norm() / change.norm())
+            movement = prepared.movement(weight, None)
+            moved, late = (math.inf, math.inf) if movement is None else movement.tolist()
+            head = begin(prepared, weight)
+            if base is not None and size == 0.0:
+                pass
+            elif prepares and moved <= 10 * tolerance:
+                steps += 1
+                if late > tolerance:
+                    lately, counts = weight, [counts[0], counts[1] + 1]
+            else:
+                prepares = base is None or steps * 10 * tolerance >= 2 * moved
+                base, lately, steps, counts = weight, weight, 1, [counts[0] + prepares, counts[1]]
+            assert [prepared.preparations, prepared.corrections] == counts
+            assert head.frozen is prepares
+            assert head.weight is weight
+            found, exact = uds.nuclear_norm(head(hidden))[0], torch.linalg.svdvals(lately if prepares else weight).sum()
+            np.testing.assert_allclose(found, exact, rtol=1e-4 if every else 0.05)
+            expected = sketch(hidden @ (lately if prepares else weight).T)
+            np.testing.assert_allclose(sketch(head(hidden)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_head_that_moves_little_is_derived_once():
@@ -239,8 +281,13 @@ def run(model, select, steps, *, save=None) -> Any:
     return saved
 
 
-def test_a_run_resumes_bit_for_bit_without_the_factor():
-    make = lambda model: BatchSelector(model, uds.UDS(keep=0.5, dim=16), head_tolerance=0.2)  # noqa: E731
+@pytest.mark.parametrize("large", [False, True])
+def test_a_run_resumes_bit_for_bit_without_the_factor(monkeypatch, large):
+    """`large`: as a large vocabulary, whose factor is corrected in between."""
+    if large:
+        monkeypatch.setattr(prepared_head, "_SMALL", 0)
+        monkeypatch.setattr(prepared_head, "_ROWS", 20)
+    make = lambda model: BatchSelector(model, uds.UDS(keep=0.5, dim=16), head_tolerance=0.03 if large else 0.2)  # noqa: E731
     model, again = tiny.llama(tied=True), tiny.llama(tied=True, seed=1)
     select = make(model)
     weights, state = run(model, select, range(8), save=4)
@@ -249,6 +296,9 @@ def test_a_run_resumes_bit_for_bit_without_the_factor():
     resumed.load_state_dict(state)
     run(again, resumed, range(5, 8))
     assert loops.steps_served(select) == 3
+    prepared = resumed._batch_scorer._scorer._reader.prepared
+    assert prepared.preparations == 1
+    assert (prepared.corrections > 0) is large
     found, expected = resumed.state_dict(), select.state_dict()
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     assert not any("factor" in name or "head" in name for name in expected)

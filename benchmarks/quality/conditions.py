@@ -1,5 +1,6 @@
 """What is done to training records: nothing, wrong answers, repetition, mixed lengths; and the files of a task."""
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -49,11 +50,26 @@ def mixed(records: Sequence[Record], rng: random.Random) -> Iterator[Record]:
             yield record
 
 
+def stratified(records: Sequence[Record], rng: random.Random) -> Iterator[Record]:
+    """Of a pool: as many records of each source, those of small ones several times."""
+    names = sorted({record["source"] for record in records})
+    queues = [itertools.cycle([record for record in records if record["source"] == name]) for name in names]
+    for _ in range(0, len(records), len(queues)):
+        yield from rng.sample([next(queue) for queue in queues], len(queues))
+
+
+def inside(records: Sequence[Record], _rng: random.Random) -> Iterator[Record]:
+    """Of a pool: the records of the wanted source alone."""
+    yield from (record for record in records if record["wanted"])
+
+
 CONDITIONS: dict[str, Callable[[Sequence[Record], random.Random], Iterator[Record]]] = {
     "clean": clean,
     "noisy": noisy,
     "redundant": redundant,
     "mixed": mixed,
+    "stratified": stratified,
+    "inside": inside,
 }
 
 
@@ -78,6 +94,18 @@ def write(
         for file, records in zip(files, (made[0], measured[:heldout], made[1]), strict=True):
             file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return files[0], files[1], files[2]
+
+
+def write_target(task: str, *, data: Path, folder: Path, seed: int) -> Path | None:
+    """A JSONL file of examples of what a pool is wanted for; None where the task is no pool. Made once."""
+    file = folder / f"{task}.target.jsonl"
+    if task not in tasks.POOLS:
+        return None
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        examples = tasks.target(task, data=data, seed=seed)
+        file.write_text("".join(json.dumps(record) + "\n" for record in examples), encoding="utf-8")
+    return file
 
 
 def _another(record: Record, others: Sequence[Record], rng: random.Random) -> str:

@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
 
 
 def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
-    """Train, and measure; also the shares of the chosen that are wrong, and that are distinct."""
+    """Train, and measure; also the fractions of the chosen that are wrong, distinct, and wanted."""
     task, source = read(cell, block, shared=shared, folder=folder)
     measured = ("accuracy",) if task.heldout_records[0].choices else tuple(block.get("metrics", ()))
     settings = Settings(keep=cell.keep, metrics=measured, **block["training"])
@@ -79,6 +79,8 @@ def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tup
         "wrong": sum(bool(raw[i].get("wrong")) for i in chosen) / len(chosen),
         "distinct": len({raw[i].get("origin") for i in chosen}) / len(chosen),
     }
+    if "wanted" in raw[0]:
+        flags["wanted"] = sum(raw[i]["wanted"] for i in chosen) / len(chosen)
     return given.costed(result), flags
 
 
@@ -91,6 +93,7 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
     source = Source(
         model=shared / "models" / block["model"],  # or an absolute path, which goes before
         data=train, eval_data=heldout, template="{prompt}{completion}", max_length=block["max_length"],
+        target=conditions.write_target(cell.task, data=shared / "data", folder=folder, seed=block["data_seed"]),
     )  # fmt: skip
     task = prepare(source, seed=cell.seed)
     beyond = prepare(replace(source, data=aside), seed=cell.seed).train if aside.stat().st_size else []

@@ -10,10 +10,11 @@ from typing import Any
 
 from shingles import duplicates
 
-__all__ = ["TASKS", "Record", "read"]
+__all__ = ["POOLS", "TASKS", "Record", "read", "target"]
 
 Record = dict[str, Any]
-"""prompt and completion; of multiple choice also `choices`, of which the completion is one."""
+"""prompt and completion; of multiple choice also `choices`, of which the completion is one; in a pool its `source`
+and whether that is `wanted`."""
 
 _LETTERS = "ABCDEFGH"
 
@@ -61,20 +62,85 @@ def _code(data: Path) -> tuple[list[Record], list[Record]]:
     return learnt, [record for record, is_test in zip(mbpp, test, strict=True) if is_test] + held
 
 
+def _instructions(path: Path, answer: str) -> list[Record]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    prompts = ("\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows)
+    made = [
+        {"prompt": f"{prompt}\nAnswer: ", "completion": row[answer]} for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    return [record for record in made if record["completion"].strip()]
+
+
+def _toolformer(data: Path) -> tuple[list[Record], list[Record]]:
+    """Instructions to use tools, written by a machine, of which nearly half repeat others as they come."""
+    return _parts(_instructions(data / "gpteacher" / "toolformer_dedupe_only.json", "response"))
+
+
+def _roleplay(data: Path) -> tuple[list[Record], list[Record]]:
+    return _parts(_instructions(data / "gpteacher" / "roleplay.json", "response"))
+
+
+def _lima(data: Path) -> tuple[list[Record], list[Record]]:
+    return _parts(_instructions(data / "lima" / "lima.json", "output"))
+
+
+def _parts(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Sets without a test part: every tenth record is held out."""
+    return [record for n, record in enumerate(records) if n % 10], records[::10]
+
+
+def _pool(wanted: str) -> Callable[[Path], tuple[list[Record], list[Record]]]:
+    """All training records of five sets in one pool; held out are those of the `wanted` one."""
+
+    def records(data: Path) -> tuple[list[Record], list[Record]]:
+        learnt = {name: TASKS[name](data)[0] for name in _POOLED}
+        every = [
+            {**record, "source": name, "wanted": name == wanted} for name, rows in learnt.items() for record in rows
+        ]
+        return every, TASKS[wanted](data)[1]
+
+    return records
+
+
+_POOLED = ("gsm8k", "scienceqa", "mmlu", "roleplay", "lima")
+
 TASKS: dict[str, Callable[[Path], tuple[list[Record], list[Record]]]] = {
     "gsm8k": _gsm8k,
     "scienceqa": _scienceqa,
     "arc_openbookqa": _arc_openbookqa,
     "mmlu": _mmlu,
     "code": _code,
+    "toolformer": _toolformer,
+    "roleplay": _roleplay,
+    "lima": _lima,
 }
+
+POOLS = {f"pool_{name}": name for name in _POOLED}
+"""Tasks on a mixed pool, and the source that they want."""
+
+TASKS |= {pool: _pool(name) for pool, name in POOLS.items()}
+_TARGETS = 100
+
+
+def target(task: str, *, data: Path, seed: int) -> list[Record]:
+    """Examples of what a pool is wanted for, none of which is in it; none where the task is no pool."""
+    return _shuffled(task, data=data, seed=seed)[2]
+
+
+def _shuffled(task: str, *, data: Path, seed: int) -> tuple[list[Record], list[Record], list[Record]]:
+    learnt, measured = TASKS[task](data)
+    rng = random.Random(seed)
+    learnt, measured = rng.sample(learnt, len(learnt)), rng.sample(measured, len(measured))
+    if task not in POOLS:
+        return learnt, measured, []
+    wanted = [record for record in learnt if record["wanted"]][-_TARGETS:]  # a run trains on the first ones
+    taken = {id(record) for record in wanted}
+    return [record for record in learnt if id(record) not in taken], measured, wanted
 
 
 def read(task: str, *, data: Path, seed: int) -> tuple[list[Record], list[Record]]:
     """Training and held-out records, shuffled by `seed`; no held-out one nearly repeats another, or a learnt one."""
-    learnt, measured = TASKS[task](data)
-    rng = random.Random(seed)
-    learnt, measured = rng.sample(learnt, len(learnt)), rng.sample(measured, len(measured))
+    learnt, measured, _ = _shuffled(task, data=data, seed=seed)
     repeated = duplicates([record["prompt"] for record in (*learnt, *measured)])[len(learnt) :]
     return learnt, [record for record, copy in zip(measured, repeated, strict=True) if copy is None]
 

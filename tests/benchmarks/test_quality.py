@@ -22,6 +22,7 @@ import clock  # noqa: E402
 import conditions  # noqa: E402
 import grid  # noqa: E402
 import tables  # noqa: E402
+import tasks  # noqa: E402
 
 from uds_adapters.lab.policy_spec import make_policy  # noqa: E402
 
@@ -84,6 +85,36 @@ def test_redundant_records_stand_up_to_five_times():
     counts = {answer: sum(row["completion"] == answer for row in made) for answer in {r["completion"] for r in made}}
     assert set(counts.values()) == {1, 2, 3, 4, 5}
     assert len(counts) == 200
+
+
+POOL = [{"prompt": f"q{n}", "source": "abbb"[n % 4], "wanted": n % 4 == 0} for n in range(400)]
+
+
+def test_a_stratified_pool_has_as_many_records_of_each_source():
+    made = list(conditions.stratified(POOL, random.Random(0)))
+    assert len(made) == len(POOL)
+    assert sum(row["source"] == "a" for row in made) == 200
+    assert {row["prompt"] for row in made if row["source"] == "a"} == {f"q{n}" for n in range(0, 400, 4)}
+
+
+def test_inside_a_pool_are_the_wanted_records():
+    assert list(conditions.inside(POOL, random.Random(0))) == [row for row in POOL if row["wanted"]]
+
+
+def test_examples_of_a_target_are_not_in_the_pool(monkeypatch, tmp_path):
+    made = {name: [{"prompt": f"{name} {n}", "completion": "x"} for n in range(150)] for name in tasks.POOLS.values()}
+    for name, records in made.items():
+        monkeypatch.setitem(tasks.TASKS, name, lambda _data, records=records: (records[:130], records[130:]))
+    learnt, _ = tasks.read("pool_lima", data=tmp_path, seed=3)
+    wanted = tasks.target("pool_lima", data=tmp_path, seed=3)
+    assert len(wanted) == 100
+    assert len(learnt) == 130 * len(made) - 100
+    assert not {record["prompt"] for record in wanted} & {record["prompt"] for record in learnt}
+    assert [record["source"] for record in wanted] == ["lima"] * 100
+    file = conditions.write_target("pool_lima", data=tmp_path, folder=tmp_path, seed=3)
+    assert file is not None
+    assert [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] == wanted
+    assert conditions.write_target("gsm8k", data=tmp_path, folder=tmp_path, seed=3) is None
 
 
 def run(policy, seed, loss, **more):

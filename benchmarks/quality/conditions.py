@@ -1,5 +1,6 @@
 """What is done to training records: nothing, wrong answers, repetition, mixed lengths; and the files of a task."""
 
+import functools
 import itertools
 import json
 import random
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import tasks
 from tasks import Record
+from weak import answered
 
 __all__ = ["CONDITIONS", "write"]
 
@@ -74,21 +76,30 @@ CONDITIONS: dict[str, Callable[[Sequence[Record], random.Random], Iterator[Recor
 
 
 def write(
-    task: str, condition: str, *, data: Path, folder: Path, train: int, heldout: int, seed: int
+    task: str,
+    condition: str,
+    *,
+    data: Path,
+    folder: Path,
+    train: int,
+    heldout: int,
+    seed: int,
+    weak: Path | None = None,
 ) -> tuple[Path, Path, Path]:
     """JSONL files of training records in a condition, of clean held-out ones, and of those set aside; made once.
 
     Each training record carries `origin`, the number of the clean record that it was made of, and what was done to it:
     `wrong`, `copy`. Set aside are records beyond those of training, a tenth of their number, in the same condition;
-    none where the task has no more.
+    none where the task has no more. `weak`: folder of the model that writes answers in the condition `weak`.
     """
     files = tuple(folder / f"{task}-{condition}.{part}.jsonl" for part in ("train", "heldout", "aside"))
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
         learnt, measured = tasks.read(task, data=data, seed=seed)
         numbered = [{**record, "origin": number} for number, record in enumerate(learnt)]
+        change = functools.partial(answered, model=weak) if weak and condition == "weak" else CONDITIONS[condition]
         made = [
-            list(CONDITIONS[condition](numbered[first : first + size], random.Random(seed)))[:size]
+            list(change(numbered[first : first + size], random.Random(seed)))[:size]
             for first, size in ((0, train), (train, train // 10))
         ]
         for file, records in zip(files, (made[0], measured[:heldout], made[1]), strict=True):

@@ -88,7 +88,7 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
     """The task; what is set aside for policies that need it are records beyond those of training."""
     train, heldout, aside = conditions.write(
         cell.task, cell.condition, data=shared / "data", folder=folder, train=block["train"], heldout=block["heldout"],
-        seed=block["data_seed"],
+        seed=block["data_seed"], weak=shared / "models" / block["weak"] if "weak" in block else None,
     )  # fmt: skip
     source = Source(
         model=shared / "models" / block["model"],  # or an absolute path, which goes before

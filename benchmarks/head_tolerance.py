@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--task", default="scienceqa")
     parser.add_argument("--policy", default="uds")
     parser.add_argument("--rate", type=float, nargs="+", default=[1e-4, 2e-5])
-    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.001, 0.01])
+    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0005, 0.005])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--keep", type=float, default=0.25)

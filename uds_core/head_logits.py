@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._array import Array, array_namespace, device, multiplies_half, take, wide_dtype, widen
-from .rows import BLOCK_BYTES, block_items, block_starts, both_masks, check_centre, check_mask, clean_rows, is_row_centre
-
-if TYPE_CHECKING:
-    from .head import Head
+from .rows import (
+    BLOCK_BYTES,
+    block_items,
+    block_starts,
+    both_masks,
+    check_centre,
+    check_mask,
+    clean_rows,
+    is_row_centre,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +24,7 @@ class HeadLogits:
     """Logits `head(hidden)`, never computed in full; rows outside `mask` (batch, time) are zero."""
 
     hidden: Array
-    head: Head
+    head: Any  # a `Head`, which makes these
     mask: Array | None = None
     common: Array | None = None
 

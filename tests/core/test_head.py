@@ -1,5 +1,7 @@
 """A head whose weight changes: rows drawn from it, and its factor corrected by them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -11,21 +13,22 @@ import uds_core as uds
 seeds = st.integers(0, 2**32 - 1)
 
 
-def weights(seed, *, vocab=40, width=5, bias=True, size=0.1):
+def weights(seed, *, vocab=40, width=5, bias=True, size=0.1) -> Any:
     """A weight and bias, and the same moved by `size`."""
     rng = np.random.default_rng(seed)
-    before = rng.normal(size=(vocab, width)), rng.normal(size=vocab) if bias else None
-    after = tuple(None if x is None else x + size * rng.normal(size=x.shape) for x in before)
+    before: Any = rng.normal(size=(vocab, width)), rng.normal(size=vocab) if bias else None
+    after: Any = tuple(None if x is None else x + size * rng.normal(size=x.shape) for x in before)
     return before, after
 
 
-def corrected(before, after, number, *, seed=0, array=np.asarray):
+def corrected(before, after, number, *, seed=0, array=np.asarray) -> Any:
     """A head that was prepared for the weights `before`, corrected for those `after`."""
-    head = uds.Head(*map(array, before), 0.5, factor_by="gram")
+    (old, bias), new = map(array, before), map(array, after)
+    head = uds.Head(old, bias, 0.5, factor_by="gram")
     rows = head.drawn(number, seed=seed)
     assert head.factor is not None
     assert head.centred().factor is not None
-    return head.updated(*map(array, after), since=rows)
+    return head.updated(*new, since=rows)
 
 
 def augmented(weight, bias, scale=0.5):

@@ -11,7 +11,7 @@ import uds_core as uds
 
 __all__ = ["HEAD_TOLERANCE", "PreparedHead", "check_tolerance"]
 
-HEAD_TOLERANCE = 0.001  # measured: docs/pages/concepts/shortcut.md
+HEAD_TOLERANCE = 0.0005  # measured: docs/pages/concepts/shortcut.md
 _ROWS = 1152  # fixed rows of the vocabulary, drawn once: of a movement, and of a correction
 _REACH = 10  # corrections until a movement of so many tolerances: their error is then that of one without correction
 _SMALL = 8 * _ROWS  # a vocabulary that is prepared as fast as corrected

@@ -117,7 +117,7 @@ def test_a_large_vocabulary_is_corrected_by_some_rows_and_prepared_when_far_away
             torch.eye(4)[None],
             uds.PairedSketch(time=4, vocab=vocab, dim=8),
         )
-        base, lately, steps, prepares, counts = None, None, 0, True, [0, 0]
+        base, lately, steps, prepares, counts = None, weight, 0, True, [0, 0]
         for number, size in enumerate([0.0, *sizes]):
             change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
             weight = weight + change * (size * weight.norm() / change.norm())
@@ -292,7 +292,7 @@ def test_a_run_resumes_bit_for_bit_without_the_factor(monkeypatch, large):
     select = make(model)
     weights, state = run(model, select, range(8), save=4)
     again.load_state_dict(weights)
-    resumed = make(again)
+    resumed: Any = make(again)
     resumed.load_state_dict(state)
     run(again, resumed, range(5, 8))
     assert loops.steps_served(select) == 3

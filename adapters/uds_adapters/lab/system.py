@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 import signal
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Peak", "allocator_hint", "patient", "peak", "release_free_memory", "threads"]
+__all__ = ["Peak", "allocator_hint", "patient", "peak", "threads"]
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -109,9 +108,3 @@ def allocator_hint() -> str | None:
         "Training on a CPU can be several times faster if malloc keeps freed memory. To try it, set before the start:\n"
         "export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456"
     )
-
-
-def release_free_memory() -> None:
-    """Give the memory that was freed back to the system; glibc keeps holes between blocks that are still used."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another system, or another allocator
-        ctypes.CDLL(None).malloc_trim(0)

@@ -14,7 +14,6 @@ import torch
 import uds_core as uds
 
 from ..errors import LabError
-from ..system import release_free_memory
 from .wide_features import keep_rows
 
 __all__ = ["RankedRecords", "check", "choose", "number_of"]
@@ -89,7 +88,6 @@ def choose(
         left = left[staying]
         if number < len(parts):
             features = {name: _kept(column, staying, in_place=in_place) for name, column in features.items()}
-        release_free_memory()  # of the blocks of a large pool, more is left with every round
         if progress is not None:
             progress(number)
     return RankedRecords(rounds=when, columns=columns)

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from .errors import LabError, LabWarning
+from .free_memory import free_memory
 from .library_logs import quiet
 from .model_paths import adapter_base, check_model, hub_name, is_adapter
 from .storage import disk_full
@@ -40,7 +41,7 @@ def load_model(folder: Path, /, *, lora: bool = False) -> Any:
     """Load the causal language model in `folder`, its weights in float32, all of them from the files there.
 
     LoRA adapters in `folder` are merged into their base; with `lora` they are put on it and train, as `with_lora` would
-    put new ones.
+    put new ones. What an earlier model has left is freed first.
 
     Raises
     ------
@@ -48,6 +49,7 @@ def load_model(folder: Path, /, *, lora: bool = False) -> Any:
         If it cannot be loaded, or if its weights do not match it.
     """
     check_model(folder)
+    free_memory()
     if is_adapter(folder):
         model = with_adapter(load_model(adapter_base(folder)), folder, trains=lora)
         return model if lora else model.merge_and_unload().requires_grad_(True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,6 @@ def train_once(
     steps = settings.total_steps(len(task.train), accumulate=accumulate)
     budget = _budget(settings, train=task.train, steps=steps, accumulate=accumulate, seed=seed)
     if model is None:
-        gc.collect()  # the model of an earlier run, whose trainer refers to itself
         model = task.load_model(lora=settings.lora_rank is not None)
     if settings.lora_rank is not None:
         model = with_lora(model, rank=settings.lora_rank, seed=seed)

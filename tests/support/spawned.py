@@ -20,7 +20,9 @@ PATIENCE = 60  # seconds a collective waits for the others, which may be slow wh
 
 # children are forked off a server that has imported what is slow to import
 _context: Any = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "transformers.trainer", "transformers.models.llama", "accelerate"])
+_IMPORTED = ["torch", "torch.profiler", "transformers.trainer", "transformers.models.llama", "accelerate", "pytest"]
+_IMPORTED += ["array_api_compat.numpy", "array_api_compat.torch", "uds_adapters.transformers"]
+_context.set_forkserver_preload(_IMPORTED)
 
 
 def run(

@@ -69,14 +69,22 @@ class PaddedView:
         """Inputs of the model's forward."""
         return entries.inputs(self.batch)
 
-    @functools.cached_property
+    @property
     def labels(self) -> torch.Tensor | None:
         """Target of each row (batch, time), -100 for none; None where the batch has no labels."""
-        return entries.targets(self.batch, shift=self._layout.shift)
+        return self._targets
 
     @functools.cached_property
+    def _targets(self) -> torch.Tensor | None:
+        return entries.targets(self.batch, shift=self._layout.shift)
+
+    @property
     def mask(self) -> torch.Tensor | None:
         """True at rows (batch, time) that are not padding; None without an attention mask."""
+        return self._is_there
+
+    @functools.cached_property
+    def _is_there(self) -> torch.Tensor | None:
         mask = self.batch.get("decoder_attention_mask" if self._layout.decoder else "attention_mask")
         return None if mask is None else mask != 0
 

@@ -101,14 +101,15 @@ def steps(_folder: Any, *, names: list[str]) -> dict[str, Step]:
     warnings.simplefilter("ignore")
     found = {}
     for name in names:
+        policy, _, size = name.partition(" in parts of ")
         try:
-            found[name] = last_step(every_policy.POLICIES[name])
+            found[name] = last_step(every_policy.POLICIES[policy], score_batch_size=int(size) if size else None)
         except Exception as error:
             found[name] = Step({}, {}, 0, {}, error=f"{type(error).__name__}: {error}")
     return found
 
 
-def last_step(policy: Any, *, number: int = 3, batch: int = 8) -> Step:
+def last_step(policy: Any, *, number: int = 3, batch: int = 8, score_batch_size: int | None = None) -> Step:
     """Return what the last of some selecting steps did, and the training pass after it."""
     import functools
 
@@ -119,7 +120,7 @@ def last_step(policy: Any, *, number: int = 3, batch: int = 8) -> Step:
     from uds_adapters.torch import BatchSelector
 
     model: Any = second_device.to_device(tiny.llama(frozen_head=True))
-    options: dict[str, Any] = {"id_field": "id"}
+    options: dict[str, Any] = {"id_field": "id", "score_batch_size": score_batch_size}
     if isinstance(policy, uds.GREATS):
         options["scorer"] = functools.partial(ValidationScorer, validation=_on_device(tiny.batch(3, seed=9)))
     if isinstance(policy, uds.Targeted):

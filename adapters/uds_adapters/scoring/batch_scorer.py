@@ -137,9 +137,10 @@ class BatchScorer:
                 msg = f"{name} does not support models with sharded weights: train with DDP"
                 raise ValueError(msg)
             return self._sharded.examine_all(views, policy)
-        if policy.needs.shortlist:
-            return uds.pool([self._of_shortlist(policy, samples, state) for samples in views])
-        return uds.pool([self._scorer.examine(samples, policy) for samples in views])
+        with self._scorer.same_weights():
+            if policy.needs.shortlist:
+                return uds.pool([self._of_shortlist(policy, samples, state) for samples in views])
+            return uds.pool([self._scorer.examine(samples, policy) for samples in views])
 
     def collect(self, *, always: bool) -> torch.Tensor | None:
         """Return the exact scores that the training pass gave, if there are all, or `always`; see `TrainingProbe`."""

@@ -14,6 +14,7 @@ import uds_core as uds
 from .fingerprints import fingerprints, is_plain, partial_sums
 from .host_copies import HostCopies
 from .prepared_head import PreparedHead
+from .rounding import agree, allowed, relative_errors
 
 __all__ = ["After", "Explained", "HeadReader", "Linear", "capped"]
 
@@ -81,7 +82,7 @@ class HeadReader:
     -----
     The module's own weight is used if it explains the output and nothing else in the module trains. Otherwise (LoRA on
     the head, quantised, offloaded) the effective weight is computed by running the module on the identity, in blocks.
-    If nothing in the module trains, both are stored, and checked by `fingerprints` and by verification in every pass.
+    If nothing in the module trains, both are stored, and checked by `fingerprints` and by verification in every step.
     `tolerance` is for weights that are used as they are: a computed one would be out of date in losses as well.
 
     PyTorch's own linear layer need not run: its output is replaced by fixed numbers, from which the model's
@@ -96,6 +97,7 @@ class HeadReader:
         self._unread: list[torch.Tensor] | None = None  # numbers of the weights in use: their sums, and the movement
         self._shifted = [inner for inner in model.modules() if "final_logits_bias" in inner._buffers]
         self._linear: Linear | None = None
+        self._explained: Explained | None = None  # by the pass that was verified
         self._head: tuple[tuple[Any, ...], uds.Head] | None = None
         self._key: tuple[Any, ...] = ()
         self._nonlinear: tuple[Any, ...] | None = None  # fingerprint of a module that is not linear
@@ -106,31 +108,35 @@ class HeadReader:
         return not any(parameter.requires_grad for parameter in self.module.parameters())
 
     def refresh(self) -> None:
-        """Discard the results of earlier calls if the head trains; call this before scoring."""
+        """Discard the results of earlier calls if the head trains; call this before scoring with other weights.
+
+        Until then one pass is verified: in the others the host need not wait.
+        """
+        self._explained = None
         if not self.frozen:
             self.forget()
 
     def forget(self) -> None:
         """Discard the stored results, except what is derived of a head."""
-        self._linear = self._head = None
+        self._linear = self._head = self._explained = None
         self.prepared.release()
 
     def linear(self, last: torch.Tensor, *args: Any, **kwargs: Any) -> Linear:
         """Return the module's linear map, verified on `last` (samples, 1, width). Call it where the module runs."""
         last, alone = last[:_SAMPLES], not args and not kwargs
+        if self._explained is not None and alone and self._is_known():
+            return self._stood_in(last)
         movement = self.prepared.movement(*self._own()) if self._reuses() else None
         self._moves = movement is not None
         self._unread = partial_sums(self._tensors()) + ([] if movement is None else [*movement.double()])
         if alone and self._is_known():  # read with what verifies the logits, so that the host waits once
-            weight, bias = self._own()
-            weight, bias = weight.detach(), None if bias is None else bias.detach()
-            return Linear(_stand_in(last, weight, bias), weight, bias, stands_in=True)
+            return self._stood_in(last)
         key, _ = self._read({})
         weights = self._weights(key, last, alone=alone)
         raw = self.module.forward(last, *args, **kwargs)
         computed = self._computed_in(last)
         for weight, bias in weights:
-            if weight.shape[1] == last.shape[2] and _agree(_product(last, weight, bias), raw, weight.dtype, *computed):
+            if weight.shape[1] == last.shape[2] and agree(_product(last, weight, bias), raw, weight.dtype, *computed):
                 self._linear = Linear(raw, weight, bias, key)
                 return self._linear
         self._nonlinear = key
@@ -138,10 +144,13 @@ class HeadReader:
 
     def explain(self, linear: Linear, logits: torch.Tensor) -> Explained | None:
         """Return the head that reproduces the model's logits (batch, 1, vocab) at that position, or None."""
+        if self._explained is not None and linear.stands_in:
+            return self._explained
         after = self.after(linear, logits)
         if after is None:
             return None
-        return Explained(self._head_of(self._keyed(linear), after, logits.shape[-1]), after.cap)
+        self._explained = Explained(self._head_of(self._keyed(linear), after, logits.shape[-1]), after.cap)
+        return self._explained
 
     def after(self, linear: Linear, logits: torch.Tensor) -> After | None:
         """Return the transformation of the head's output that reproduces the logits at that position, or None."""
@@ -152,10 +161,10 @@ class HeadReader:
         if raw.shape != logits.shape:
             return None
         for hypotheses in self._hypotheses():
-            found = torch.stack([_errors(after(raw), logits) for after in hypotheses])
+            found = torch.stack([relative_errors(after(raw), logits) for after in hypotheses])
             errors = dict(zip(hypotheses, self._read({"errors": found})[1]["errors"].tolist(), strict=True))
             after = min(errors, key=lambda after: errors[after][1])
-            if errors[after][0] <= _tolerance(raw.dtype, logits.dtype):
+            if errors[after][0] <= allowed(raw.dtype, logits.dtype):
                 return after
         return None
 
@@ -165,7 +174,7 @@ class HeadReader:
         raw = linear.raw[..., : logits.shape[-1]]
         if linear.weight is None or raw.shape != logits.shape:
             return False
-        return float(_errors(after(raw), logits)[0]) <= _tolerance(raw.dtype, logits.dtype)
+        return float(relative_errors(after(raw), logits)[0]) <= allowed(raw.dtype, logits.dtype)
 
     def head(self, linear: Linear, after: After, vocab: int, *, reuse: bool = True) -> uds.Head:
         """Return the head that computes the model's logits, before any cap, from hidden states.
@@ -181,6 +190,11 @@ class HeadReader:
             self._read({})
             return self.prepared.head(linear.weight[:vocab], bias, after.scale, self._movement)
         return uds.Head(linear.weight[:vocab], bias, after.scale, frozen=self.frozen)
+
+    def _stood_in(self, last: torch.Tensor) -> Linear:
+        weight, bias = self._own()
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        return Linear(_stand_in(last, weight, bias), weight, bias, stands_in=True)
 
     def _tensors(self) -> list[torch.Tensor]:
         return [*itertools.chain(self.module.parameters(), self.module.buffers())]
@@ -310,35 +324,3 @@ def _numbers(configs: list[Any], names: tuple[str, ...]) -> list[float]:
     """Return the nonzero numbers under `names` in the configurations."""
     values: dict[Any, None] = dict.fromkeys(getattr(config, name, None) for config in configs for name in names)
     return [float(value) for value in values if type(value) in (int, float) and value != 0]
-
-
-def _agree(got: torch.Tensor, expected: torch.Tensor, *dtypes: torch.dtype) -> bool:
-    tolerance = max(_tolerance(got.dtype, expected.dtype, *dtypes), 2 * _coarse_products())
-    return got.shape == expected.shape and float(_errors(got, expected)[0]) <= tolerance
-
-
-def _errors(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Return the largest and mean relative difference of logits (2,), on their device, relative to each sample's.
-
-    Values that are not finite must be so in both.
-    """
-    got, size = got.float(), expected.float().abs()
-    sound = size < torch.inf
-    size.nan_to_num_(0.0, 0.0, 0.0)  # in place, as all that follows: logits of some samples need memory
-    usual = torch.linalg.vector_norm(size, dim=(1, 2), keepdim=True) / size[0].numel() ** 0.5
-    difference = (got - expected).abs_().div_(size.add_(usual).clamp_(min=1e-30)).masked_fill_(~sound, 0.0)
-    difference.masked_fill_(sound.ne_(torch.abs(got, out=size) < torch.inf), torch.inf)
-    return torch.stack([difference.max(), difference.mean()])
-
-
-def _tolerance(*dtypes: torch.dtype) -> float:
-    """Return two roundings of the coarsest dtype; at least those of long sums in float32."""
-    return max(2e-5, *(2 * torch.finfo(dtype).eps for dtype in dtypes))
-
-
-def _coarse_products() -> float:
-    """Return the rounding error of float32 products if TF32 is enabled, else 0."""
-    matmul = torch.backends.cuda.matmul
-    kind = getattr(matmul, "fp32_precision", None)  # since torch 2.9, where reading the old name may raise an error
-    faster = matmul.allow_tf32 if kind is None else kind == "tf32"
-    return 2.0**-10 if faster else 0.0

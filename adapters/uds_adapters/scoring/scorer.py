@@ -30,7 +30,7 @@ _DENSE_BYTES = 256 * 2**20  # for materialised logits, unless those of one sampl
 
 
 class Scorer:
-    """Compute features with a model, from the hidden states at its head, which is verified in every pass.
+    """Compute features with a model, from the hidden states at its head, which is verified in every step.
 
     Parameters
     ----------
@@ -95,6 +95,7 @@ class Scorer:
         self._reader.copies = self.copies
         self.layouts = Layouts(model)
         self._depth = None if depth is None else Depth(self._bare, depth)
+        self._is_fresh = False
         self._warned: set[str] = set()
         self._refused: set[str] = set()
 
@@ -106,6 +107,16 @@ class Scorer:
         self._refresh()
         with undisturbed(self.model):
             return uds.pool(list(self._pieces(samples, policy)))
+
+    @contextlib.contextmanager
+    def same_weights(self) -> Iterator[None]:
+        """Score several batches with the weights as they are: the head is verified in the first pass."""
+        self._refresh()
+        self._is_fresh = True
+        try:
+            yield
+        finally:
+            self._is_fresh = False
 
     def __call__(self, batch: Mapping[str, Any], /) -> uds.Candidates:
         """Return the candidates of a batch in one piece, without a memory limit."""
@@ -157,6 +168,8 @@ class Scorer:
 
     def _refresh(self) -> None:
         """Discard what is known of a head that trains, or that was replaced, as `resize_token_embeddings` does."""
+        if self._is_fresh:
+            return
         head = models.head_module(self._bare)
         if head is not self._reader.module:
             self._reader = HeadReader(head, self._bare, self.head_tolerance)

@@ -31,7 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of the head that trains")
-    parser.add_argument("--rate", type=float, default=2e-5, help="its learning rate")
+    parser.add_argument("--rate", type=float, nargs="+", default=[2e-5, 2e-6], help="its learning rates")
     parser.add_argument(
         "--tolerance", type=float, default=HEAD_TOLERANCE, help="how far it may move before it is corrected"
     )

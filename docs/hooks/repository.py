@@ -23,6 +23,9 @@ SHOWN = {  # files of the repository that are pages of the site, whole
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
+    ".github/CONTRIBUTING.md": "contributing.md",
+    "benchmarks/quality/grid.md": "runs.md",
+    "benchmarks/quality/predicted.md": "runs.md",
 }
 LINK = re.compile(r"(?<=\])\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 PATH = re.compile(

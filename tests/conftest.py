@@ -1,5 +1,6 @@
 """Backends: every array library that is installed, array-api-strict first and on its odd devices."""
 
+import gc
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -142,6 +143,13 @@ def _is_slow_on_jax(item: Any, seen: set[str]) -> bool:
     repeated = first is not None and (item.originalname != first or first in seen)
     seen.add(item.originalname)
     return repeated
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_imported_is_not_searched_for_garbage() -> None:
+    """Trainers collect garbage with each run, which searched all frameworks and collected tests: half of their time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=BACKENDS)

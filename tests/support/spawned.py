@@ -2,6 +2,7 @@
 
 import datetime as dt
 import faulthandler
+import gc
 import importlib
 import multiprocessing
 import os
@@ -87,6 +88,7 @@ class _Start(NamedTuple):
 def _child(
     job: Callable[..., Any], rank: int, start: _Start, result: Path, folder: Path, options: dict[str, Any]
 ) -> None:
+    gc.freeze()  # of what the server has imported nothing is garbage
     own, all_ = str(rank), str(start.world)
     os.environ |= {"RANK": own, "LOCAL_RANK": own, "WORLD_SIZE": all_, "LOCAL_WORLD_SIZE": all_}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(start.port), "OMP_NUM_THREADS": "1"}

@@ -105,44 +105,15 @@ def _parameter(backend: Backend) -> Any:
 BACKENDS = _backends()
 
 
-# What of the core runs on JAX among the fast tests, where compiling takes more than half of the core's time: of each of
-# these files the first case of what it is about. All other files, which compile little, run whole.
-FIRST_ON_JAX = {
-    "test_distortion": "test_distortion_is_that_of_all_pairs",
-    "test_factors": "test_sampled_norms_and_sketches_are_those_of_the_drawn_entries",
-    "test_glance": "test_a_prompt_of_its_own_and_targets_of_another_length",
-    "test_gumbel": "test_draws_are_the_same_on_every_library",
-    "test_head_gradients": "test_the_gradient_in_the_hidden_states",
-    "test_layer_gradients": "test_products_are_those_of_gradients_that_are_made",
-    "test_learner": "test_a_saved_state_goes_on_bit_for_bit",
-    "test_logits": "test_blocks_put_together_are_the_logits",
-    "test_losses": "test_the_mask_and_missing_labels_leave_rows_out",
-    "test_memory": "test_two_tight_clusters_far_apart_keep_their_distances",
-    "test_ngrams": "test_jaccard_is_unbiased",
-    "test_sketch": "test_head_equals_dense",
-    "test_spectrum": "test_head_equals_dense",
-}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow on JAX, which compiles anew for each shape: see `_is_slow_on_jax`."""
-    seen: set[str] = set()
+    """Mark as slow on JAX, which compiles anew for each shape, laws with many examples and what one policy promises."""
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
-        if isinstance(given, Backend) and given.name == "jax" and _is_slow_on_jax(item, seen):
+        if not isinstance(given, Backend) or given.name != "jax":
+            continue
+        of_one_policy = item.path.parent.name == "policies" and item.path.name != "test_laws.py"
+        if of_one_policy or getattr(item.obj, "is_hypothesis_test", False):  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.slow)
-
-
-def _is_slow_on_jax(item: Any, seen: set[str]) -> bool:
-    """Whether it is a law with many examples, what one policy promises, or a repetition in a file of the core."""
-    if getattr(item.obj, "is_hypothesis_test", False):
-        return True
-    if item.path.parent.name == "policies":
-        return item.path.name != "test_laws.py"
-    first = FIRST_ON_JAX.get(item.path.stem) if item.path.parent.name == "core" else None
-    repeated = first is not None and (item.originalname != first or first in seen)
-    seen.add(item.originalname)
-    return repeated
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -24,7 +24,7 @@ def far(got, expected):
     return float((got - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_global_is_one_process_with_the_whole_pool(tmp_path, accumulation):
     """Picks, gradient and memory of 1, 2 and 4 processes."""
     alone = run(1, tmp_path, ranks="global", accumulation=accumulation)[0]
@@ -40,7 +40,7 @@ def test_global_is_one_process_with_the_whole_pool(tmp_path, accumulation):
     assert far(alone["gradients"][0], expected) < 1e-6
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_trainer_trains_what_one_process_would(tmp_path, accumulation):
     options = {"gradient_accumulation_steps": accumulation}
     alone = run(1, tmp_path, loops.trainer, **options)[0]
@@ -80,7 +80,7 @@ MODES = {
 
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=() if mode == "global" else pytest.mark.slow) for mode in MODES]
+    "mode", [pytest.param(mode, marks=pytest.mark.slow if "micro" in mode else ()) for mode in MODES]
 )
 def test_memories_are_the_same_to_the_bit_after_fifty_steps(tmp_path, mode, size):
     found = run(size, tmp_path, steps=50, **MODES[mode])
@@ -120,7 +120,7 @@ def test_rows_that_move_or_stay_give_the_same_gradient(tmp_path, rows):
 
 
 @pytest.mark.parametrize("ranks", ["rank", "global"])
-@pytest.mark.parametrize(("sizes", "world"), [([5, 3], 2), pytest.param([1, 2, 4, 1], 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("sizes", "world"), [([5, 3], 2), ([1, 2, 4, 1], 4)])
 def test_unequal_batches_are_one_pool(tmp_path, ranks, sizes, world):
     found = run(world, tmp_path, ranks=ranks, sizes=sizes, policy=uds.UDS(**loops.POLICY))
     assert len({one["memory"] for one in found}) == 1
@@ -133,7 +133,7 @@ def test_unequal_batches_are_one_pool(tmp_path, ranks, sizes, world):
         assert [one["counts"][0][0] for one in found] == [max(1, int(n / 2 + 0.5)) for n in sizes]
 
 
-@pytest.mark.parametrize(("before", "after"), [pytest.param(2, 2, marks=pytest.mark.slow), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 1), (1, 2)])
 def test_global_resumes_on_any_number_of_ranks(tmp_path, before, after):
     straight = run(before, tmp_path, ranks="global", steps=8, save=3)[0]
     for found in run(after, tmp_path, ranks="global", steps=8, start=3):
@@ -142,7 +142,7 @@ def test_global_resumes_on_any_number_of_ranks(tmp_path, before, after):
             assert found["memory"] == straight["memory"]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param("rank", marks=pytest.mark.slow), "global"])
+@pytest.mark.parametrize("ranks", ["rank", "global"])
 def test_the_trainer_resumes_to_the_bit(tmp_path, ranks):
     options = {"ranks": ranks, "max_steps": 8, "save_strategy": "steps", "save_steps": 3, "dropout": 0.1}
     straight = run(2, tmp_path, loops.trainer, **options)
@@ -194,13 +194,7 @@ def test_each_rank_audits_its_own_candidates(tmp_path, ranks):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "scope"),
-    [
-        pytest.param("global", "micro", marks=pytest.mark.slow),
-        pytest.param("rank", "micro", marks=pytest.mark.slow),
-        ("rank", "step"),
-        ("stay", "step"),
-    ],
+    ("ranks", "scope"), [("global", "micro"), ("rank", "micro"), ("rank", "step"), ("stay", "step")]
 )
 def test_the_trainer_in_every_mode(tmp_path, ranks, scope):
     options = {"ranks": ranks, "scope": scope, "gradient_accumulation_steps": 2}

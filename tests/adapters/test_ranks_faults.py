@@ -117,7 +117,7 @@ def test_a_stream_that_each_rank_shards_is_chosen_from(tmp_path):
     assert len({one["memory"] for one in found}) == 1
 
 
-@pytest.mark.parametrize("ranks", [pytest.param("rank", marks=pytest.mark.slow), "global"])
+@pytest.mark.parametrize("ranks", ["rank", "global"])
 def test_a_killed_rank_ends_the_others_and_the_last_checkpoint_resumes(tmp_path, ranks):
     options = {"ranks": ranks, "max_steps": 8, "save_strategy": "steps", "save_steps": 3}
     straight = well(2, tmp_path / "straight", loops.trainer, **options)

@@ -76,7 +76,7 @@ NO_LOGITS |= dict.fromkeys(["lossdrop trained", "lossema trained", "infobatch"],
 def marks(name, exempt, backend="numpy"):
     """Skipped, with the reason, if exempt; slow where JAX compiles, and for other forms on slow libraries."""
     skipped = [pytest.mark.skip(reason=exempt[name])] if exempt and name in exempt else []
-    compiled = backend == "jax" and name != "uds"
+    compiled = backend == "jax" and name not in ("uds", "entropy", "predicted")
     is_form = " " in name and backend in ("strict:device1", "strict:no_float64")
     return [*skipped, pytest.mark.slow] if compiled or is_form else skipped
 

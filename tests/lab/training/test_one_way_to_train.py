@@ -13,12 +13,7 @@ from uds_adapters.lab.training.settings import Settings
 from uds_adapters.lab.training.trainer_options import TrainerOptions
 
 SETTINGS = Settings(batch_size=8, steps=7, learning_rate=1e-3, eval_every=1)  # more steps than an epoch has
-CASES = [("full", None), pytest.param("random", None, marks=pytest.mark.slow), ("uds", None), ("uds", 2)]
-TRL_CASES = [
-    pytest.param("full", None, marks=pytest.mark.slow),
-    *CASES[1:3],
-    pytest.param("uds", 2, marks=pytest.mark.slow),
-]
+CASES = [("full", None), ("random", None), ("uds", None), ("uds", 2)]
 
 
 def once(task, policy, folder, lora_rank, steps, trainer_options=None):
@@ -56,7 +51,7 @@ def test_compare_and_train_agree_to_the_bit(task, tmp_path, policy, lora_rank):
     assert compared[2][0] > compared[2][-1] > 0
 
 
-@pytest.mark.parametrize(("policy", "lora_rank"), TRL_CASES)
+@pytest.mark.parametrize(("policy", "lora_rank"), CASES)
 def test_trl_agrees_but_for_the_rounding_of_its_fused_loss(task, tmp_path, policy, lora_rank):
     """TRL computes log-probabilities in chunks and sums them in another order; float32 keeps about seven digits."""
     pytest.importorskip("trl")

@@ -35,6 +35,7 @@ import torch
 import uds_core as uds
 from uds_adapters.lab.data.summary import Summary
 from uds_adapters.lab.demo.tiny_llama import build_model, build_tokenizer
+from uds_adapters.lab.free_memory import map_large_blocks
 from uds_adapters.lab.score import choose as choosing
 from uds_adapters.lab.score import output
 from uds_adapters.lab.score.window_store import ScoredRecords, ScoredWindow, WindowStore
@@ -122,6 +123,7 @@ def make_windows(folder: Path, records: int) -> Path:
 def choose_from(folder: Path, records: int, rounds: int) -> None:
     """Choose a tenth of the windows in `folder`, and write the table: as `uds score` does after scoring."""
     torch.set_num_threads(1)
+    map_large_blocks()
     store = WindowStore(folder, {"records": records})
     pool = store.pool(-(-records // WINDOW))
     choice = choosing.choose(uds.UDS(), pool.features, best=records // 10, rounds=rounds, in_place=True)

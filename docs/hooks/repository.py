@@ -25,6 +25,7 @@ SHOWN = {  # files of the repository that are pages of the site, whole
     "benchmarks/README.md": "benchmarks.md",
     ".github/CONTRIBUTING.md": "contributing.md",
     "benchmarks/quality/grid.md": "runs.md",
+    "benchmarks/quality/fresh.md": "runs.md",
     "benchmarks/quality/predicted.md": "runs.md",
 }
 LINK = re.compile(r"(?<=\])\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -47,3 +48,27 @@ def test_what_lies_between_other_allocations_is_given_back(monkeypatch):
     free_memory()
     assert before - resident() > 100 * 2**20
     assert all(float(x[0]) == 1.0 for x in few)
+
+
+WALK = """
+import torch
+from pathlib import Path
+from uds_adapters.lab.free_memory import map_large_blocks
+if {mapped}:
+    map_large_blocks()
+torch.ones(2**21)  # glibc raises its threshold to the largest block that was freed
+kept = []
+for _ in range(300):
+    block = torch.ones(2**18)
+    kept.append(block[:2**13] * 2)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_walk_in_large_blocks_leaves_its_results_alone():
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    commands = [[sys.executable, "-c", WALK.format(mapped=mapped)] for mapped in (True, False)]
+    kib = [int(subprocess.check_output(command, env=plain)) for command in commands]
+    assert kib[0] < kib[1] + 2**10

@@ -1,11 +1,13 @@
-"""Memory of models that are no longer used, given back to the system."""
+"""Memory that is no longer used, given back to the system."""
 
 import ctypes
 import gc
 import os
 import sys
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "map_large_blocks"]
+
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def free_memory() -> None:
@@ -15,7 +17,21 @@ def free_memory() -> None:
     Other allocators are left to themselves.
     """
     gc.collect()
-    if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        _call_glibc("malloc_trim", 0)
+
+
+def map_large_blocks() -> None:
+    """Let glibc map blocks of half a mebibyte and more on their own, so that each goes back when it is freed.
+
+    Left to itself, it soon takes them from its heap, where small results that stay split what large blocks leave: a
+    walk over a pool in blocks then grows with the pool. Where the environment says how large ones are mapped, it holds.
+    """
+    if not os.environ.keys() & {"MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}:
+        _call_glibc("mallopt", _M_MMAP_THRESHOLD, 512 * 2**10)
+
+
+def _call_glibc(name: str, *numbers: int) -> None:
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*numbers)

@@ -126,6 +126,7 @@ def _choose(
     subset: Path | None,
 ) -> dict[str, Any]:
     """Select the best records of all windows and write both files; return a summary."""
+    from ..free_memory import map_large_blocks
     from . import choose as choosing
 
     pool = parts.pool(len(every))
@@ -134,6 +135,7 @@ def _choose(
         raise LabError(pool.summary.nothing("record"))
     number = choosing.number_of(keep, int(pool.scored.sum()))
     with rated("choosing", total=min(rounds, number), unit="rounds") as progress:
+        map_large_blocks()
         choice = choosing.choose(policy, pool.features, best=number, rounds=rounds, in_place=True, progress=progress)
     about = {**parts.about, "keep": keep, "rounds": rounds}
     return _write(output, subset, pool, choice, source=source, about=about, every=every)

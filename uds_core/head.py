@@ -112,16 +112,16 @@ class Head:
 
         a_v: row v of the augmented head as it was when `since`, its rows S, were `drawn`; a'_v: as it is. The sum is an
         unbiased estimate of how the Gram matrix has changed: its error is in proportion to the change. The mean row is
-        corrected alike. What else was derived, as sketches, is derived anew. O(n width^2 + width^3) time.
+        corrected alike; sketches are derived anew. O(n width^2 + width^3) time, and O(vocab width) for each sketch.
         """
         now = self._with(weight, bias, self._offset)
         rows = now._at(since.index)
-        now._correct(self, since.values, rows)
+        now._renew(self, since.values, rows)
         if "centred" in self._memo:
             centred: Any = self._memo["centred"]
             mean = centred._offset + array_namespace(rows).mean(rows - since.values, axis=0)
             made = self._with(weight, bias, mean)
-            made._correct(centred, since.values - centred._offset, rows - mean)
+            made._renew(centred, since.values - centred._offset, rows - mean)
             now._memo["centred"] = made
         return now
 
@@ -231,10 +231,13 @@ class Head:
     def _at(self, index: Array) -> Array:
         return self._augmented(take(self.weight, index), None if self.bias is None else take(self.bias, index))
 
-    def _correct(self, made: Head, before: Array, after: Array) -> None:
-        """Store the factor of `made`, if it has one, corrected by rows that were `before` and are `after`."""
-        if "factor" in made._memo:
-            self._memo["factor"] = factors.corrected(made._memo["factor"], before, after, number=self.vocab)
+    def _renew(self, made: Head, before: Array, after: Array) -> None:
+        """Store what `made` has: its factor corrected by rows that were `before` and are `after`, sketches anew."""
+        for key, one in made._memo.items():
+            if key == "factor":
+                self._memo[key] = factors.corrected(one, before, after, number=self.vocab)
+            elif key != "centred":
+                self.projection(key)
 
     def _with(self, weight: Array, bias: Array | None, offset: Any) -> Head:
         return Head(weight, bias, self.scale, frozen=self.frozen, factor_by=self.factor_by, _offset=offset)

@@ -98,6 +98,7 @@ def test_sketches_and_what_was_not_derived_are_of_the_new_weights(backend):
     sketch(head(hidden))
     made = head.updated(*arrays[1], since=head.drawn(3))
     fresh = uds.Head(*arrays[1], factor_by="gram")
+    assert made.projection(sketch) is made.projection(sketch)
     for call in (sketch, uds.nuclear_norm, lambda logits: uds.nuclear_norm(logits.centred("row"))):
         np.testing.assert_allclose(backend.numpy(call(made(hidden))), backend.numpy(call(fresh(hidden))), rtol=1e-6)
 

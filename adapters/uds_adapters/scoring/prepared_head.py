@@ -12,7 +12,7 @@ import uds_core as uds
 __all__ = ["HEAD_TOLERANCE", "PreparedHead", "check_tolerance"]
 
 HEAD_TOLERANCE = 0.0005  # measured: docs/pages/concepts/shortcut.md
-_ROWS = 1152  # fixed rows of the vocabulary, drawn once: of a movement, and of a correction
+_ROWS = 1152  # fixed rows of the vocabulary, drawn once for movements, and once for corrections
 _REACH = 10  # corrections until a movement of so many tolerances: their error is then that of one without correction
 _SMALL = 8 * _ROWS  # a vocabulary that is prepared as fast as corrected
 _FEWEST_STEPS = 2  # that a preparation must serve to pay, at the speed at which the head moved last

@@ -8,7 +8,18 @@ import numpy as np
 import uds_core as uds
 from uds_core.glance import COUNTS
 
-__all__ = ["Guarded", "LowLoss", "Matching", "PerCost", "Spared", "Turned", "Uncertain"]
+__all__ = [
+    "Certain",
+    "Dense",
+    "Guarded",
+    "LowLoss",
+    "Matching",
+    "PerCost",
+    "Spared",
+    "Turned",
+    "Uncertain",
+    "WorthPerCost",
+]
 
 
 @uds.register("matching")
@@ -162,6 +173,61 @@ class PerCost(uds.Progress):
     def worth(self, state: Any, features: uds.Features, predicted: Any, /) -> Any:
         """(batch,) progress per token."""
         gain = uds.Progress.worth(self, state, features, predicted)
-        glance = features["glance"]
-        processed = glance[:, -COUNTS].expm1() + glance[:, 1 - COUNTS].expm1()
-        return (gain - gain.min()) / processed.clamp(min=1.0)
+        return (gain - gain.min()) / _processed(features)
+
+
+def _processed(features: uds.Features) -> Any:
+    """(batch,) all tokens, at least 1: those of the prompt and the targets, which the glance has as logarithms."""
+    glance = features["glance"]
+    return (glance[:, -COUNTS].expm1() + glance[:, 1 - COUNTS].expm1()).clamp(min=1.0)
+
+
+@uds.register("dense")
+@dataclass(frozen=True, kw_only=True)
+class Dense(uds.Random):
+    """By chance, with weights: the share of targets in the tokens that are processed, to a `power`; Gumbel top-k."""
+
+    power: float = 1.0
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Always."""
+        return True
+
+    def choose(self, state: Any, features: uds.Features, /, *, groups: Any = None) -> tuple[uds.Selection, Any]:
+        """Scores are the logarithms of weights, and noise."""
+        step = 0 if state is None else state.step
+        length = features["length"]
+        noise = np.random.default_rng([self.seed, step, 7]).gumbel(size=length.shape[0])
+        share = (length / features["size"].clamp(min=1)).clamp(min=1e-9)
+        scores = self.power * share.log() + length.new_tensor(noise)
+        indices = uds.top_k(scores, self.counted(features), budget=self.budget, groups=groups)
+        return uds.Selection(indices=indices, scores=scores), uds.Random.init(self, features)._replace(step=step + 1)
+
+
+@uds.register("worthpercost")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorthPerCost(uds.Predicted):
+    """A predicted score, which is a mean over targets, times the targets, over the tokens processed to a `power`."""
+
+    power: float = 1.0
+
+    def worth(self, state: Any, features: uds.Features, predicted: Any, /) -> Any:
+        """(batch,) score per token that is processed."""
+        score = uds.Predicted.worth(self, state, features, predicted)
+        return score * (features["length"] / _processed(features)) ** self.power
+
+
+@uds.register("certain")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certain(uds.Predicted):
+    """By chance, but the `share` of the candidates whose predicted score is lowest comes last: what is learnt."""
+
+    share: float = 0.25
+
+    def worth(self, state: Any, features: uds.Features, predicted: Any, /) -> Any:
+        """(batch,) chance; of those with a low score, less 1."""
+        score = uds.Predicted.worth(self, state, features, predicted)
+        drawn = np.random.default_rng([self.seed, state.step, 8]).random(score.shape[0])
+        low = score < score.nanquantile(self.share)
+        return (score.new_tensor(drawn) - low.to(score.dtype)).where(score.isfinite(), score)

@@ -1,0 +1,140 @@
+"""Whether a policy pays per second: its cost H, its gain G, and the seconds in which it has random's final loss.
+
+    python benchmarks/quality/paying.py pays           # prints a table of benchmarks/results/quality_pays.jsonl
+    python benchmarks/quality/paying.py pays --write   # and writes it to benchmarks/quality/pays_seconds.md
+
+All runs of a task take as many steps, on as many target tokens in each. **H**: seconds of the policy's run, scoring and
+preparation included, evaluation left out, over those of random's of the same seed. **G**: target tokens that random
+needs over those that the policy needs for the same loss, the higher one of their two final ones, read off the curve of
+held-out losses by straight lines; the learning rate of such a run is still high there, so G is on the low side where
+the policy is ahead, and on the high side where it is behind. A policy pays where G > H. **Share**: seconds until the
+policy has random's final loss over random's seconds. Means over seeds, geometric for ratios.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, geometric_mean
+from typing import Any, NamedTuple
+
+from analysis import CONTROL, Interval, compare, read
+from clock import reached
+from grid import blocks
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+Run = Mapping[str, Any]
+
+
+class Pay(NamedTuple):
+    """A policy against random, in one place of the grid."""
+
+    place: tuple[Any, ...]
+    policy: str
+    seeds: int
+    loss: Interval
+    relative: float
+    """Its final loss over random's, less 1."""
+    cost: float
+    gain: float
+    share: float | None
+    """None where a seed does not come to random's loss."""
+    processed: float
+    """Tokens that went through the model, scoring included, over random's."""
+
+
+def seconds(run: Run) -> float:
+    """Of a run, with what was prepared for it, without evaluations."""
+    return run["seconds"]["total"] + run["seconds"].get("preparation", 0.0)
+
+
+def processed(run: Run) -> float:
+    """Tokens that went through the model: forward in scoring, forward and back in training, and in preparation."""
+    tokens = run["tokens"]
+    return tokens["forwarded_for_scoring"] + tokens["forwarded_for_training"] + tokens.get("preparation", 0)
+
+
+def gain(run: Run, random: Run) -> float:
+    """G of one seed."""
+    if run["loss"] <= random["loss"]:
+        return random["steps"] / _steps(run, random["loss"])
+    return _steps(random, run["loss"]) / run["steps"]
+
+
+def share(run: Run, random: Run) -> float | None:
+    """Seconds until `run` has random's final loss over random's seconds; None where it does not come so far."""
+    found = reached(run["curve"], random["loss"])
+    return None if found is None else (found + run["seconds"].get("preparation", 0.0)) / seconds(random)
+
+
+def _steps(run: Run, loss: float) -> float:
+    """Steps at which the curve comes down to `loss`, which it does."""
+    return reached([(0, 0, step, value) for step, _, _, value in run["curve"]], loss) or run["steps"]
+
+
+def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
+    """Each policy of the grid against random, block by block; p corrected over the block."""
+    found = []
+    for block in blocks(file).values():
+        runs = read(results / f"quality_{file.stem}.jsonl", block)
+        for one in compare(runs):
+            mine, theirs = runs[one.place][one.policy], runs[one.place][CONTROL]
+            both = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+            shares = [share(*pair) for pair in both]
+            known = [value for value in shares if value is not None]
+            found.append(
+                Pay(
+                    place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
+                    relative=one.loss.mean / fmean(theirs[seed]["loss"] for seed in theirs),
+                    cost=geometric_mean([seconds(run) / seconds(random) for run, random in both]),
+                    gain=geometric_mean([gain(*pair) for pair in both]),
+                    share=geometric_mean(known) if len(known) == len(both) else None,
+                    processed=geometric_mean([processed(run) / processed(random) for run, random in both]),
+                )
+            )  # fmt: skip
+    return found
+
+
+def table(found: Sequence[Pay]) -> str:
+    """In Markdown, a table a task, the fastest first."""
+    lines = []
+    for place in dict.fromkeys(one.place for one in found):
+        here = [one for one in found if one.place == place]
+        task, condition, keep, _ = place
+        lines += [
+            f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
+            "| policy | loss against random | p | H | G | G > H | random's loss in | tokens processed |",
+            "|---|---|---|---|---|---|---|---|",
+            *map(_row, sorted(here, key=lambda one: (one.share or math.inf, one.loss.mean))),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(one: Pay) -> str:
+    width = "" if math.isinf(one.loss.half_width) else f" ± {one.loss.half_width:.3f}"
+    cells = [
+        f"`{one.policy}`", f"{one.loss.mean:+.3f}{width} ({one.relative:+.1%})", f"{one.loss.p:.2g}",
+        f"{one.cost:.2f}", f"{one.gain:.2f}", "yes" if one.gain > one.cost else "no",
+        "not reached" if one.share is None else f"{one.share:.0%} of its seconds", f"{one.processed:.2f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print; and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", help="name of the grid, such as pays")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    file = HERE / f"{options.grid}.yaml"
+    said = f"## Does it pay: runs of {file.name}\n\n{table(pays(file, options.results))}"
+    print(said)
+    if options.write:
+        (HERE / f"{options.grid}_seconds.md").write_text(said, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -221,13 +221,19 @@ class WorthPerCost(uds.Predicted):
 @uds.register("certain")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certain(uds.Predicted):
-    """By chance, but the `share` of the candidates whose predicted score is lowest comes last: what is learnt."""
+    """By chance, but the `share` of the candidates whose predicted score is lowest comes last: what is learnt.
+
+    `power`: of the weight that a sample has by the share of targets in its tokens, as in `Dense`.
+    """
 
     share: float = 0.25
+    power: float = 0.0
 
     def worth(self, state: Any, features: uds.Features, predicted: Any, /) -> Any:
-        """(batch,) chance; of those with a low score, less 1."""
+        """(batch,) place in a drawn order, from 0 to 1; of those with a low score, less 1."""
         score = uds.Predicted.worth(self, state, features, predicted)
-        drawn = np.random.default_rng([self.seed, state.step, 8]).random(score.shape[0])
+        noise = np.random.default_rng([self.seed, state.step, 8]).gumbel(size=score.shape[0])
+        weight = (features["length"] / _processed(features)).clamp(min=1e-9)
+        drawn = (self.power * weight.log() + score.new_tensor(noise)).argsort().argsort() / score.shape[0]
         low = score < score.nanquantile(self.share)
-        return (score.new_tensor(drawn) - low.to(score.dtype)).where(score.isfinite(), score)
+        return (drawn - low.to(score.dtype)).to(score.dtype).where(score.isfinite(), score)

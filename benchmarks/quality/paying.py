@@ -3,12 +3,12 @@
     python benchmarks/quality/paying.py pays           # prints a table of benchmarks/results/quality_pays.jsonl
     python benchmarks/quality/paying.py pays --write   # and writes it to benchmarks/quality/pays_seconds.md
 
-All runs of a task take as many steps, on as many target tokens in each. **H**: seconds of the policy's run, scoring and
-preparation included, evaluation left out, over those of random's of the same seed. **G**: target tokens that random
-needs over those that the policy needs for the same loss, the higher one of their two final ones, read off the curve of
-held-out losses by straight lines; the learning rate of such a run is still high there, so G is on the low side where
-the policy is ahead, and on the high side where it is behind. A policy pays where G > H. **Share**: seconds until the
-policy has random's final loss over random's seconds. Means over seeds, geometric for ratios.
+**H**: seconds for a target token of the policy's run, scoring and preparation included, evaluation left out, over those
+of random's run of the same seed. **G**: target tokens that random needs over those that the policy needs for the same
+loss, the higher one of their two final ones, read off the curves of held-out losses by straight lines; the learning
+rate of the run that is cut short is still high there, so G is nearer to 1 than it would be with schedules that end
+there. A policy pays where G > H. **Share**: seconds until the policy has random's final loss over random's seconds.
+Means over seeds, geometric for ratios.
 """
 
 import argparse
@@ -55,11 +55,15 @@ def processed(run: Run) -> float:
     return tokens["forwarded_for_scoring"] + tokens["forwarded_for_training"] + tokens.get("preparation", 0)
 
 
+def cost(run: Run, random: Run) -> float:
+    """H of one seed."""
+    return seconds(run) / run["tokens"]["trained"] * random["tokens"]["trained"] / seconds(random)
+
+
 def gain(run: Run, random: Run) -> float:
     """G of one seed."""
-    if run["loss"] <= random["loss"]:
-        return random["steps"] / _steps(run, random["loss"])
-    return _steps(random, run["loss"]) / run["steps"]
+    loss = max(run["loss"], random["loss"])
+    return _tokens(random, loss) / _tokens(run, loss)
 
 
 def share(run: Run, random: Run) -> float | None:
@@ -68,9 +72,10 @@ def share(run: Run, random: Run) -> float | None:
     return None if found is None else (found + run["seconds"].get("preparation", 0.0)) / seconds(random)
 
 
-def _steps(run: Run, loss: float) -> float:
-    """Steps at which the curve comes down to `loss`, which it does."""
-    return reached([(0, 0, step, value) for step, _, _, value in run["curve"]], loss) or run["steps"]
+def _tokens(run: Run, loss: float) -> float:
+    """Target tokens until the curve comes down to `loss`, which it does: as many in each step."""
+    steps = reached([(0, 0, step, value) for step, _, _, value in run["curve"]], loss)
+    return run["tokens"]["trained"] * (run["steps"] if steps is None else steps) / run["steps"]
 
 
 def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
@@ -87,7 +92,7 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
                 Pay(
                     place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
                     relative=one.loss.mean / fmean(theirs[seed]["loss"] for seed in theirs),
-                    cost=geometric_mean([seconds(run) / seconds(random) for run, random in both]),
+                    cost=geometric_mean([cost(*pair) for pair in both]),
                     gain=geometric_mean([gain(*pair) for pair in both]),
                     share=geometric_mean(known) if len(known) == len(both) else None,
                     processed=geometric_mean([processed(run) / processed(random) for run, random in both]),

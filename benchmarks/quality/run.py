@@ -58,7 +58,8 @@ def parse() -> argparse.Namespace:
 def one(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tuple[RunResult, dict[str, float]]:
     """Train, and measure; also the fractions of the chosen that are wrong, distinct, and wanted."""
     task, source = read(cell, block, shared=shared, folder=folder)
-    measured = ("accuracy",) if task.heldout_records[0].choices else tuple(block.get("metrics", ()))
+    by_choice = task.heldout_records[0].choices and block.get("accuracy", True)
+    measured = ("accuracy",) if by_choice else tuple(block.get("metrics", ()))
     settings = Settings(keep=cell.keep, metrics=measured, **block["training"])
     policy = spelled(cell.policy, block.get("defaults", {}))
     if cell.equal == "tokens":

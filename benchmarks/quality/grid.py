@@ -3,8 +3,9 @@
 A grid has `blocks`, each with a question, and what differs between its runs: `tasks` (each with its conditions),
 `keep`, `seeds`, `policies`, `equal`. What stands outside the blocks holds for all, and a block may say otherwise. A
 grid of one block may leave `blocks` away. A run that two blocks ask for is made once. `metrics` are measured where a
-task has no choices; where it has them, accuracy among them is, unless `accuracy` is false. `defaults` are options of policies that the grid's names
-leave out: what was the default when it was run. `weak` is the model that writes answers in the condition of that name.
+task has no choices; where it has them, accuracy among them is, unless `accuracy` is false. `defaults` are options of
+policies that the grid's names leave out: what was the default when it was run. `weak` is the model that writes
+answers in the condition of that name.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from grid import Cell, cells
 from scipy import stats
 
-__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "metric", "read"]
+__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "holm", "metric", "read"]
 
 CONTROL = "random"
 METRICS = ("accuracy", "exact_match")
@@ -102,11 +102,14 @@ def _interval(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], 
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """The losses' p, by Holm's method."""
-    order = sorted(range(len(found)), key=lambda place: found[place].loss.p)
-    worst, corrected = 0.0, list(found)
-    for rank, place in enumerate(order):
-        one = found[place]
-        worst = max(worst, min(1.0, one.loss.p * (len(order) - rank)))
-        corrected[place] = one._replace(loss=one.loss._replace(p=worst))
+    """With the losses' p for all of them together."""
+    corrected = holm([one.loss.p for one in found])
+    return [one._replace(loss=one.loss._replace(p=p)) for one, p in zip(found, corrected, strict=True)]
+
+
+def holm(found: Sequence[float]) -> list[float]:
+    """Correct each p for being one of several."""
+    corrected, worst = [1.0] * len(found), 0.0
+    for rank, place in enumerate(sorted(range(len(found)), key=found.__getitem__)):
+        worst = corrected[place] = max(worst, min(1.0, found[place] * (len(found) - rank)))
     return corrected

@@ -8,7 +8,8 @@ of random's run of the same seed. **G**: target tokens that random needs over th
 loss, the higher one of their two final ones, read off the curves of held-out losses by straight lines; the learning
 rate of the run that is cut short is still high there, so G is nearer to 1 than it would be with schedules that end
 there. A policy pays where G > H. **Share**: seconds until the policy has random's final loss over random's seconds.
-Means over seeds, geometric for ratios.
+Means over seeds, geometric for ratios; p of a share: that it is not below three quarters, from a one-sided t-test of
+its logarithms, corrected by Holm's method over the comparisons of the block.
 """
 
 import argparse
@@ -18,12 +19,16 @@ from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any, NamedTuple
 
-from analysis import CONTROL, Interval, compare, read
+from analysis import CONTROL, Interval, compare, holm, read
 from clock import reached
 from grid import blocks
+from scipy import stats
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
+GOAL = 0.75
+"""The share of random's seconds that is hoped for."""
+
 Run = Mapping[str, Any]
 
 
@@ -40,6 +45,7 @@ class Pay(NamedTuple):
     gain: float
     share: float | None
     """None where a seed does not come to random's loss."""
+    share_p: float
     processed: float
     """Tokens that went through the model, scoring included, over random's."""
 
@@ -83,22 +89,34 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
     found = []
     for block in blocks(file).values():
         runs = read(results / f"quality_{file.stem}.jsonl", block)
-        for one in compare(runs):
+        compared, here = compare(runs), []
+        for one in compared:
             mine, theirs = runs[one.place][one.policy], runs[one.place][CONTROL]
             both = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
             shares = [share(*pair) for pair in both]
             known = [value for value in shares if value is not None]
-            found.append(
+            here.append(
                 Pay(
                     place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
                     relative=one.loss.mean / fmean(theirs[seed]["loss"] for seed in theirs),
                     cost=geometric_mean([cost(*pair) for pair in both]),
                     gain=geometric_mean([gain(*pair) for pair in both]),
                     share=geometric_mean(known) if len(known) == len(both) else None,
+                    share_p=_below(GOAL, known) if len(known) == len(both) else 1.0,
                     processed=geometric_mean([processed(run) / processed(random) for run, random in both]),
                 )
             )  # fmt: skip
+        corrected = holm([one.share_p for one in here])
+        found += [one._replace(share_p=p) for one, p in zip(here, corrected, strict=True)]
     return found
+
+
+def _below(goal: float, shares: Sequence[float]) -> float:
+    """Test whether their geometric mean is below the goal: p of its being no smaller than the goal."""
+    if len(shares) < 2:
+        return 1.0
+    test: Any = stats.ttest_1samp([math.log(value / goal) for value in shares], 0.0, alternative="less")
+    return float(test.pvalue)
 
 
 def table(found: Sequence[Pay]) -> str:
@@ -109,8 +127,8 @@ def table(found: Sequence[Pay]) -> str:
         task, condition, keep, _ = place
         lines += [
             f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
-            "| policy | loss against random | p | H | G | G > H | random's loss in | tokens processed |",
-            "|---|---|---|---|---|---|---|---|",
+            "| policy | loss against random | p | H | G | G > H | random's loss in | p of < 75 % | tokens processed |",
+            "|---|---|---|---|---|---|---|---|---|",
             *map(_row, sorted(here, key=lambda one: (one.share or math.inf, one.loss.mean))),
             "",
         ]
@@ -122,7 +140,8 @@ def _row(one: Pay) -> str:
     cells = [
         f"`{one.policy}`", f"{one.loss.mean:+.3f}{width} ({one.relative:+.1%})", f"{one.loss.p:.2g}",
         f"{one.cost:.2f}", f"{one.gain:.2f}", "yes" if one.gain > one.cost else "no",
-        "not reached" if one.share is None else f"{one.share:.0%} of its seconds", f"{one.processed:.2f}",
+        "not reached" if one.share is None else f"{one.share:.0%} of its seconds",
+        "" if one.share is None else f"{one.share_p:.2g}", f"{one.processed:.2f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -21,6 +21,7 @@ import analysis  # noqa: E402
 import clock  # noqa: E402
 import conditions  # noqa: E402
 import grid  # noqa: E402
+import paying  # noqa: E402
 import tables  # noqa: E402
 import tasks  # noqa: E402
 
@@ -46,7 +47,8 @@ def test_a_grid_is_sound(file):
         for cell in cells:
             assert cell.condition in conditions.CONDITIONS
             spelled = grid.spelled(cell.policy, block.get("defaults", {}))
-            policy: Any = make_policy(spelled, keep=cell.keep, seed=cell.seed)  # raises where it cannot be
+            provided = {"target": [1, 2]} if cell.task in tasks.POOLS else {}
+            policy: Any = make_policy(spelled, keep=cell.keep, seed=cell.seed, provided=provided)  # raises if it cannot
             if cell.equal == "tokens" and cell.policy != "full":
                 assert "tokens" in {field.name for field in dataclasses.fields(policy)}
         for pair in block.get("pairs", ()):
@@ -180,6 +182,39 @@ def test_one_seed_says_nothing_of_chance():
 def test_seconds_to_a_loss(loss, seconds):
     curve = [[0, 0, 0.0, 3.0], [10, 40, 10.0, 2.0], [20, 80, 20.0, 1.0], [30, 120, 30.0, 1.2]]
     assert clock.reached(curve, loss) == (None if seconds is None else pytest.approx(seconds))
+
+
+def timed(policy, seed, losses, *, seconds, tokens=100):
+    """A run of 20 steps with three evaluations."""
+    curve = [[10 * n, 40 * n, seconds * n / 2, loss] for n, loss in enumerate(losses)]
+    spent = {"total": seconds, "preparation": 0.0}
+    counts = {"trained": tokens, "forwarded_for_scoring": 0, "forwarded_for_training": 300}
+    return run(policy, seed, losses[-1], steps=20, curve=curve, seconds=spent, tokens=counts)
+
+
+def test_a_policy_pays_where_it_gains_more_than_it_costs(tmp_path):
+    rows = [timed("random", seed, [3.0, 2.0, 1.0 + seed / 10], seconds=10) for seed in range(3)]
+    rows += [timed("uds", seed, [3.0, 1.0, 0.5], seconds=12) for seed in range(3)]  # has random's loss at half
+    rows += [timed("longest", seed, [3.0, 2.5, 2.0], seconds=5, tokens=50) for seed in range(3)]
+    (tmp_path / "quality_some.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    block = {
+        "tasks": {"gsm8k": ["clean"]},
+        "keep": [0.25],
+        "seeds": [0, 1, 2],
+        "policies": ["random", "uds", "longest"],
+    }
+    (tmp_path / "some.yaml").write_text(json.dumps({**block, "equal": "tokens"}), encoding="utf-8")
+    found = {one.policy: one for one in paying.pays(tmp_path / "some.yaml", tmp_path)}
+    uds = found["uds"]
+    assert uds.cost == pytest.approx(1.2)
+    assert uds.gain == pytest.approx(20 / ((10 * 9.5 * 9) ** (1 / 3)), rel=1e-6)  # steps 10, 9.5 and 9 of 20
+    assert uds.share == pytest.approx(1.2 / uds.gain)
+    assert uds.share_p < 0.05
+    behind = found["longest"]
+    assert behind.cost == pytest.approx(1.0)  # half of the seconds for half of the tokens
+    assert behind.gain == pytest.approx(1.0)  # random has 2.0 at half of its tokens, which are as many
+    assert (behind.share, behind.share_p) == (None, 1.0)
+    assert "| `uds` | -0.600" in paying.table(list(found.values()))
 
 
 def test_agreement_is_asked_only_where_something_is_known():

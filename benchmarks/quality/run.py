@@ -29,6 +29,7 @@ from grid import Cell, blocks, cells, spelled
 from uds_adapters.batches import IGNORE
 from uds_adapters.lab.data.encoding import Example
 from uds_adapters.lab.data.source import Source
+from uds_adapters.lab.model_paths import locate
 from uds_adapters.lab.models import quiet
 from uds_adapters.lab.training import policy_inputs
 from uds_adapters.lab.training.run import train_once
@@ -92,13 +93,19 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
         seed=block["data_seed"], weak=shared / "models" / block["weak"] if "weak" in block else None,
     )  # fmt: skip
     source = Source(
-        model=shared / "models" / block["model"],  # or an absolute path, which goes before
+        model=model_of(block["model"], shared),
         data=train, eval_data=heldout, template="{prompt}{completion}", max_length=block["max_length"],
         target=conditions.write_target(cell.task, data=shared / "data", folder=folder, seed=block["data_seed"]),
     )  # fmt: skip
     task = prepare(source, seed=cell.seed)
     beyond = prepare(replace(source, data=aside), seed=cell.seed).train if aside.stat().st_size else []
     return replace(task, aside=beyond), source
+
+
+def model_of(name: str | Path, shared: Path) -> Path:
+    """The folder of a model under `shared`, or of one that `uds` knows by its name, such as smollm2."""
+    folder = shared / "models" / name  # `name` may be an absolute path
+    return folder if folder.is_dir() else locate(str(name))
 
 
 def with_tokens(policy: str, keep: float, train: Sequence[Example], batch_size: int) -> str:

@@ -88,3 +88,11 @@ def test_training_chooses_by_the_target(model, files):
     for command, output in (("compare", "a"), ("train", "b")):
         result = uds(command, *common, "--policy", "targeted:noise=0", "--output", files / output, "--batch-size", 8)
         assert result.exit_code == 0, result.output
+
+
+def test_a_comparison_with_a_target_has_a_policy_that_uses_it(model, files):
+    common = ["compare", "--model", model, "--data", files / "pool.jsonl", "--target", files / "target.jsonl"]
+    result = uds(*common, "--output", files / "out", "--steps", 1, "--batch-size", 8)
+    assert result.exit_code == 0, result.output
+    found = json.loads((files / "out" / "results.json").read_text("utf-8"))
+    assert {row["policy"] for row in found["summary"]} == {"full", "random", "fresh:targeted", "uds"}

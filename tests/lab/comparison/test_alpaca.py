@@ -28,7 +28,7 @@ def test_an_array_of_alpaca_records_is_compared(tmp_path, monkeypatch):
     assert "72 training examples, 8 held out" in result.output
     assert "Read as alpaca. Not part of the text: the field 'id'." in " ".join(result.output.split())
     found = json.loads((tmp_path / "uds-compare" / "results.json").read_text("utf-8"))
-    assert {row["policy"] for row in found["summary"]} == {"full", "random", "uds"}
+    assert {row["policy"] for row in found["summary"]} == {"full", "random", "fresh", "uds"}
     shown = found["preview"]
     assert shown["formats"] == [{"format": "alpaca", "records": 72, "used": ["instruction", "input", "output"]}]
     by_line = {f"alpaca.json:{6 * n + 2}": one for n, one in enumerate(records)}

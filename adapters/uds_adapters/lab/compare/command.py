@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 from ..console import options
-from ..console.options import MODEL, Jobs, Json, Output, Overwrite, Policies, Seed, Seeds, grouped, located, training
+from ..console.options import (
+    MODEL,
+    Jobs,
+    Json,
+    Output,
+    Overwrite,
+    Seed,
+    Seeds,
+    grouped,
+    located,
+    policy_names,
+    training,
+)
 from ..console.terminal import hint_at_allocator, telling
 from ..data.source import Source
 from ..locks import locked_folder
@@ -15,11 +27,16 @@ from ..training.settings import Settings
 
 __all__ = ["compare"]
 
+_POLICIES = ("full", "random", "fresh", "uds")
+_TARGETED = "fresh:targeted"
+
 
 @grouped(source=options.source, settings=options.settings)
 def compare(
     *,
-    policies: Policies = ["full", "random", "uds"],  # noqa: B006 - typer copies it
+    policies: Annotated[
+        list[str] | None, policy_names(show_default=f"{', '.join(_POLICIES)}; with --target {_TARGETED} for fresh")
+    ] = None,
     source: Source,
     settings: Settings,
     seeds: Seeds = 1,
@@ -47,9 +64,9 @@ def compare(
 ) -> None:
     r"""Fine-tune one model with several policies and seeds; write results.json and report.html.
 
-    Each policy chooses from the same candidates, and its cost is measured. The verdict says which policies are better
-    than random selection, by how much, and at which equal budget. After Ctrl-C the same command resumes: finished runs
-    are not repeated.
+    Each policy chooses from the same candidates, and its cost is measured. The verdict says which policies are
+    better than random selection, by how much, at which equal budget, and what to train with. After Ctrl-C the
+    same command resumes: finished runs are not repeated.
 
     Examples
     --------
@@ -67,6 +84,7 @@ def compare(
     from ..training.task import prepare
 
     with telling(machine=json) as tell, locked_folder(output):
+        policies = policies or [_TARGETED if name == "fresh" and source.target else name for name in _POLICIES]
         every = range(seed, seed + seeds)
         reference = None if reference_model is None else located(reference_model)
         settings, number = side_by_side(settings, jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .advice import advice
 from .statistics import Comparison, Summary
 
 __all__ = ["verdict"]
@@ -13,7 +14,7 @@ _IN = {"loss": "", "accuracy": "In accuracy, ", "exact_match": "In exact matches
 
 
 def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -> str:
-    """Return sentences on the lowest loss, on each policy against random, and on differences that are not clear.
+    """Return sentences on the lowest loss, each policy against random, differences that are not clear, what to take.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def verdict(summaries: Sequence[Summary], found: Sequence[Comparison] = (), /) -
         said.append(_counted(compared[_SENTENCES:], found))
     if found and found[0].seeds == 1:
         said.append("That is one seed: what another would give is not known, so none is called better.")
-    return " ".join([*said, *_predictions(ranked)])
+    return " ".join(filter(None, [*said, *_predictions(ranked), advice(measured, found)]))
 
 
 def _predictions(summaries: Sequence[Summary]) -> list[str]:

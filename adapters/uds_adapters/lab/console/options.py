@@ -32,7 +32,6 @@ __all__ = [
     "Json",
     "Output",
     "Overwrite",
-    "Policies",
     "Seed",
     "Seeds",
     "grouped",
@@ -75,7 +74,6 @@ policy_names = functools.partial(
     "--policy",
     panel="Policy",
 )
-Policies = Annotated[list[str], policy_names()]
 Output = Annotated[Path, output("Folder for the results; a run with the same options is resumed there.")]
 Overwrite = Annotated[bool, output("Start again, even if the folder holds files.", "--overwrite")]
 Jobs = Annotated[

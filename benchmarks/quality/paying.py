@@ -146,6 +146,11 @@ def _row(one: Pay) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def text(file: Path, results: Path = RESULTS) -> str:
+    """All blocks of the grid in `file` that have runs, in Markdown."""
+    return f"## Costs and gains of {file.name}\n\n{table(pays(file, results))}"
+
+
 def main() -> None:
     """Print; and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,7 +159,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     file = HERE / f"{options.grid}.yaml"
-    said = f"## Does it pay: runs of {file.name}\n\n{table(pays(file, options.results))}"
+    said = text(file, options.results)
     print(said)
     if options.write:
         (HERE / f"{options.grid}_seconds.md").write_text(said, encoding="utf-8")

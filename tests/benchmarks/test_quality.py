@@ -230,3 +230,9 @@ def test_agreement_is_asked_only_where_something_is_known():
 @pytest.mark.parametrize("file", [f for f in GRIDS if f.with_suffix(".md").is_file()], ids=lambda file: file.stem)
 def test_committed_tables_are_those_of_the_committed_runs(file):
     assert file.with_suffix(".md").read_text(encoding="utf-8") == tables.text(file, RESULTS)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*_seconds.md")), ids=lambda file: file.stem)
+def test_committed_costs_are_those_of_the_committed_runs(file):
+    grid_of = file.with_name(f"{file.stem.removesuffix('_seconds')}.yaml")
+    assert file.read_text(encoding="utf-8") == paying.text(grid_of, RESULTS)

@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
         "--model", type=Path, help="folder of another model than the grid names; its runs have a file of their own"
     )
     parser.add_argument("--block", action="append", help="only this one; again for more")
+    parser.add_argument("--task", action="append", help="only this one; again for more")
     parser.add_argument("--part", default="1/1", help="every so many-th run, such as 1/2 and 2/2")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args()
@@ -161,7 +162,8 @@ def wanted(options: argparse.Namespace) -> list[tuple[Cell, dict[str, Any]]]:
         if options.block is None or name in options.block:
             model = options.model.resolve() if options.model else block["model"]
             for cell in cells(block):
-                found.setdefault(cell, {**block, "model": model})
+                if options.task is None or cell.task in options.task:
+                    found.setdefault(cell, {**block, "model": model})
     part, parts = map(int, options.part.split("/"))
     return list(found.items())[part - 1 :: parts]
 

@@ -3,13 +3,14 @@
     python benchmarks/quality/paying.py pays           # prints a table of benchmarks/results/quality_pays.jsonl
     python benchmarks/quality/paying.py pays --write   # and writes it to benchmarks/quality/pays_seconds.md
 
-**H**: seconds for a target token of the policy's run, scoring and preparation included, evaluation left out, over those
-of random's run of the same seed. **G**: target tokens that random needs over those that the policy needs for the same
-loss, the higher one of their two final ones, read off the curves of held-out losses by straight lines; the learning
-rate of the run that is cut short is still high there, so G is nearer to 1 than it would be with schedules that end
-there. A policy pays where G > H. **Share**: seconds until the policy has random's final loss over random's seconds.
-Means over seeds, geometric for ratios; p of a share: that it is not below three quarters, from a one-sided t-test of
-its logarithms, corrected by Holm's method over the comparisons of the block.
+**H**: seconds for a target token of the policy's run, scoring and preparation included, evaluation left out, over
+those of random's run of the same seed. **G**: target tokens that random needs over those that the policy needs for
+the same loss, the higher one of their two final ones, read off the curves of held-out losses by straight lines; the
+learning rate of the run that is cut short is still high there, so G is nearer to 1 than it would be with schedules
+that end there. A policy pays where G > H. **Share**: seconds until the policy has random's final loss over random's
+seconds; and over those until random itself first had it, which is sooner where its loss rose again. Means over seeds,
+geometric for ratios; p of a share: that it is not below three quarters, from a one-sided t-test of its logarithms,
+corrected by Holm's method over the comparisons of the block.
 """
 
 import argparse
@@ -46,6 +47,8 @@ class Pay(NamedTuple):
     share: float | None
     """None where a seed does not come to random's loss."""
     share_p: float
+    first: float | None
+    """As `share`, over the seconds until random itself first had that loss."""
     processed: float
     """Tokens that went through the model, scoring included, over random's."""
 
@@ -78,6 +81,12 @@ def share(run: Run, random: Run) -> float | None:
     return None if found is None else (found + run["seconds"].get("preparation", 0.0)) / seconds(random)
 
 
+def first(run: Run, random: Run) -> float | None:
+    """Seconds until `run` has random's final loss over those until random first had it."""
+    mine, theirs = share(run, random), share(random, random)
+    return None if mine is None or not theirs else mine / theirs
+
+
 def _tokens(run: Run, loss: float) -> float:
     """Target tokens until the curve comes down to `loss`, which it does: as many in each step."""
     steps = reached([(0, 0, step, value) for step, _, _, value in run["curve"]], loss)
@@ -93,8 +102,8 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
         for one in compared:
             mine, theirs = runs[one.place][one.policy], runs[one.place][CONTROL]
             both = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
-            shares = [share(*pair) for pair in both]
-            known = [value for value in shares if value is not None]
+            known = [value for pair in both if (value := share(*pair)) is not None]
+            firsts = [value for pair in both if (value := first(*pair)) is not None]
             here.append(
                 Pay(
                     place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
@@ -103,6 +112,7 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
                     gain=geometric_mean([gain(*pair) for pair in both]),
                     share=geometric_mean(known) if len(known) == len(both) else None,
                     share_p=_below(GOAL, known) if len(known) == len(both) else 1.0,
+                    first=geometric_mean(firsts) if len(firsts) == len(both) else None,
                     processed=geometric_mean([processed(run) / processed(random) for run, random in both]),
                 )
             )  # fmt: skip
@@ -127,8 +137,9 @@ def table(found: Sequence[Pay]) -> str:
         task, condition, keep, _ = place
         lines += [
             f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
-            "| policy | loss against random | p | H | G | G > H | random's loss in | p of < 75 % | tokens processed |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| policy | loss against random | p | H | G | G > H | random's loss in, of its seconds | p of < 75 % "
+            "| of those until it first had it | tokens processed |",
+            "|---|---|---|---|---|---|---|---|---|---|",
             *map(_row, sorted(here, key=lambda one: (one.share or math.inf, one.loss.mean))),
             "",
         ]
@@ -140,8 +151,9 @@ def _row(one: Pay) -> str:
     cells = [
         f"`{one.policy}`", f"{one.loss.mean:+.3f}{width} ({one.relative:+.1%})", f"{one.loss.p:.2g}",
         f"{one.cost:.2f}", f"{one.gain:.2f}", "yes" if one.gain > one.cost else "no",
-        "not reached" if one.share is None else f"{one.share:.0%} of its seconds",
-        "" if one.share is None else f"{one.share_p:.2g}", f"{one.processed:.2f}",
+        "not reached" if one.share is None else f"{one.share:.0%}",
+        "" if one.share is None else f"{one.share_p:.2g}", "" if one.first is None else f"{one.first:.0%}",
+        f"{one.processed:.2f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -95,4 +95,4 @@ def test_a_comparison_with_a_target_has_a_policy_that_uses_it(model, files):
     result = uds(*common, "--output", files / "out", "--steps", 1, "--batch-size", 8)
     assert result.exit_code == 0, result.output
     found = json.loads((files / "out" / "results.json").read_text("utf-8"))
-    assert {row["policy"] for row in found["summary"]} == {"full", "random", "fresh:targeted", "uds"}
+    assert {row["policy"] for row in found["summary"]} == {"full", "random", "targeted", "uds"}

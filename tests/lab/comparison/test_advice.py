@@ -35,7 +35,7 @@ def test_random_where_nothing_is_better(others):
 
 
 def test_with_a_target_its_policy_comes_first():
-    assert "take fresh:targeted" in said(("fresh", 0.0, 0.01, 10.0), ("fresh:targeted", 0.0, 0.01, 10.0))
+    assert "take targeted" in said(("fresh", 0.0, 0.01, 10.0), ("targeted", 0.0, 0.01, 10.0))
 
 
 def test_nothing_is_advised_of_one_seed_or_without_random_or_seconds():

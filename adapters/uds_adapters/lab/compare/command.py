@@ -28,7 +28,7 @@ from ..training.settings import Settings
 __all__ = ["compare"]
 
 _POLICIES = ("full", "random", "fresh", "uds")
-_TARGETED = "fresh:targeted"
+_TARGETED = "targeted"
 
 
 @grouped(source=options.source, settings=options.settings)

@@ -137,13 +137,18 @@ def table(found: Sequence[Pay]) -> str:
         task, condition, keep, _ = place
         lines += [
             f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
-            "| policy | loss against random | p | H | G | G > H | random's loss in, of its seconds | p of < 75 % "
-            "| of those until it first had it | tokens processed |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            f"| {' | '.join(_HEAD)} |",
+            "|---" * len(_HEAD) + "|",
             *map(_row, sorted(here, key=lambda one: (one.share or math.inf, one.loss.mean))),
             "",
         ]
     return "\n".join(lines)
+
+
+_HEAD = (
+    *("policy", "loss against random", "p", "H", "G", "G > H", "random's loss in, of its seconds", "p of < 75 %"),
+    *("of those until it first had it", "tokens processed"),
+)
 
 
 def _row(one: Pay) -> str:

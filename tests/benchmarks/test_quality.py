@@ -228,6 +228,16 @@ def test_agreement_is_asked_only_where_something_is_known():
     assert agree.matched(above, []) == []
 
 
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("study*.yaml")), ids=lambda file: file.stem)
+def test_a_small_grid_is_part_of_the_one_that_it_agrees_with_on_other_seeds(file):
+    (block,) = grid.blocks(file).values()
+    other = block["agrees_with"]
+    theirs = list(grid.cells(grid.blocks(FOLDER / f"{other['grid']}.yaml")[other["block"]]))
+    mine = list(grid.cells(block))
+    assert {(cell.place, cell.policy) for cell in mine} <= {(cell.place, cell.policy) for cell in theirs}
+    assert not {cell.seed for cell in mine} & {cell.seed for cell in theirs}
+
+
 @pytest.mark.parametrize("file", [f for f in GRIDS if f.with_suffix(".md").is_file()], ids=lambda file: file.stem)
 def test_committed_tables_are_those_of_the_committed_runs(file):
     assert file.with_suffix(".md").read_text(encoding="utf-8") == tables.text(file, RESULTS)

@@ -76,7 +76,9 @@ def over_steps(shape: argparse.Namespace, weight: torch.Tensor, policy: uds.UDS,
             weight.grad = gradient.T @ flat / len(flat)
             del gradient
             optimizer.step()
-        hidden = (torch.randn(shape.batch, shape.time, shape.width, generator=generator) + common).to(shape.device)
+        hidden = (torch.randn(shape.batch, shape.time, shape.width, generator=generator) + common).to(
+            shape.device, weight.dtype
+        )
         seconds += measure.once(examine)
     exact = policy.examine(uds.Candidates(uds.Head(weight.detach(), frozen=False)(hidden)))["utility"]
     error = float((features["utility"] / exact - 1).abs().max())

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from grid import Cell, cells
 from scipy import stats
 
-__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "holm", "metric", "read"]
+__all__ = ["CONTROL", "Comparison", "Interval", "Runs", "compare", "holm", "interval", "metric", "read"]
 
 CONTROL = "random"
 METRICS = ("accuracy", "exact_match")
@@ -86,19 +86,20 @@ def compare(runs: Runs, pairs: Sequence[Sequence[str]] = ()) -> list[Comparison]
             seeds = sorted(policies.get(left, {}).keys() & policies.get(right, {}).keys())
             if seeds:
                 mine, theirs = ([policies[name][seed] for seed in seeds] for name in (left, right))
-                loss, name = _interval(mine, theirs, "loss"), metric(mine + theirs)
-                answers = None if name is None else _interval(mine, theirs, name)
+                loss, name = interval(mine, theirs, "loss"), metric(mine + theirs)
+                answers = None if name is None else interval(mine, theirs, name)
                 found.append(Comparison(place, left, right, len(seeds), loss, answers))
     return _corrected(found)
 
 
-def _interval(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], name: str) -> Interval:
+def interval(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], name: str) -> Interval:
+    """The differences in `name` between runs of the same seeds, in their order."""
     values = [a[name] - b[name] for a, b in zip(mine, theirs, strict=True)]
     if len(values) < 2 or len(set(values)) == 1:
         return Interval(fmean(values), float("inf"), 1.0)
     test: Any = stats.ttest_1samp(values, 0.0)
-    interval = test.confidence_interval()
-    return Interval(fmean(values), float(interval.high - interval.low) / 2, float(test.pvalue))
+    bounds = test.confidence_interval()
+    return Interval(fmean(values), float(bounds.high - bounds.low) / 2, float(test.pvalue))
 
 
 def _corrected(found: Sequence[Comparison]) -> list[Comparison]:

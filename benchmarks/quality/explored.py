@@ -185,7 +185,7 @@ def _processed(features: uds.Features) -> Any:
 @uds.register("dense")
 @dataclass(frozen=True, kw_only=True)
 class Dense(uds.Random):
-    """By chance, with weights: the share of targets in the tokens that are processed, to a `power`; Gumbel top-k."""
+    """At random, with weights: the fraction of targets in the tokens processed, to a `power`; Gumbel top-k."""
 
     power: float = 1.0
 
@@ -221,9 +221,9 @@ class WorthPerCost(uds.Predicted):
 @uds.register("certain")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certain(uds.Predicted):
-    """By chance, but the `share` of the candidates whose predicted score is lowest comes last: what is learnt.
+    """At random, but the `share` of the candidates whose predicted score is lowest comes last: what is learnt.
 
-    `power`: of the weight that a sample has by the share of targets in its tokens, as in `Dense`.
+    `power`: of the weight that a sample has by the fraction of targets in its tokens, as in `Dense`.
     """
 
     share: float = 0.25

@@ -25,14 +25,13 @@ from typing import Any
 
 import torch
 import transformers
-from analysis import holm
-from scipy import stats
+from analysis import holm, interval
+from generation import Continuation, continued
 from tasks import read_mmlu
 
 from uds_adapters.lab.data.encoding import Collator, pad_id
 from uds_adapters.lab.model_paths import locate
 from uds_adapters.lab.models import load_model, load_tokenizer, quiet, with_lora
-from uds_adapters.scoring.scorer import evaluating
 from uds_adapters.transformers import UDSTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -113,29 +112,7 @@ class Counting(UDSTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
 
-def answers(
-    model: Any, records: Sequence[dict[str, str]], tokenizer: Any, *, batch: int = 32
-) -> list[tuple[str, bool]]:
-    """Greedy continuations of the prompts, and whether the model ended them."""
-    found: list[tuple[str, bool]] = [("", False)] * len(records)
-    prompts = [tokenizer(record["prompt"]).input_ids for record in records]
-    order = sorted(range(len(records)), key=lambda place: len(prompts[place]))
-    end = tokenizer.eos_token_id
-    with evaluating(model), torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for start in range(0, len(order), batch):
-            here = order[start : start + batch]
-            width = max(len(prompts[place]) for place in here)
-            ids = torch.tensor([[end] * (width - len(prompts[p])) + prompts[p] for p in here])
-            mask = torch.tensor([[0] * (width - len(prompts[p])) + [1] * len(prompts[p]) for p in here])
-            made = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False, pad_token_id=end
-            )[:, width:]
-            for place, row in zip(here, made, strict=True):
-                found[place] = tokenizer.decode(row, skip_special_tokens=True), bool((row == end).any())
-    return found
-
-
-def measured(records: Sequence[dict[str, str]], texts: Sequence[tuple[str, bool]]) -> dict[str, float]:
+def measured(records: Sequence[dict[str, str]], texts: Sequence[Continuation]) -> dict[str, float]:
     """Fractions of the answers; `named`: how many of the four numbers an answer holds, on average."""
     rows = []
     for record, (text, ended) in zip(records, texts, strict=True):
@@ -179,7 +156,10 @@ def runs(options: argparse.Namespace) -> None:
                 else:
                     text = spec(policy, seed, known)
                     model, took = train(text, seed, encoded, options=options, tokenizer=tokenizer)
-                row = {"policy": policy, "seed": seed, **took, **measured(asked, answers(model, asked, tokenizer))}
+                prompts = [record["prompt"] for record in asked]
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    written = continued(model, tokenizer, prompts, tokens=TOKENS, batch=32)
+                row = {"policy": policy, "seed": seed, **took, **measured(asked, written)}
                 known[policy, seed] = row
                 with options.results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
@@ -200,22 +180,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         shown = [f"{mean['samples']:.0f}", f"{mean['tokens']:,.0f}", *(f"{mean[key]:.3f}" for key in MEASURES)]
         lines.append(f"| `{name}` | {' | '.join(shown)} |")
     lines += ["", "| `reference` less | loose | first | strict |", "|---|---|---|---|"]
-    pairs = [(name, key) for name in POLICIES[1:] for key in MEASURES[:3]]
-    differences = {
-        (name, key): [by["reference"][seed][key] - by[name][seed][key] for seed in seeds] for name, key in pairs
-    }
-    p = dict(zip(pairs, holm([_p(differences[pair]) for pair in pairs]), strict=True))
+    runs = {name: [by[name][seed] for seed in seeds] for name in POLICIES}
+    found = {(name, key): interval(runs["reference"], runs[name], key) for name in POLICIES[1:] for key in MEASURES[:3]}
+    p = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
     for name in POLICIES[1:]:
-        shown = [f"{fmean(differences[name, key]):+.3f} (p = {p[name, key]:.2g})" for key in MEASURES[:3]]
+        shown = [f"{found[name, key].mean:+.3f} (p = {p[name, key]:.2g})" for key in MEASURES[:3]]
         lines.append(f"| `{name}` | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
-
-
-def _p(values: Sequence[float]) -> float:
-    if len(values) < 2 or len(set(values)) == 1:
-        return 1.0
-    test: Any = stats.ttest_1samp(values, 0.0)
-    return float(test.pvalue)
 
 
 def main() -> None:

@@ -7,9 +7,9 @@
 those of random's run of the same seed. **G**: target tokens that random needs over those that the policy needs for
 the same loss, the higher one of their two final ones, read off the curves of held-out losses by straight lines; the
 learning rate of the run that is cut short is still high there, so G is nearer to 1 than it would be with schedules
-that end there. A policy pays where G > H. **Share**: seconds until the policy has random's final loss over random's
+that end there. A policy pays where G > H. **Fraction**: seconds until the policy has random's final loss over random's
 seconds; and over those until random itself first had it, which is sooner where its loss rose again. Means over seeds,
-geometric for ratios; p of a share: that it is not below three quarters, from a one-sided t-test of its logarithms,
+geometric for ratios; p of a fraction: that it is not below three quarters, from a one-sided t-test of its logarithms,
 corrected by Holm's method over the comparisons of the block.
 """
 
@@ -28,7 +28,7 @@ from scipy import stats
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 GOAL = 0.75
-"""The share of random's seconds that is hoped for."""
+"""The fraction of random's seconds that is hoped for."""
 
 Run = Mapping[str, Any]
 
@@ -44,11 +44,11 @@ class Pay(NamedTuple):
     """Its final loss over random's, less 1."""
     cost: float
     gain: float
-    share: float | None
+    fraction: float | None
     """None where a seed does not come to random's loss."""
-    share_p: float
+    fraction_p: float
     first: float | None
-    """As `share`, over the seconds until random itself first had that loss."""
+    """As `fraction`, over the seconds until random itself first had that loss."""
     processed: float
     """Tokens that went through the model, scoring included, over random's."""
 
@@ -75,7 +75,7 @@ def gain(run: Run, random: Run) -> float:
     return _tokens(random, loss) / _tokens(run, loss)
 
 
-def share(run: Run, random: Run) -> float | None:
+def fraction(run: Run, random: Run) -> float | None:
     """Seconds until `run` has random's final loss over random's seconds; None where it does not come so far."""
     found = reached(run["curve"], random["loss"])
     return None if found is None else (found + run["seconds"].get("preparation", 0.0)) / seconds(random)
@@ -83,7 +83,7 @@ def share(run: Run, random: Run) -> float | None:
 
 def first(run: Run, random: Run) -> float | None:
     """Seconds until `run` has random's final loss over those until random first had it."""
-    mine, theirs = share(run, random), share(random, random)
+    mine, theirs = fraction(run, random), fraction(random, random)
     return None if mine is None or not theirs else mine / theirs
 
 
@@ -102,7 +102,7 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
         for one in compared:
             mine, theirs = runs[one.place][one.policy], runs[one.place][CONTROL]
             both = [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
-            known = [value for pair in both if (value := share(*pair)) is not None]
+            known = [value for pair in both if (value := fraction(*pair)) is not None]
             firsts = [value for pair in both if (value := first(*pair)) is not None]
             here.append(
                 Pay(
@@ -110,22 +110,22 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
                     relative=one.loss.mean / fmean(theirs[seed]["loss"] for seed in theirs),
                     cost=geometric_mean([cost(*pair) for pair in both]),
                     gain=geometric_mean([gain(*pair) for pair in both]),
-                    share=geometric_mean(known) if len(known) == len(both) else None,
-                    share_p=_below(GOAL, known) if len(known) == len(both) else 1.0,
+                    fraction=geometric_mean(known) if len(known) == len(both) else None,
+                    fraction_p=_below(GOAL, known) if len(known) == len(both) else 1.0,
                     first=geometric_mean(firsts) if len(firsts) == len(both) else None,
                     processed=geometric_mean([processed(run) / processed(random) for run, random in both]),
                 )
             )  # fmt: skip
-        corrected = holm([one.share_p for one in here])
-        found += [one._replace(share_p=p) for one, p in zip(here, corrected, strict=True)]
+        corrected = holm([one.fraction_p for one in here])
+        found += [one._replace(fraction_p=p) for one, p in zip(here, corrected, strict=True)]
     return found
 
 
-def _below(goal: float, shares: Sequence[float]) -> float:
+def _below(goal: float, fractions: Sequence[float]) -> float:
     """Test whether their geometric mean is below the goal: p of its being no smaller than the goal."""
-    if len(shares) < 2:
+    if len(fractions) < 2:
         return 1.0
-    test: Any = stats.ttest_1samp([math.log(value / goal) for value in shares], 0.0, alternative="less")
+    test: Any = stats.ttest_1samp([math.log(value / goal) for value in fractions], 0.0, alternative="less")
     return float(test.pvalue)
 
 
@@ -139,7 +139,7 @@ def table(found: Sequence[Pay]) -> str:
             f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
             f"| {' | '.join(_HEAD)} |",
             "|---" * len(_HEAD) + "|",
-            *map(_row, sorted(here, key=lambda one: (one.share or math.inf, one.loss.mean))),
+            *map(_row, sorted(here, key=lambda one: (one.fraction or math.inf, one.loss.mean))),
             "",
         ]
     return "\n".join(lines)
@@ -156,8 +156,8 @@ def _row(one: Pay) -> str:
     cells = [
         f"`{one.policy}`", f"{one.loss.mean:+.3f}{width} ({one.relative:+.1%})", f"{one.loss.p:.2g}",
         f"{one.cost:.2f}", f"{one.gain:.2f}", "yes" if one.gain > one.cost else "no",
-        "not reached" if one.share is None else f"{one.share:.0%}",
-        "" if one.share is None else f"{one.share_p:.2g}", "" if one.first is None else f"{one.first:.0%}",
+        "not reached" if one.fraction is None else f"{one.fraction:.0%}",
+        "" if one.fraction is None else f"{one.fraction_p:.2g}", "" if one.first is None else f"{one.first:.0%}",
         f"{one.processed:.2f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"

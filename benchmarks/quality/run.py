@@ -91,7 +91,7 @@ def read(cell: Cell, block: dict[str, Any], *, shared: Path, folder: Path) -> tu
     """The task; what is set aside for policies that need it are records beyond those of training."""
     train, heldout, aside = conditions.write(
         cell.task, cell.condition, data=shared / "data", folder=folder, train=block["train"], heldout=block["heldout"],
-        seed=block["data_seed"], weak=shared / "models" / block["weak"] if "weak" in block else None,
+        seed=block["data_seed"], weak=model_of(block["weak"], shared) if "weak" in block else None,
     )  # fmt: skip
     source = Source(
         model=model_of(block["model"], shared),
@@ -110,7 +110,7 @@ def model_of(name: str | Path, shared: Path) -> Path:
 
 
 def with_tokens(policy: str, keep: float, train: Sequence[Example], batch_size: int) -> str:
-    """The policy with a budget of tokens a step: what chance would train on in a share `keep` of the samples.
+    """The policy with a budget of tokens a step: those of a random fraction `keep` of the samples.
 
     So all policies take as many steps, from the same candidates, and train on as many tokens in each.
     """

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+from generation import continued
 from tasks import Record
 
 from uds_adapters.lab.models import load_model, load_tokenizer, quiet
@@ -12,7 +12,6 @@ from uds_adapters.lab.models import load_model, load_tokenizer, quiet
 __all__ = ["FRACTION", "answered"]
 
 FRACTION = 0.3
-_BATCH = 16
 _TOKENS = 48  # of an answer; one ends with its first line
 
 
@@ -27,22 +26,8 @@ def answered(records: Sequence[Record], rng: random.Random, *, model: Path) -> I
 
 def _answers(prompts: Sequence[str], folder: Path) -> list[str]:
     with quiet():
-        model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
-    end, texts = tokenizer.eos_token_id, [""] * len(prompts)
-    encoded = [tokenizer(prompt).input_ids for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    for start in range(0, len(order), _BATCH):
-        here = order[start : start + _BATCH]
-        width = max(len(encoded[i]) for i in here)
-        ids = torch.tensor([[end] * (width - len(encoded[i])) + encoded[i] for i in here])
-        mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in here])
-        with torch.inference_mode():
-            made = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=_TOKENS, do_sample=False, pad_token_id=end
-            )
-        for i, row in zip(here, made[:, width:], strict=True):
-            texts[i] = _first_line(tokenizer.decode(row, skip_special_tokens=True))
-    return texts
+        model, tokenizer = load_model(folder), load_tokenizer(folder)
+    return [_first_line(one.text) for one in continued(model, tokenizer, prompts, tokens=_TOKENS)]
 
 
 def _first_line(text: str) -> str:

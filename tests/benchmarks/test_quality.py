@@ -208,13 +208,13 @@ def test_a_policy_pays_where_it_gains_more_than_it_costs(tmp_path):
     uds = found["uds"]
     assert uds.cost == pytest.approx(1.2)
     assert uds.gain == pytest.approx(20 / ((10 * 9.5 * 9) ** (1 / 3)), rel=1e-6)  # steps 10, 9.5 and 9 of 20
-    assert uds.share == pytest.approx(1.2 / uds.gain)
-    assert uds.share_p < 0.05
-    assert uds.first == pytest.approx(uds.share)  # random comes down to its final loss at its end
+    assert uds.fraction == pytest.approx(1.2 / uds.gain)
+    assert uds.fraction_p < 0.05
+    assert uds.first == pytest.approx(uds.fraction)  # random comes down to its final loss at its end
     behind = found["longest"]
     assert behind.cost == pytest.approx(1.0)  # half of the seconds for half of the tokens
     assert behind.gain == pytest.approx(1.0)  # random has 2.0 at half of its tokens, which are as many
-    assert (behind.share, behind.share_p) == (None, 1.0)
+    assert (behind.fraction, behind.fraction_p) == (None, 1.0)
     assert "| `uds` | -0.600" in paying.table(list(found.values()))
 
 

@@ -36,6 +36,7 @@ Run = Mapping[str, Any]
 class Pay(NamedTuple):
     """A policy against random, in one place of the grid."""
 
+    block: str
     place: tuple[Any, ...]
     policy: str
     seeds: int
@@ -96,7 +97,7 @@ def _tokens(run: Run, loss: float) -> float:
 def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
     """Each policy of the grid against random, block by block; p corrected over the block."""
     found = []
-    for block in blocks(file).values():
+    for name, block in blocks(file).items():
         runs = read(results / f"quality_{file.stem}.jsonl", block)
         compared, here = compare(runs), []
         for one in compared:
@@ -106,7 +107,7 @@ def pays(file: Path, results: Path = RESULTS) -> list[Pay]:
             firsts = [value for pair in both if (value := first(*pair)) is not None]
             here.append(
                 Pay(
-                    place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
+                    block=name, place=one.place, policy=one.policy, seeds=len(both), loss=one.loss,
                     relative=one.loss.mean / fmean(theirs[seed]["loss"] for seed in theirs),
                     cost=geometric_mean([cost(*pair) for pair in both]),
                     gain=geometric_mean([gain(*pair) for pair in both]),
@@ -130,13 +131,13 @@ def _below(goal: float, fractions: Sequence[float]) -> float:
 
 
 def table(found: Sequence[Pay]) -> str:
-    """In Markdown, a table a task, the fastest first."""
+    """In Markdown, a table for each task of a block, the fastest first."""
     lines = []
-    for place in dict.fromkeys(one.place for one in found):
-        here = [one for one in found if one.place == place]
+    for block, place in dict.fromkeys((one.block, one.place) for one in found):
+        here = [one for one in found if (one.block, one.place) == (block, place)]
         task, condition, keep, _ = place
         lines += [
-            f"#### {task}, {condition}, keep {keep:g}, {max(one.seeds for one in here)} seeds\n",
+            f"#### {block}: {task}, {condition}, keep {keep:g}, {here[0].seeds} seeds\n",
             f"| {' | '.join(_HEAD)} |",
             "|---" * len(_HEAD) + "|",
             *map(_row, sorted(here, key=lambda one: (one.fraction or math.inf, one.loss.mean))),

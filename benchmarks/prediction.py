@@ -2,6 +2,7 @@
 
     python benchmarks/prediction.py                                # all tasks and scores, prints a table
     python benchmarks/prediction.py --task scienceqa --score entropy --write   # and keeps it in results/prediction.json
+    python benchmarks/prediction.py --explore 1    # all choices random, so that the labels are those of usual samples
 
 Each row is a training of its own by `Predicted`: 10 exact choices, then choices by prediction, taught by the training
 pass. After the last step, exact and predicted scores of samples that were not candidates are compared: Spearman's rank
@@ -39,6 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--keep", type=float, default=0.25)
     parser.add_argument("--held", type=int, default=600, help="samples that are compared")
+    parser.add_argument("--explore", type=float, default=0.25, help="fraction of what is kept that is drawn at random")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
@@ -85,7 +87,7 @@ def row(task: str, score: str, options: argparse.Namespace) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     examples = encoded(task, tokenizer, options)
     held, examples = examples[: options.held], examples[options.held :]
-    policy: Any = uds.Predicted(SCORES[score], keep=options.keep, least_correlation=-1.0)
+    policy: Any = uds.Predicted(SCORES[score], keep=options.keep, explore=options.explore, least_correlation=-1.0)
     select = BatchSelector(model, policy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.0)
     began = time.perf_counter()
@@ -149,14 +151,15 @@ def main() -> None:
                 f"{found['seconds']:8.1f}",
                 flush=True,
             )
-    names = ("model", "steps", "batch", "keep", "held", "rate", "length", "seed", "threads")
+    names = ("model", "steps", "batch", "keep", "explore", "held", "rate", "length", "seed", "threads")
     settings = {name: getattr(options, name) for name in names}
     result = {"benchmark": "prediction", "settings": settings, "rows": rows, **measure.surroundings("cpu")}
     print("\n" + json.dumps(result))
     if options.write:
         file = measure.results("prediction", "cpu")
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        file.write_text(json.dumps({**known, options.model: result}, indent=1) + "\n", encoding="utf-8")
+        made = {**known, f"{options.model}, explore={options.explore:g}": result}
+        file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def main() -> None:
         for number, (cell, block) in enumerate(missing, 1):
             torch.set_num_threads(block["threads"])
             began = time.perf_counter()
-            files = Path(folder) / f"{block['train']}-{block['heldout']}"  # blocks of other sizes have files of their own
+            files = Path(folder) / f"{block['train']}-{block['heldout']}"
             row = line(cell, *one(cell, block, shared=options.shared, folder=files))
             with file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")

@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--keep", type=float, default=0.25)
-    parser.add_argument("--held", type=int, default=600, help="samples that are compared")
+    parser.add_argument("--held", type=int, default=600, help="samples that are compared, at most half of all")
     parser.add_argument("--explore", type=float, default=0.25, help="fraction of what is kept that is drawn at random")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--length", type=int, default=256)
@@ -86,7 +86,8 @@ def row(task: str, score: str, options: argparse.Namespace) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     examples = encoded(task, tokenizer, options)
-    held, examples = examples[: options.held], examples[options.held :]
+    number = min(options.held, len(examples) // 2)
+    held, examples = examples[:number], examples[number:]
     policy: Any = uds.Predicted(SCORES[score], keep=options.keep, explore=options.explore, least_correlation=-1.0)
     select = BatchSelector(model, policy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.0)
@@ -158,7 +159,10 @@ def main() -> None:
     if options.write:
         file = measure.results("prediction", "cpu")
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        made = {**known, f"{options.model}, explore={options.explore:g}": result}
+        name = f"{options.model}, explore={options.explore:g}"
+        new = {(found["task"], found["score"]) for found in rows}
+        old = [found for found in known.get(name, {}).get("rows", ()) if (found["task"], found["score"]) not in new]
+        made = {**known, name: {**result, "rows": old + rows}}
         file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 

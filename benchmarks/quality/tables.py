@@ -129,7 +129,9 @@ def draw(file: Path, results: Path, *, model: str | None = None) -> None:
     for block_name, block in blocks(file).items():
         if runs := read(results / f"quality_{name}.jsonl", block):
             suffix = "" if block_name == file.stem else f"_{block_name}"
-            plot(compare(runs, block.get("pairs", ())), ROOT / "docs" / "figures" / f"quality_{name}{suffix}")
+            found = compare(runs, block.get("pairs", ()))
+            if found:  # nothing to draw where random alone was run
+                plot(found, ROOT / "docs" / "figures" / f"quality_{name}{suffix}")
 
 
 def _name(file: Path, model: str | None) -> str:

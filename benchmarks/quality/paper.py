@@ -152,8 +152,8 @@ def runs(options: argparse.Namespace) -> None:
             for policy in ("before", *POLICIES):
                 if (policy, seed) in known:
                     continue
-                if policy == "before" and (same := next((row for key, row in known.items() if key[0] == policy), None)):
-                    keep({**same, "seed": seed}, known, options.results)
+                if policy == "before" and (same := [row for (name, _), row in known.items() if name == policy]):
+                    note({**same[0], "seed": seed}, known, options.results)  # no seed plays a part in it
                     continue
                 if policy == "before":
                     model, took = load_model(options.model), {"samples": 0, "tokens": 0, "steps": 0}
@@ -163,10 +163,10 @@ def runs(options: argparse.Namespace) -> None:
                 prompts = [record["prompt"] for record in asked]
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     written = continued(model, tokenizer, prompts, tokens=TOKENS, batch=32)
-                keep({"policy": policy, "seed": seed, **took, **measured(asked, written)}, known, options.results)
+                note({"policy": policy, "seed": seed, **took, **measured(asked, written)}, known, options.results)
 
 
-def keep(row: dict[str, Any], known: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
+def note(row: dict[str, Any], known: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
     """Note a run, in `known` and as a line of the file."""
     known[row["policy"], row["seed"]] = row
     with file.open("a", encoding="utf-8") as stream:
